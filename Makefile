@@ -1,0 +1,63 @@
+# Every target bootstraps the environment it needs: the README's commands work on a fresh machine.
+PYTHON ?= python3
+PAPER  ?= digits
+VENV   := .venv
+UV     := .tools/bin/uv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.synced
+
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce-paper test test-slow test-real lint format bench sweep lock clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(STAMP)  ## Make .venv from requirements.lock (a second call does nothing)
+
+$(UV):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 13); \
+	  sys.exit(0 if ok else f"cpath needs Python 3.11, 3.12 or 3.13; {sys.executable} is {v[0]}.{v[1]}. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	test -x $(PY) || $(UV) venv --quiet --python .tools/bin/python $(VENV)
+	$(UV) pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+reproduce-paper: setup  ## Run every experiment of the paper (PAPER=digits) and write its report
+	$(PY) -m experiments experiment=reproduce_paper paper=$(PAPER)
+
+test: setup  ## Run the test suite
+	$(PY) -m pytest -n 2 -m "not slow and not real and not gpu"
+
+test-slow: setup  ## Run the slow checks (sweeps, subprocesses, long training)
+	$(PY) -m pytest -m "slow and not real"
+
+test-real: setup  ## Run the checks on real weights and images (CPATH_REAL_DATA names their folder)
+	$(PY) -m pytest -m real
+
+lint: setup  ## Check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup  ## Put the code into the project's style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: setup  ## Measure speed and memory (CPU, or the GPU where there is one)
+	$(PY) -m experiments experiment=benchmark
+
+sweep: setup  ## An example sweep: path analysis over sparsities and methods
+	$(PY) -m experiments -m experiment=path_analysis sparsity=80,90,99 method=neuron_mct,neuron_intgrad,random
+
+lock: $(UV)  ## Renew requirements.lock from pyproject.toml
+	$(UV) pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
+
+clean:  ## Remove the environment and caches (never results)
+	rm -rf $(VENV) .tools *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

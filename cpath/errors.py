@@ -1,0 +1,37 @@
+"""Errors that cpath raises on purpose: each says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CpathError(Exception):
+    """Anything cpath refuses to do."""
+
+
+class InputError(CpathError, ValueError):
+    """An argument is unusable: NaN images, a wrong target, a sparsity outside [0, 100)."""
+
+
+class SiteError(CpathError, RuntimeError):
+    """The model has no site, or its sites do not behave as cpath needs them to."""
+
+
+class MaskError(CpathError, ValueError):
+    """A pathway does not fit the model or the images it is used with."""
+
+
+class UnknownNameError(CpathError, KeyError):
+    """A name that nothing is registered under."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the repr, with quotes around the sentence
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Error for an unknown ``name`` of some ``kind``, with the close matches and all known names."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return UnknownNameError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,97 @@
+"""What an extraction method is, and the registry of names."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from cpath.errors import InputError, unknown_name
+from cpath.probe import Probe
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What a method found."""
+
+    values: dict[str, Tensor]
+    """(B, *site) by site, in call order. Signed where the method knows a sign; the score is the magnitude."""
+    residual: dict[str, Tensor] | None = None
+    """(B,) by site: relative completeness residual, where the method knows it."""
+
+
+class Method(ABC):
+    """An extraction method: a pure function of a `Probe`, with its settings as keyword arguments.
+
+    A subclass is a frozen dataclass with keyword-only fields, registered under a name:
+
+    >>> @cpath.register("activation")
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Activation(cpath.Method):
+    ...     def contributions(self, probe):
+    ...         return probe.record(gradients=False).activations
+    """
+
+    name: ClassVar[str] = "unregistered"
+
+    @abstractmethod
+    def contributions(self, probe: Probe) -> Contributions | Mapping[str, Tensor]:
+        """What each neuron contributes, (B, *site) by site in call order.
+
+        An image's values must not depend on the rest of the batch. Randomness comes from
+        `image_generators`, so that a batch equals its images one by one.
+        """
+
+
+M = TypeVar("M", bound=type[Method])
+
+_REGISTRY: dict[str, type[Method]] = {}
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Class decorator: ``name`` then stands for the method in the API, the configuration and the tests."""
+
+    def add(cls: M) -> M:
+        known = _REGISTRY.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InputError(f"the method name '{name}' is taken by {known.__module__}.{known.__qualname__}.")
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def names() -> tuple[str, ...]:
+    """Names of all registered methods, in the order of registration."""
+    return tuple(_REGISTRY)
+
+
+def get(name: str, **settings: Any) -> Method:
+    """The method registered under ``name``, made with ``settings``.
+
+    Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
+    """
+    if name not in _REGISTRY:
+        raise unknown_name("method", name, _REGISTRY)
+    try:
+        return _REGISTRY[name](**settings)
+    except TypeError as error:
+        raise InputError(f"method '{name}': {error}") from error
+
+
+def image_generators(images: Tensor, seed: int) -> list[torch.Generator]:
+    """One CPU random generator per image, seeded by ``seed`` and the image's own bytes.
+
+    The same image draws the same numbers in any batch, in any order, on any device.
+    """
+    generators = []
+    for image in images.detach().cpu().contiguous():
+        digest = zlib.crc32(image.view(torch.uint8).numpy().tobytes())
+        generators.append(torch.Generator().manual_seed((seed * 0x9E3779B1 + digest) % 2**63))
+    return generators

@@ -1,0 +1,47 @@
+"""Baselines: what a method must beat to have found anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cpath.errors import InputError
+from cpath.layout import SiteLayout
+from cpath.methods.base import Method, image_generators, register
+from cpath.probe import Probe
+
+
+@register("random")
+@dataclass(frozen=True, kw_only=True)
+class Random(Method):
+    """U(0, 1) for every neuron, seeded per image by ``seed`` and the image itself."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, not {self.seed}.")
+
+    def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
+        """U(0, 1)."""
+        activations = probe.record(gradients=False).activations
+        layout = SiteLayout.of(activations)
+        first = next(iter(activations.values()))
+        flat = torch.stack(
+            [torch.rand(layout.neurons, generator=g) for g in image_generators(probe.images, self.seed)]
+        )
+        return layout.views(flat.to(first))
+
+
+@register("active")
+@dataclass(frozen=True, kw_only=True)
+class Active(Method):
+    """1 for every active neuron: the active subnetwork."""
+
+    def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
+        """1 where z > 0."""
+        activations = probe.record(gradients=False).activations
+        return {name: (activation > 0).to(activation.dtype) for name, activation in activations.items()}

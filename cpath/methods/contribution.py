@@ -1,0 +1,118 @@
+"""Contribution methods: what removing a neuron would take from the response (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cpath.methods.base import Contributions, Method, register
+from cpath.methods.quadrature import quadrature
+from cpath.probe import Probe, Record
+
+
+@register("neuron_mct")
+@dataclass(frozen=True, kw_only=True)
+class NeuronMCT(Method):
+    """First-order marginal contribution: score |z · ∂f/∂z|, with one backward pass for all sites."""
+
+    def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
+        """Z · ∂f/∂z, signed."""
+        record = probe.record()
+        return {name: gradient.mul_(record.activations[name]) for name, gradient in record.gradients.items()}
+
+
+@register("neuron_intgrad")
+@dataclass(frozen=True, kw_only=True)
+class NeuronIntGrad(Method):
+    """Integrated gradients of each site's neurons, from 0 to their value: |z · ∫ ∂f(α z)/∂z dα|.
+
+    One site is scaled at a time and everything after it recomputed; ``rule`` and ``nodes`` name the quadrature
+    over α (`cpath.methods.quadrature.RULES`). The completeness residual is reported with the scores.
+    """
+
+    nodes: int = 5
+    rule: str = "endpoint"
+
+    def __post_init__(self) -> None:
+        quadrature(self.rule, self.nodes)  # raises for unusable settings
+
+    def contributions(self, probe: Probe) -> Contributions:
+        """Z · Σ w_k ∂f(α_k z)/∂z, signed, with the residual."""
+        record = probe.record()
+        alphas, weights = quadrature(self.rule, self.nodes)
+        # At α = 1 the network is the unscaled one: its gradient is at hand for every site.
+        end_weight = weights.pop() if alphas[-1] == 1 else 0.0
+        if end_weight:
+            alphas.pop()
+        # A last lane at α = 0 gives f(z ← 0), which the residual needs.
+        if not alphas or alphas[0] != 0:
+            alphas, weights = [0.0, *alphas], [0.0, *weights]
+        response = record.logits.gather(1, probe.target.unsqueeze(1)).squeeze(1)
+        values, residual = {}, {}
+        rows = _rows_per_pass(record, len(alphas), probe.max_batch)
+        for name, activation in record.activations.items():
+            gradient = record.gradients[name].mul_(end_weight)
+            at_zero = torch.empty_like(response)
+            for start in range(0, len(probe), rows[name].images):
+                part = slice(start, start + rows[name].images)
+                at_zero[part] = _integrate(
+                    probe.part(part),
+                    name,
+                    activation[part],
+                    gradient[part],
+                    alphas,
+                    weights,
+                    rows[name].lanes,
+                )
+            values[name] = gradient.mul_(activation)
+            drop = response - at_zero
+            residual[name] = (values[name].flatten(1).sum(1) - drop).abs() / drop.abs()
+        return Contributions(values, residual)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """How many images, and how many nodes of each, share a pass."""
+
+    images: int
+    lanes: int
+
+
+# On a CPU, tensors above this size cost more for fetching fresh pages than the larger batch saves.
+_CPU_TENSOR_BYTES = 24 * 2**20
+
+
+def _rows_per_pass(record: Record, lanes: int, max_batch: int) -> dict[str, _Rows]:
+    """By site: the largest passes that keep to ``max_batch`` and, on a CPU, to tensors of a handy size."""
+    plan, widest = {}, 0
+    for name, activation in reversed(record.activations.items()):
+        widest = max(widest, activation[0].numel() * activation.element_size())
+        handy = max(1, _CPU_TENSOR_BYTES // max(1, widest)) if activation.device.type == "cpu" else max_batch
+        plan[name] = _Rows(max(1, min(max_batch, handy) // lanes), min(lanes, max_batch))
+    return plan
+
+
+def _integrate(
+    probe: Probe,
+    site: str,
+    activation: Tensor,
+    gradient: Tensor,
+    alphas: list[float],
+    weights: list[float],
+    lanes: int,
+) -> Tensor:
+    """Adds Σ w_k ∂f(α_k z)/∂z to ``gradient`` in place; returns f(z ← 0), (B,). The first node is 0."""
+    at_zero: Tensor | None = None
+    for start in range(0, len(alphas), lanes):
+        scale = activation.new_tensor(alphas[start : start + lanes])
+        scaled = (scale.view(-1, *[1] * activation.dim()) * activation).requires_grad_()
+        responses = probe.responses(site, scaled)
+        at_zero = responses[0].detach() if at_zero is None else at_zero
+        weight = activation.new_tensor(weights[start : start + lanes]).unsqueeze(1)
+        (found,) = torch.autograd.grad((weight * responses).sum(), scaled)
+        gradient += found.sum(0)
+    assert at_zero is not None
+    return at_zero

@@ -1,0 +1,225 @@
+"""Pathways: the neurons kept at a sparsity, as an immutable value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cpath.errors import InputError, MaskError
+from cpath.layout import SiteLayout
+from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, evaluating, intercept
+from cpath.storage import read_tensors, write_tensors
+from cpath.threshold import count_true
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pathway:
+    """The neurons through which a network answers each image of a batch.
+
+    Made by `Scores.pathway` or `find_pathway`, or from masks of one's own by `from_masks`.
+    """
+
+    flat: Tensor
+    """(B, neurons) bool; `masks` are views of it."""
+    layout: SiteLayout
+    method: str = "custom"
+    requested_sparsity: float | None = None
+    """Per cent; None for masks that were not made by a threshold."""
+    target: Tensor | None = None
+    """(B,) class that each image was explained for."""
+    activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
+    """Names of the activation functions that are sites."""
+
+    @classmethod
+    def from_masks(
+        cls,
+        masks: Mapping[str, Tensor],
+        *,
+        method: str = "custom",
+        requested_sparsity: float | None = None,
+        target: Tensor | None = None,
+        activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    ) -> Pathway:
+        """A pathway from boolean masks (B, *site) by site name, in forward order. Copies them."""
+        if not masks:
+            raise MaskError("a pathway needs the mask of at least one site.")
+        batches = {mask.shape[0] if mask.dim() else 0 for mask in masks.values()}
+        if len(batches) != 1 or 0 in batches:
+            raise MaskError(f"every mask must be (B, *site) with one B ≥ 1; got B of {sorted(batches)}.")
+        for name, mask in masks.items():
+            if mask.dtype != torch.bool:
+                raise MaskError(f"the mask of site '{name}' must be boolean, not {mask.dtype}.")
+        layout = SiteLayout.of(masks)
+        return cls(layout.flatten(masks), layout, method, requested_sparsity, target, tuple(activations))
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    def __getitem__(self, images: slice) -> Pathway:
+        """The pathways of some of the images."""
+        target = None if self.target is None else self.target[images]
+        return replace(self, flat=self.flat[images], target=target)
+
+    def __repr__(self) -> str:
+        low, high = float(self.sparsity.min()), float(self.sparsity.max())
+        realised = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
+        return (
+            f"Pathway(method={self.method!r}, images={len(self)}, sites={len(self.layout.shapes)}, "
+            f"neurons={self.layout.neurons}, sparsity={realised} %)"
+        )
+
+    @cached_property
+    def masks(self) -> dict[str, Tensor]:
+        """Masks by site, (B, *site) bool, in forward order."""
+        return self.layout.views(self.flat)
+
+    @cached_property
+    def sparsity(self) -> Tensor:
+        """(B,) realised sparsity, per cent of all neurons. At least the requested one: ties are never split."""
+        kept = count_true(self.flat).to(torch.float64)
+        return 100 * (1 - kept / self.layout.neurons)
+
+    def to(self, device: torch.device | str) -> Pathway:
+        """The pathway on another device."""
+        target = None if self.target is None else self.target.to(device)
+        return replace(self, flat=self.flat.to(device), target=target)
+
+    # Measures
+
+    def jaccard(self, other: Pathway) -> Tensor:
+        """(B,) overlap |A∩B| / |A∪B| with another pathway of the same images; NaN where both are empty."""
+        self._check_same(other)
+        return _ratio(self.flat & other.flat, self.flat | other.flat)
+
+    def jaccard_by_site(self, other: Pathway) -> dict[str, Tensor]:
+        """`jaccard` within each site, (B,) by site."""
+        self._check_same(other)
+        return self._by_site(_ratio, self.flat & other.flat, self.flat | other.flat)
+
+    def dead_share(self, activations: Mapping[str, Tensor]) -> Tensor:
+        """(B,) share of the pathway's neurons that are dead: |A∩dead| / |A|; NaN where the pathway is empty.
+
+        ``activations`` (B, *site) by site are the unrestricted network's on the same images, as `observe` gives.
+        """
+        return _ratio(self.flat & self._dead(activations), self.flat)
+
+    def dead_share_by_site(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`dead_share` within each site, (B,) by site."""
+        return self._by_site(_ratio, self.flat & self._dead(activations), self.flat)
+
+    def _by_site(
+        self, measure: Callable[[Tensor, Tensor], Tensor], part: Tensor, whole: Tensor
+    ) -> dict[str, Tensor]:
+        return {name: measure(part[:, where], whole[:, where]) for name, where in self.layout.slices.items()}
+
+    def _dead(self, activations: Mapping[str, Tensor]) -> Tensor:
+        missing = [name for name in self.layout.shapes if name not in activations]
+        if missing:
+            raise MaskError(f"activations lack the site '{missing[0]}'. Pass all that `observe` saw.")
+        for name, shape in self.layout.shapes.items():
+            if activations[name].shape != (len(self), *shape):
+                raise MaskError(
+                    f"activations of site '{name}' have shape {tuple(activations[name].shape)}, the pathway "
+                    f"has {(len(self), *shape)}: they belong to other images or another model."
+                )
+        return self.layout.flatten({name: activations[name] == 0 for name in self.layout.shapes})
+
+    def _check_same(self, other: Pathway) -> None:
+        if self.layout.shapes != other.layout.shapes:
+            raise MaskError("the pathways belong to different networks or input sizes: their sites differ.")
+        if len(self) != len(other):
+            raise MaskError(f"the pathways belong to {len(self)} and {len(other)} images.")
+
+    # Use
+
+    @contextmanager
+    def restrict(self, model: nn.Module) -> Iterator[None]:
+        """While it lasts, ``model`` computes through the pathway only, in eval mode.
+
+        >>> with pathway.restrict(model):
+        ...     logits = model(images)
+
+        Every site's output is multiplied by its mask. A pathway of one image applies to any number of images.
+        Raises `MaskError` when the masks do not fit the model or the images.
+        """
+        masks, seen = self.masks, set()
+
+        def visit(name: str, output: Tensor) -> Tensor:
+            seen.add(name)
+            return output * self._fitting_mask(masks, name, output)
+
+        with evaluating(model), intercept(model, visit, edits=EVERY_SITE, activations=self.activations):
+            yield
+        unused = [name for name in masks if name not in seen]
+        if seen and unused:
+            raise MaskError(
+                f"the model never reached site '{unused[0]}' of the pathway ({len(unused)} such): the pathway "
+                "belongs to another model."
+            )
+
+    def _fitting_mask(self, masks: Mapping[str, Tensor], name: str, output: Tensor) -> Tensor:
+        mask = masks.get(name)
+        if mask is None:
+            raise MaskError(f"the pathway has no mask for site '{name}': it belongs to another model.")
+        if mask.shape[1:] != output.shape[1:]:
+            raise MaskError(
+                f"at site '{name}' the model gives {tuple(output.shape[1:])} an image but the pathway has "
+                f"{tuple(mask.shape[1:])}: it belongs to another model or input size."
+            )
+        if len(mask) not in (1, len(output)):
+            raise MaskError(f"the pathway belongs to {len(mask)} images, the batch has {len(output)}.")
+        if mask.device != output.device:
+            raise MaskError(
+                f"the pathway is on {mask.device}, the model on {output.device}: use pathway.to('{output.device}')."
+            )
+        return mask
+
+    # Files
+
+    def save(self, path: str | Path) -> None:
+        """Writes the pathway to ``path`` (safetensors, one bit a neuron), atomically."""
+        tensors = {"masks": torch.from_numpy(np.packbits(self.flat.cpu().numpy(), axis=1))}
+        if self.target is not None:
+            tensors["target"] = self.target
+        metadata = {
+            "kind": "pathway",
+            "format": _FORMAT,
+            "method": self.method,
+            "requested_sparsity": self.requested_sparsity,
+            "sparsity": self.sparsity.tolist(),
+            "sites": self.layout.shapes,
+            "activations": self.activations,
+        }
+        write_tensors(path, tensors, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Pathway:
+        """The pathway in a file that `save` wrote, on the CPU; raises `InputError` for any other file."""
+        tensors, metadata = read_tensors(path, "pathway", _FORMAT)
+        layout = SiteLayout({name: tuple(shape) for name, shape in metadata["sites"].items()})
+        packed = tensors.get("masks")
+        if packed is None or packed.dtype != torch.uint8 or packed.shape[-1:] != ((layout.neurons + 7) // 8,):
+            raise InputError(f"{path} is damaged: its masks do not fit its sites.")
+        bits = np.unpackbits(packed.numpy(), axis=1, count=layout.neurons)
+        return cls(
+            torch.from_numpy(bits.view(np.bool_)),
+            layout,
+            metadata["method"],
+            metadata["requested_sparsity"],
+            tensors.get("target"),
+            tuple(metadata["activations"]),
+        )
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """(B,) share of the True of ``whole`` that are True in ``part``; 0/0 is NaN."""
+    return count_true(part).to(torch.float64) / count_true(whole)

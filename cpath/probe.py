@@ -1,0 +1,270 @@
+"""One batch of images in front of one network: everything that the methods ask of a model.
+
+A `Probe` runs the model forwards and backwards with its sites recorded, masked or replaced. It never computes a
+parameter's gradient, and leaves nothing behind in the model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from cpath.errors import InputError, SiteError
+from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, intercept, unwrap
+
+Target = None | int | Tensor
+
+
+@dataclass(frozen=True)
+class Record:
+    """One forward pass, and a backward pass of the response where gradients were asked for."""
+
+    logits: Tensor
+    """(B, classes)"""
+    activations: dict[str, Tensor]
+    """Output of every site, (B, *site), in call order."""
+    gradients: dict[str, Tensor]
+    """Gradient of the response with respect to each of them; empty when not asked for."""
+
+
+def check_images(model: nn.Module, images: object) -> Tensor:
+    """The images, if ``model`` can take them; raises `InputError` otherwise."""
+    if not isinstance(images, Tensor):
+        raise InputError(f"images must be a tensor (B, C, H, W), not {type(images).__name__}.")
+    if images.dim() < 2 or images.shape[0] == 0 or images.numel() == 0:
+        raise InputError(f"images must be a batch (B, C, H, W) with B ≥ 1; got shape {tuple(images.shape)}.")
+    if not images.is_floating_point():
+        raise InputError(f"images must be floats as the model was trained on; got {images.dtype}.")
+    if not torch.isfinite(images).all():
+        raise InputError("images hold NaN or infinite values.")
+    tensors = [p for p in model.parameters() if p.is_floating_point()]
+    for attribute, remedy in (("device", "images.to({})"), ("dtype", "images.to({})")):
+        mine, theirs = getattr(images, attribute), {getattr(p, attribute) for p in tensors}
+        if theirs and mine not in theirs:
+            other = next(iter(theirs))
+            raise InputError(
+                f"images are {mine} but the model's parameters are {other}: pass {remedy.format(repr(other))}."
+            )
+    return images
+
+
+def check_target(target: Target, batch: int, device: torch.device) -> Tensor | None:
+    """``target`` as a (B,) int64 tensor on ``device``, or None; raises `InputError` for anything else."""
+    if target is None:
+        return None
+    labels = torch.as_tensor(target, device=device)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(f"target must hold class indices (integers), not {labels.dtype}.")
+    if labels.dim() == 0:
+        labels = labels.expand(batch)
+    if labels.shape != (batch,):
+        raise InputError(
+            f"target must be one class, or one per image: shape ({batch},), not {tuple(labels.shape)}."
+        )
+    return labels.to(torch.int64)
+
+
+def check_logits(logits: object, batch: int) -> Tensor:
+    """The model's output, if it is (B, classes) and finite; raises `InputError` otherwise."""
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            f"the model returned a {type(logits).__name__}, not logits (B, classes): "
+            "wrap it in a module that returns the logits."
+        )
+    if logits.dim() != 2 or logits.shape[0] != batch:
+        raise InputError(
+            f"the model returned shape {tuple(logits.shape)}, not logits ({batch}, classes): "
+            "wrap it in a module that returns one row of logits an image."
+        )
+    if not torch.isfinite(logits).all():
+        raise InputError("the model's logits hold NaN or infinite values for these images.")
+    return logits
+
+
+def check_site(name: str, output: Tensor, batch: int) -> Tensor:
+    """A site's output, if its first dimension is the batch; raises `SiteError` otherwise."""
+    if output.dim() == 0 or output.shape[0] != batch:
+        raise SiteError(
+            f"site '{name}' gives shape {tuple(output.shape)}, but its first dimension must be the batch "
+            f"({batch}): cpath works on each image's own neurons."
+        )
+    return output
+
+
+def no_sites_error(activations: Iterable[str]) -> SiteError:
+    """Error for a model in which no activation function was seen."""
+    wanted = ", ".join([activations] if isinstance(activations, str) else activations)
+    return SiteError(
+        f"no site found: the model calls none of the activation functions looked for ({wanted}). Name those "
+        f"it uses, for example activations=('gelu',). Known: {', '.join(ACTIVATIONS)}."
+    )
+
+
+@dataclass
+class _Lanes:
+    """Whether `torch.vmap` can run the model; None until it was tried. Shared by the parts of a probe."""
+
+    possible: bool | None = None
+
+
+class Probe:
+    """``images`` (B, C, H, W) in front of ``model``, explained for ``target``.
+
+    ``max_batch`` bounds the number of images that are in one forward pass at the same time where a method runs
+    an image more than once. The model must be in eval mode while a probe is used (`cpath.score` sees to it).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        target: Target = None,
+        *,
+        activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+        max_batch: int = 64,
+    ) -> None:
+        self.model = unwrap(model)
+        self.images = check_images(self.model, images)
+        self.activation_names = (activations,) if isinstance(activations, str) else tuple(activations)
+        self.max_batch = max_batch
+        self._asked = check_target(target, len(images), images.device)
+        self._resolved: Tensor | None = None
+        self._lanes = _Lanes()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def part(self, images: slice) -> Probe:
+        """A probe of some of the images, with their targets."""
+        part = copy.copy(self)
+        part.images = self.images[images]
+        part._asked = None if self._asked is None else self._asked[images]
+        part._resolved = None if self._resolved is None else self._resolved[images]
+        return part
+
+    @property
+    def target(self) -> Tensor:
+        """(B,) class that each image is explained for: as asked, or the predicted one."""
+        if self._resolved is None:
+            with torch.no_grad():
+                return self._resolve_target(check_logits(self.model(self.images), len(self)))
+        return self._resolved
+
+    def record(self, masks: Mapping[str, Tensor] | None = None, *, gradients: bool = True) -> Record:
+        """One forward pass, and one backward pass to the sites unless ``gradients=False``.
+
+        With ``masks`` (by site, (B, *site)) the network is the restricted one: its sites' outputs are what is
+        left after masking, and the gradients are with respect to those.
+        """
+        record = self._record(masks, gradients, copies=False)
+        if record is None:  # the model changed a site's output in place after the site: note copies
+            record = self._record(masks, gradients, copies=True)
+        assert record is not None
+        return record
+
+    def _record(self, masks: Mapping[str, Tensor] | None, gradients: bool, copies: bool) -> Record | None:
+        outputs: dict[str, Tensor] = {}
+        versions: dict[str, int] = {}
+        edges = {}
+
+        def visit(name: str, output: Tensor) -> Tensor:
+            check_site(name, output, len(self))
+            if masks is not None:
+                output = output * masks[name]
+            if gradients:
+                if not output.requires_grad:
+                    raise SiteError(
+                        f"site '{name}' runs where gradients are switched off or does not depend on the "
+                        "images: its neurons have no gradient. Remove the no_grad() in the model."
+                    )
+                edges[name] = get_gradient_edge(output)
+            outputs[name] = output.detach().clone() if copies else output.detach()
+            versions[name] = output._version
+            return output
+
+        # A non-leaf, so that a model may change its input in place; it makes every site part of the graph
+        # whether or not the parameters require gradients.
+        with torch.enable_grad() if gradients else torch.no_grad():
+            source = self.images.detach().requires_grad_().clone() if gradients else self.images
+            with intercept(
+                self.model,
+                visit,
+                edits=EVERY_SITE if masks is not None else (),
+                activations=self.activation_names,
+            ):
+                logits = check_logits(self.model(source), len(self))
+        if not outputs:
+            raise no_sites_error(self.activation_names)
+        # Masked outputs of in-place sites are copied into the site's input, and so are safe from changes.
+        if not copies and any(outputs[name]._version != versions[name] for name in outputs):
+            return None
+        self._resolve_target(logits.detach())
+        found: dict[str, Tensor] = {}
+        if gradients:
+            response = logits.gather(1, self.target.unsqueeze(1)).sum()
+            grads = torch.autograd.grad(response, list(edges.values()), allow_unused=True)
+            found = {
+                name: torch.zeros_like(outputs[name]) if gradient is None else gradient
+                for name, gradient in zip(edges, grads, strict=True)
+            }
+        return Record(logits.detach(), outputs, found)
+
+    def responses(self, site: str, values: Tensor) -> Tensor:
+        """(K, B) responses with ``site``'s output replaced by each of ``values`` (K, B, *site).
+
+        What comes before the site is computed once, the rest in K lanes by `torch.vmap`; a model that vmap
+        cannot run gets K full passes instead. Differentiable in ``values``.
+        """
+        if self._lanes.possible is None:
+            self._lanes.possible = self._survives_without_write_back()
+        if self._lanes.possible:
+            try:
+                return torch.vmap(lambda value: self._response(site, value, False), randomness="same")(values)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # an operation without a batching rule, or in place into what comes before
+                self._lanes.possible = False
+        return torch.stack([self._response(site, value, True) for value in values])
+
+    def _response(self, site: str, value: Tensor, write_back: bool) -> Tensor:
+        differentiable = value.requires_grad or torch._C._functorch.is_batchedtensor(value)
+
+        def visit(name: str, output: Tensor) -> Tensor:
+            torch._C._set_grad_enabled(differentiable)  # the network up to here needs no graph
+            return value
+
+        with (
+            torch.no_grad(),
+            intercept(self.model, visit, edits={site}, activations=self.activation_names, write_back=write_back),
+        ):
+            logits: Tensor = self.model(self.images)
+            return logits.gather(1, self.target.unsqueeze(1)).squeeze(1)
+
+    def _survives_without_write_back(self) -> bool:
+        """Whether the model uses what its in-place activations return, as vmap needs it to."""
+        with torch.no_grad():
+            with intercept(
+                self.model,
+                lambda name, output: output,
+                edits=EVERY_SITE,
+                activations=self.activation_names,
+                write_back=False,
+            ):
+                logits = self.model(self.images)
+            return torch.allclose(logits, self.model(self.images), rtol=1e-3, atol=1e-5)
+
+    def _resolve_target(self, logits: Tensor) -> Tensor:
+        if self._resolved is None:
+            classes = logits.shape[1]
+            wrong = None if self._asked is None else self._asked[(self._asked < 0) | (self._asked >= classes)]
+            if wrong is not None and len(wrong):
+                raise InputError(
+                    f"target {int(wrong[0])} is no class of the model: it has {classes}, 0 to {classes - 1}."
+                )
+            self._resolved = logits.argmax(1) if self._asked is None else self._asked
+        return self._resolved

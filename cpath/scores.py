@@ -1,0 +1,165 @@
+"""Scores: one non-negative number per neuron, from which a pathway at any sparsity follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cpath.errors import InputError, SiteError
+from cpath.layout import SiteLayout
+from cpath.methods.base import Contributions, Method, get
+from cpath.pathway import Pathway
+from cpath.probe import Probe, Target, check_images
+from cpath.sites import DEFAULT_ACTIVATIONS, evaluating
+from cpath.storage import read_tensors, write_tensors
+from cpath.threshold import check_sparsity, keep_above
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What each neuron contributes to the response, for every image of a batch. Made by `score`."""
+
+    flat: Tensor
+    """(B, neurons) non-negative floats; `values` are views of it."""
+    layout: SiteLayout
+    method: str
+    target: Tensor
+    """(B,) class that each image is explained for."""
+    activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
+    """Names of the activation functions that are sites."""
+    residual: dict[str, Tensor] | None = None
+    """(B,) by site, for `neuron_intgrad`: relative completeness residual
+    |Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)|, NaN for 0/0."""
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    @cached_property
+    def values(self) -> dict[str, Tensor]:
+        """Scores by site, (B, *site), in forward order."""
+        return self.layout.views(self.flat)
+
+    def pathway(self, sparsity: float) -> Pathway:
+        """The pathway that is left when ``sparsity`` per cent of all neurons are pruned, 0 ≤ sparsity < 100.
+
+        Keeps the neurons that score above the ⌈sparsity / 100 · N⌉-th smallest score of the whole network. Ties
+        are never split and a zero is never kept, so the realised sparsity can be higher.
+        """
+        sparsity = check_sparsity(sparsity)
+        masks = keep_above(self.flat, sparsity)
+        return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the scores to ``path`` (safetensors), atomically."""
+        tensors = {"scores": self.flat, "target": self.target}
+        if self.residual is not None:
+            tensors["residual"] = torch.stack(list(self.residual.values()), 1)
+        metadata = {
+            "kind": "scores",
+            "format": _FORMAT,
+            "method": self.method,
+            "sites": self.layout.shapes,
+            "activations": self.activations,
+        }
+        write_tensors(path, tensors, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """The scores in a file that `save` wrote, on the CPU; raises `InputError` for any other file."""
+        tensors, metadata = read_tensors(path, "scores", _FORMAT)
+        layout = SiteLayout({name: tuple(shape) for name, shape in metadata["sites"].items()})
+        if "scores" not in tensors or tensors["scores"].shape[-1:] != (layout.neurons,):
+            raise InputError(f"{path} is damaged: its scores do not fit its sites.")
+        residual = None
+        if "residual" in tensors:
+            residual = dict(zip(layout.shapes, tensors["residual"].unbind(1), strict=True))
+        return cls(
+            tensors["scores"],
+            layout,
+            metadata["method"],
+            tensors["target"],
+            tuple(metadata["activations"]),
+            residual,
+        )
+
+
+def score(
+    model: nn.Module,
+    images: Tensor,
+    method: str | Method = "neuron_mct",
+    target: Target = None,
+    *,
+    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    max_batch: int = 64,
+) -> Scores:
+    """Scores every neuron of ``model`` by its contribution to the response, for each image.
+
+    ``images`` (B, C, H, W) floats on the model's device; ``method`` a registered name or a `Method`;
+    ``target`` the class to explain: None (the predicted one), an int, or (B,) ints; ``activations`` the
+    functions that are sites; ``max_batch`` the most images, counting repetitions, in one forward pass: it
+    bounds the memory and does not change the result. The model runs in eval mode and is left as it was.
+
+    Raises `InputError` for unusable images or targets, `SiteError` where no site is found, `UnknownNameError`
+    for an unknown method.
+    """
+    method = get(method) if isinstance(method, str) else method
+    activations = (activations,) if isinstance(activations, str) else tuple(activations)
+    if max_batch < 1:
+        raise InputError(f"max_batch must be at least 1, not {max_batch}.")
+    with evaluating(model):
+        whole = Probe(model, check_images(model, images), target, activations=activations, max_batch=max_batch)
+        return _score(method, whole)
+
+
+def find_pathway(
+    model: nn.Module,
+    images: Tensor,
+    method: str | Method = "neuron_mct",
+    sparsity: float = 90,
+    target: Target = None,
+    *,
+    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    max_batch: int = 64,
+) -> Pathway:
+    """`score` and `Scores.pathway` in one."""
+    check_sparsity(sparsity)
+    scores = score(model, images, method, target, activations=activations, max_batch=max_batch)
+    return scores.pathway(sparsity)
+
+
+def _score(method: Method, whole: Probe) -> Scores:
+    flat: Tensor | None = None
+    layout: SiteLayout | None = None
+    targets: list[Tensor] = []
+    residuals: list[Mapping[str, Tensor]] = []
+    for start in range(0, len(whole), whole.max_batch):
+        probe = whole.part(slice(start, start + whole.max_batch))
+        found = method.contributions(probe)
+        values, residual = (found.values, found.residual) if isinstance(found, Contributions) else (found, None)
+        if layout is None or flat is None:
+            layout = SiteLayout.of(values)
+            first = next(iter(values.values()))
+            flat = torch.empty(len(whole), layout.neurons, dtype=first.dtype, device=first.device)
+        elif SiteLayout.of(values).shapes != layout.shapes:
+            raise SiteError("the model's sites differ from one image to another: their scores cannot be compared.")
+        rows = flat[start : start + len(probe)]
+        for name, view in layout.views(rows).items():
+            torch.abs(values[name], out=view)
+        if not (rows.amin() >= 0):
+            raise InputError(f"method '{method.name}' gave NaN scores: gradients overflow for these images.")
+        targets.append(probe.target)
+        if residual is not None:
+            residuals.append(residual)
+    assert flat is not None
+    assert layout is not None
+    residual = (
+        {name: torch.cat([part[name] for part in residuals]) for name in layout.shapes} if residuals else None
+    )
+    return Scores(flat, layout, method.name, torch.cat(targets), whole.activation_names, residual)

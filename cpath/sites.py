@@ -1,0 +1,267 @@
+"""Sites: every call of an activation function in a forward pass, seen without touching the model.
+
+A ``TorchFunctionMode`` sees the call of the activation function itself, whichever module made it, so in-place,
+functional and reused activations are all the same case. No hook is set and no module is changed. A site is
+named after the innermost module of the model on the Python call stack, and the how-manieth call of that name
+it is in the current forward pass:
+
+====================  ==================================================
+``layer1.0.relu``     the first call of the activation module of that name
+``layer1.0.relu#2``   the second call of the same module (torchvision ResNets)
+``layer1.0:relu``     a functional call inside module ``layer1.0``
+====================  ==================================================
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from cpath.errors import SiteError, unknown_name
+
+Visitor = Callable[[str, Tensor], Tensor | None]
+"""Called with a site's name and output; returns what the model shall see instead, or None."""
+
+DEFAULT_ACTIVATIONS = ("relu",)
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """How one callable of torch computes an activation function."""
+
+    name: str
+    compute: Callable[..., Tensor]  # never in place
+    inplace_at: int | None  # position of the `inplace` argument, None where there is none
+    always_inplace: bool = False
+
+
+def _activation_table() -> dict[Callable[..., Any], _Activation]:
+    table: dict[Callable[..., Any], _Activation] = {}
+    # Functions of torch.nn.functional; those with an `inplace` argument take it by name or position.
+    for name in [
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "hardswish",
+        "hardtanh",
+        "hardsigmoid",
+        "softplus",
+        "sigmoid",
+        "tanh",
+        "logsigmoid",
+        "softsign",
+        "tanhshrink",
+    ]:
+        function = getattr(F, name)
+        try:
+            parameters = list(inspect.signature(function).parameters)
+        except ValueError:  # a builtin: no `inplace` argument
+            parameters = []
+        position = parameters.index("inplace") if "inplace" in parameters else None
+        table[function] = _Activation(name, function, position)
+    # The same functions under torch and as tensor methods, with their in-place twins.
+    for name in ("relu", "sigmoid", "tanh", "selu", "celu"):
+        for space in (torch, Tensor):
+            plain, inplace = getattr(space, name, None), getattr(space, name + "_", None)
+            if plain is not None:
+                table.setdefault(plain, _Activation(name, plain, None))
+            if inplace is not None:
+                compute = plain or getattr(torch, name)
+                table.setdefault(inplace, _Activation(name, compute, None, always_inplace=True))
+    for name in ("leaky_relu", "elu", "hardtanh"):
+        table.setdefault(getattr(F, name + "_"), _Activation(name, getattr(F, name), None, always_inplace=True))
+    return table
+
+
+_TABLE = _activation_table()
+ACTIVATIONS = tuple(dict.fromkeys(activation.name for activation in _TABLE.values()))
+"""Names of the activation functions that can be sites."""
+
+_MODULE_CALL = nn.Module._call_impl.__code__
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The plain module behind ``torch.compile``; raises `SiteError` for a scripted model."""
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SiteError(
+            "a scripted model has no sites: its activation functions run outside Python. "
+            "Pass the nn.Module that it was made from."
+        )
+    return model
+
+
+class _SiteMode(TorchFunctionMode):
+    """Calls ``visit`` at every site of ``model``. See `intercept`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        visit: Visitor,
+        edits: Container[str],
+        activations: Iterable[str],
+        write_back: bool,
+    ) -> None:
+        super().__init__()
+        kinds = {activations} if isinstance(activations, str) else set(activations)
+        for kind in kinds:
+            if kind not in ACTIVATIONS:
+                raise unknown_name("activation function", kind, ACTIVATIONS)
+        self._table = {function: entry for function, entry in _TABLE.items() if entry.name in kinds}
+        self._names = {id(module): name for name, module in unwrap(model).named_modules()}
+        self._visit = visit
+        self._edits = edits
+        self._write_back = write_back
+        self._counts: dict[str, int] = {}
+        # The frame of the outermost call into the model. Holding it keeps its identity unique, so that a
+        # new forward pass is told from the current one; dropped when the mode ends.
+        self._root: FrameType | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        entry = self._table.get(func)
+        name = self._site_name(entry.name) if entry is not None else None
+        if entry is None or name is None:
+            return func(*args, **kwargs)
+        if name not in self._edits:
+            output = func(*args, **kwargs)
+            self._visit(name, output)
+            return output
+        return self._edited(entry, name, args, kwargs)
+
+    def _edited(self, entry: _Activation, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        inplace = entry.always_inplace or bool(kwargs.get("inplace", False))
+        kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+        if entry.inplace_at is not None and len(args) > entry.inplace_at:
+            inplace = bool(args[entry.inplace_at])
+            args = args[: entry.inplace_at] + args[entry.inplace_at + 1 :]
+        # Never in place: autograd keeps the activation's output for its backward pass.
+        output = entry.compute(*args, **kwargs)
+        replacement = self._visit(name, output)
+        result = output if replacement is None else replacement
+        if not (inplace and self._write_back):
+            return result
+        # A model may go on with the tensor it passed in rather than with what the call returned.
+        source: Tensor = args[0] if args else kwargs["input"]
+        return source.copy_(result)
+
+    def _site_name(self, kind: str) -> str | None:
+        """Name of the site that is being called; None outside the model's forward pass."""
+        inner: nn.Module | None = None
+        outermost: FrameType | None = None
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            if frame.f_code is _MODULE_CALL:
+                module = frame.f_locals["self"]
+                name = self._names.get(id(module))
+                if name is not None:
+                    inner = module if inner is None else inner
+                    outermost = frame
+                    if not name:
+                        break
+            frame = frame.f_back
+        if inner is None:
+            return None
+        if outermost is not self._root:
+            self._root = outermost
+            self._counts = {}
+        name = self._names[id(inner)]
+        if type(inner).__module__ != "torch.nn.modules.activation":
+            name = f"{name}:{kind}"
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
+
+    def __exit__(self, *exc: Any) -> None:
+        self._root = None
+        super().__exit__(*exc)  # type: ignore[no-untyped-call]
+
+
+def intercept(
+    model: nn.Module,
+    visit: Visitor,
+    *,
+    edits: Container[str] = (),
+    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    write_back: bool = True,
+) -> TorchFunctionMode:
+    """Context in which ``visit(name, output)`` is called at every site of ``model``, in call order.
+
+    At the sites named in ``edits`` the value that ``visit`` returns (unless None) takes the output's place. An
+    in-place activation then also writes it into its input, as the model expects; ``write_back=False`` leaves
+    that out, which only models that ignore the return value of an in-place activation notice.
+    Only the thread that entered the context sees it. Call the model itself, not its ``forward``.
+    """
+    return _SiteMode(model, visit, edits, activations, write_back)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts every module of ``model`` into eval mode, and each back into the mode it had."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@dataclass
+class Observation:
+    """What `observe` saw in the last forward pass."""
+
+    activations: dict[str, Tensor] = field(default_factory=dict)
+    """Output of every site, (B, *site), in call order; detached copies."""
+
+
+class _Everything:
+    """Contains any name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+EVERY_SITE = _Everything()
+"""For ``edits``: every site."""
+
+
+@contextmanager
+def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATIONS) -> Iterator[Observation]:
+    """Records the output of every site while ``model`` runs in eval mode.
+
+    >>> with cpath.observe(model) as seen:
+    ...     logits = model(images)
+    >>> seen.activations["layer1.0.relu"]      # (B, *site)
+
+    ``activations`` names the functions that count as sites (see `ACTIVATIONS`). Raises `SiteError` for a
+    scripted model. A second forward pass replaces what the first one left.
+    """
+    seen = Observation()
+
+    def visit(name: str, output: Tensor) -> None:
+        if name in seen.activations:  # a name comes back only in a new forward pass
+            seen.activations.clear()
+        # A copy, because later in-place operations of the model would change the original.
+        seen.activations[name] = output.detach().clone()
+
+    with evaluating(model), intercept(model, visit, activations=activations):
+        yield seen

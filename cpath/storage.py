@@ -1,0 +1,64 @@
+"""Files of tensors with metadata: safetensors, written atomically, checked when read. Nothing unpickles."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cpath.errors import InputError
+
+_KEY = "cpath"
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over the bytes of ``tensors``, in the order of their names."""
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].contiguous().cpu().view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes ``tensors`` and JSON ``metadata`` to ``path``; a reader sees the whole file or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contents = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    header = {_KEY: json.dumps({**metadata, "checksum": checksum(contents)})}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(contents, str(partial), metadata=header)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file of ``kind``; raises `InputError` for any other, newer or damaged file."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such {kind} file: {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = (file.metadata() or {}).get(_KEY)
+            metadata = json.loads(header) if header is not None else {}
+            if not isinstance(metadata, dict) or metadata.get("kind") != kind:
+                raise InputError(f"{path} is not a cpath {kind} file.")
+            if metadata.get("format") != version:
+                raise InputError(f"{path} has {kind} format {metadata.get('format')}, this cpath reads {version}.")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
+    if checksum(tensors) != metadata.get("checksum"):
+        raise InputError(f"{path} is damaged: its checksum does not fit its content. Make it again.")
+    return tensors, metadata

@@ -1,0 +1,105 @@
+"""Pruning at a sparsity: the exact k-th smallest of millions of scores, for about the cost of reading them."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cpath.errors import InputError
+
+_SAMPLE = 1 << 14
+_SMALL = 1 << 16
+
+
+def check_sparsity(sparsity: float) -> float:
+    """``sparsity`` as a float; raises `InputError` outside 0 ≤ sparsity < 100."""
+    try:
+        value = float(sparsity)
+    except (TypeError, ValueError):
+        raise InputError(f"sparsity must be a number, not {sparsity!r}.") from None
+    if not 0 <= value < 100:
+        hint = " (per cent, not a fraction)" if value >= 100 else ""
+        raise InputError(f"sparsity is the per cent of neurons to prune, 0 ≤ sparsity < 100{hint}; got {value:g}.")
+    return value
+
+
+def pruned_count(sparsity: float, neurons: int) -> int:
+    """⌈sparsity / 100 · neurons⌉, of the decimal number that was asked for, not of its nearest float."""
+    return math.ceil(Fraction(repr(sparsity)) * neurons / 100)
+
+
+def keep_above(scores: Tensor, sparsity: float) -> Tensor:
+    """Masks (B, N), True where a score is above the k-th smallest of its row, k = ⌈sparsity / 100 · N⌉.
+
+    ``scores`` (B, N), non-negative. Ties at the k-th smallest are all pruned, and so is every zero.
+    """
+    k = pruned_count(sparsity, scores.shape[1])
+    if k == 0:
+        return scores > 0
+    if scores.device.type != "cpu":
+        return scores > scores.kthvalue(k, dim=1, keepdim=True).values
+    if scores.dtype == torch.bfloat16:  # unknown to NumPy; exact in float32
+        scores = scores.float()
+    masks = torch.empty(scores.shape, dtype=torch.bool)
+    between = torch.empty(scores.shape[1], dtype=torch.bool)
+    for row, mask in zip(scores.contiguous(), masks, strict=True):
+        _keep_above_kth(row, k, mask, between)
+    return masks
+
+
+def _keep_above_kth(row: Tensor, k: int, mask: Tensor, between: Tensor) -> None:
+    """Writes ``row`` > (its k-th smallest) into ``mask``; ``between`` is scratch space of the same size.
+
+    A sample tells two values that the k-th smallest most likely lies between. One pass counts what is above
+    the upper one and collects what is between, where the exact k-th is then selected. Should the sample
+    have misled, the selection runs over the whole row.
+    """
+    n = row.numel()
+    values = row.numpy()
+    if n > _SMALL:
+        low, high = _bracket(values, k)
+        torch.gt(row, high, out=mask)
+        torch.gt(row, low, out=between)
+        between.bitwise_xor_(mask)
+        candidates = np.flatnonzero(between.numpy())
+        above = np.count_nonzero(mask.numpy())
+        below = n - above - len(candidates)  # at most `low`
+        if below < k <= n - above:
+            found = values[candidates]
+            kth = np.partition(found, k - below - 1)[k - below - 1]
+            mask.numpy()[candidates[found > kth]] = True
+            return
+        if low == 0 and k <= below:  # the k-th smallest is a zero
+            torch.bitwise_or(mask, between, out=mask)
+            return
+    torch.gt(row, values.dtype.type(np.partition(values, k - 1)[k - 1]).item(), out=mask)
+
+
+def _bracket(values: np.ndarray, k: int) -> tuple[float, float]:
+    """Two values around the k-th smallest, ``low`` < it ≤ ``high``, five standard deviations to each side."""
+    n = len(values)
+    stride = n // _SAMPLE
+    while math.gcd(stride, 2 * 3 * 5 * 7) > 1:  # not in step with rows and channels
+        stride += 1
+    sample = values[::stride]
+    m = len(sample)
+    share = k / n
+    spread = 5 * math.sqrt(m * share * (1 - share)) + 2
+    first = max(0, math.floor(share * m - spread))
+    last = min(m - 1, math.ceil(share * m + spread))
+    ordered = np.partition(sample, [first, last])
+    low, high = ordered[first], ordered[last]
+    if low > 0:  # ties with `low` belong between
+        low = np.nextafter(low, values.dtype.type(-1))
+    return low.item(), high.item()
+
+
+def count_true(masks: Tensor) -> Tensor:
+    """(B,) number of True in each row of ``masks`` (B, N); many times faster than `sum` on a CPU."""
+    if masks.device.type != "cpu":
+        return masks.sum(1)
+    return torch.tensor([np.count_nonzero(row) for row in masks.numpy()], dtype=torch.int64)
