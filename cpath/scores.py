@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cpath.layout import SiteLayout
 from cpath.methods.base import Contributions, Method, get
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Target, check_images
-from cpath.sites import DEFAULT_ACTIVATIONS, evaluating
+from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import check_sparsity, keep_above
 
@@ -55,6 +55,11 @@ class Scores:
         sparsity = check_sparsity(sparsity)
         masks = keep_above(self.flat, sparsity)
         return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations)
+
+    def to(self, device: torch.device | str) -> Scores:
+        """The scores on another device."""
+        residual = self.residual and {name: value.to(device) for name, value in self.residual.items()}
+        return replace(self, flat=self.flat.to(device), target=self.target.to(device), residual=residual)
 
     def save(self, path: str | Path) -> None:
         """Writes the scores to ``path`` (safetensors), atomically."""
@@ -110,10 +115,12 @@ def score(
     for an unknown method.
     """
     method = get(method) if isinstance(method, str) else method
+    if not isinstance(method, Method):
+        raise InputError(f"method must be a registered name or a cpath.Method, not {method!r}.")
     activations = (activations,) if isinstance(activations, str) else tuple(activations)
     if max_batch < 1:
         raise InputError(f"max_batch must be at least 1, not {max_batch}.")
-    with evaluating(model):
+    with evaluating(model), differentiating():
         whole = Probe(model, check_images(model, images), target, activations=activations, max_batch=max_batch)
         return _score(method, whole)
 

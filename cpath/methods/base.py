@@ -38,6 +38,10 @@ class Method(ABC):
     """
 
     name: ClassVar[str] = "unregistered"
+    costly: ClassVar[bool] = True
+    """Whether the experiments should keep its scores rather than compute them again."""
+    graded: ClassVar[bool] = True
+    """Whether its scores rank the neurons. The experiments show one that only tells which to keep at sparsity 0."""
 
     @abstractmethod
     def contributions(self, probe: Probe) -> Contributions | Mapping[str, Tensor]:

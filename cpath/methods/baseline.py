@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from cpath.probe import Probe
 class Random(Method):
     """U(0, 1) for every neuron, seeded per image by ``seed`` and the image itself."""
 
+    costly: ClassVar[bool] = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -40,6 +42,9 @@ class Random(Method):
 @dataclass(frozen=True, kw_only=True)
 class Active(Method):
     """1 for every active neuron: the active subnetwork."""
+
+    costly: ClassVar[bool] = False
+    graded: ClassVar[bool] = False
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
         """1 where z > 0."""

@@ -1,0 +1,6 @@
+"""What pathways are made of, how they overlap, and what the restricted network still answers."""
+
+from cpath.analysis.intervals import Interval, bootstrap_mean
+from cpath.analysis.overlap import compare_pathways, response_preservation, site_counts
+
+__all__ = ["Interval", "bootstrap_mean", "compare_pathways", "response_preservation", "site_counts"]

@@ -1,0 +1,46 @@
+"""Means over images with bootstrap intervals; images without a value (NaN) are left out and counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Means of K quantities: arrays (K,)."""
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    n: NDArray[np.int64]
+    """Images that had a value."""
+
+
+def bootstrap_mean(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
+    """Means over images with percentile-bootstrap intervals, of ``values`` (images, K).
+
+    All K quantities share the resampled images, so that their intervals belong together. NaN values are left
+    out. A quantity without any value has a NaN mean and n = 0; one with a single value has no interval (NaN).
+    """
+    data = np.asarray(values, dtype=np.float64)
+    present = ~np.isnan(data)
+    count = present.sum(0)
+    filled = np.where(present, data, 0.0)
+    generator = np.random.default_rng(seed)
+    images = len(data)
+    # How often each image is drawn: one matrix product gives the means of all resamples.
+    drawn = generator.multinomial(images, np.full(images, 1 / images), _RESAMPLES).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = filled.sum(0) / count
+        means = (drawn @ filled) / (drawn @ present)
+    low, high = np.full(count.shape, np.nan), np.full(count.shape, np.nan)
+    enough = count > 1
+    if enough.any():
+        tail = (1 - level) / 2
+        low[enough], high[enough] = np.nanquantile(means[:, enough], [tail, 1 - tail], axis=0)
+    return Interval(mean, low, high, count)

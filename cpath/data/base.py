@@ -1,0 +1,136 @@
+"""What a dataset is: named splits of images that are read in batches, normalised."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cpath.errors import InputError
+
+
+class Split(ABC, Dataset[tuple[Tensor, int]]):
+    """Images with labels, read by index. Normalised floats (C, H, W), as the model takes them."""
+
+    ids: Sequence[str]
+    """A name for each image, stable from run to run."""
+    labels: Tensor
+    """(N,) int64"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def batch(self, indices: Tensor) -> Tensor:
+        """The images of ``indices`` (B,), as (B, C, H, W)."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.batch(torch.tensor([index]))[0], int(self.labels[index])
+
+    def sample(self, count: int | None, seed: int) -> Tensor:
+        """Indices of ``count`` images drawn without replacement by ``seed``; all of them, in order, for None."""
+        if count is None:
+            return torch.arange(len(self))
+        if not 1 <= count <= len(self):
+            raise InputError(f"{count} images asked for, the split has {len(self)}.")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return order[:count]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel mean and standard deviation of pixels in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Normalised from pixels (…, C, H, W) in [0, 1]."""
+        return (pixels - self._column(self.mean, pixels)) / self._column(self.std, pixels)
+
+    def invert(self, images: Tensor) -> Tensor:
+        """Pixels in [0, 1] from normalised images (…, C, H, W)."""
+        return images * self._column(self.std, images) + self._column(self.mean, images)
+
+    @staticmethod
+    def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+        return like.new_tensor(values).view(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A dataset: its splits, classes, image shape and normalisation."""
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    """(C, H, W)"""
+    normalisation: Normalisation
+    test: Split
+    train: Split | None = None
+    """None where only evaluation images are at hand; so is ``val``."""
+    val: Split | None = None
+    settings: dict[str, object] = field(default_factory=dict)
+    """Everything that determines the images, for the keys of artifacts."""
+
+    def training_splits(self) -> tuple[Split, Split]:
+        """The training and validation split; raises `InputError` where there are none."""
+        if self.train is None or self.val is None:
+            raise InputError(
+                f"dataset '{self.name}' has no training images here, so no model can be trained on it: "
+                "use weights (model.weights=…) or a checkpoint (checkpoint=FILE)."
+            )
+        return self.train, self.val
+
+
+class TensorSplit(Split):
+    """A split that is in memory: pixels (N, C, H, W), uint8 or floats in [0, 1]."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor, ids: Sequence[str], normalisation: Normalisation) -> None:
+        self.pixels, self.labels, self.ids, self.normalisation = pixels, labels, ids, normalisation
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """The images of ``indices`` (B,), as (B, C, H, W)."""
+        pixels = self.pixels[indices]
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        return self.normalisation.apply(pixels)
+
+
+class FileSplit(Split):
+    """A split of image files, read when asked for: shorter side resized to ``resize``, centre crop ``size``."""
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[Path],
+        labels: Tensor,
+        normalisation: Normalisation,
+        resize: int,
+        size: int,
+    ) -> None:
+        self.root, self.files, self.labels = root, files, labels
+        self.ids = [str(file.relative_to(root)) for file in files]
+        self.normalisation, self.resize, self.size = normalisation, resize, size
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """The images of ``indices`` (B,), as (B, C, H, W)."""
+        return torch.stack([self._read(self.files[int(index)]) for index in indices])
+
+    def _read(self, file: Path) -> Tensor:
+        from PIL import Image, UnidentifiedImageError
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
+
+        try:
+            with Image.open(file) as image:
+                # PIL resizes as torchvision's reference weights were evaluated; tensors resize differently.
+                resized = F.resize(image.convert("RGB"), [self.resize], InterpolationMode.BILINEAR)
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(f"{file} is not a readable image: {error}") from error
+        return self.normalisation.apply(F.to_tensor(F.center_crop(resized, [self.size, self.size])))

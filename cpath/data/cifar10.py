@@ -1,0 +1,52 @@
+"""CIFAR-10 through torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cpath.data.base import ImageData, Normalisation, TensorSplit
+from cpath.errors import InputError
+
+_TRAIN, _SPLIT_SEED = 43_750, 0  # the paper's 7/8 of the training images
+
+
+def cifar10(root: str = "data", download: bool = True) -> ImageData:
+    """60 000 colour images of 32×32 in 10 classes: 43 750 for training, 6 250 validation, 10 000 test.
+
+    Read from ``root``/cifar-10-batches-py, downloaded when missing. Raises `InputError` where that fails.
+    """
+    from torchvision.datasets import CIFAR10
+
+    folder = Path(root).expanduser()
+    try:
+        parts = [CIFAR10(str(folder), train=train, download=download) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"CIFAR-10 is not in {folder.resolve()} and could not be downloaded ({error}). Download "
+            "cifar-10-python.tar.gz from the CIFAR-10 home page, put it into that folder, or name yours: "
+            "dataset.root=…"
+        ) from error
+    pixels = [torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2).contiguous() for part in parts]
+    labels = [torch.tensor(part.targets) for part in parts]
+    order = torch.randperm(len(labels[0]), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    train, val = order[:_TRAIN], order[_TRAIN:]
+    scaled = pixels[0][train].float() / 255
+    normalisation = Normalisation(tuple(scaled.mean((0, 2, 3)).tolist()), tuple(scaled.std((0, 2, 3)).tolist()))
+
+    def split(part: int, indices: torch.Tensor, name: str) -> TensorSplit:
+        ids = [f"{name}-{index:05d}" for index in indices.tolist()]
+        return TensorSplit(pixels[part][indices], labels[part][indices], ids, normalisation)
+
+    return ImageData(
+        name="cifar10",
+        classes=tuple(parts[0].classes),
+        shape=(3, 32, 32),
+        normalisation=normalisation,
+        test=split(1, torch.arange(len(labels[1])), "test"),
+        train=split(0, train, "train"),
+        val=split(0, val, "train"),
+        settings={"name": "cifar10"},
+    )

@@ -1,0 +1,7 @@
+"""Models by name, and a user's own weights. A user's own model is any function of (classes, shape)."""
+
+from cpath.models.checkpoint import load_checkpoint
+from cpath.models.resnet import ResNet, resnet8
+from cpath.models.torchvision import torchvision_model
+
+__all__ = ["ResNet", "load_checkpoint", "resnet8", "torchvision_model"]

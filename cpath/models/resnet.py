@@ -1,0 +1,71 @@
+"""Small residual networks for small images, as the paper trains on CIFAR-10."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cpath.errors import InputError
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions around a parameter-free shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+        self.stride, self.added = stride, channels - channels_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        if self.added:
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
+        total: Tensor = self.relu(out + shortcut)
+        return total
+
+
+class ResNet(nn.Module):
+    """He et al.'s residual network for small images: a stem and three stages of ``blocks`` blocks each.
+
+    Takes (B, channels, H, W) of any H, W ≥ 4; the stages have ``width``, 2 and 4 times ``width`` channels.
+    """
+
+    def __init__(self, blocks: int, classes: int, channels: int = 3, width: int = 16) -> None:
+        super().__init__()
+        if min(blocks, classes, channels, width) < 1:
+            raise InputError("a ResNet needs at least one block, class, channel and unit of width.")
+        self.conv = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.stage1 = self._stage(blocks, width, width, 1)
+        self.stage2 = self._stage(blocks, width, 2 * width, 2)
+        self.stage3 = self._stage(blocks, 2 * width, 4 * width, 2)
+        self.fc = nn.Linear(4 * width, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @staticmethod
+    def _stage(blocks: int, channels_in: int, channels: int, stride: int) -> nn.Sequential:
+        first = _Block(channels_in, channels, stride)
+        return nn.Sequential(first, *(_Block(channels, channels, 1) for _ in range(blocks - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes)."""
+        x = self.relu(self.bn(self.conv(x)))
+        x = self.stage3(self.stage2(self.stage1(x)))
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))  # type: ignore[no-any-return]
+
+
+def resnet8(classes: int, shape: tuple[int, int, int] = (3, 32, 32), width: int = 16) -> ResNet:
+    """ResNet-8, the paper's model for CIFAR-10: one block a stage. ``shape`` is the images' (C, H, W)."""
+    if min(shape[1:]) < 4:
+        raise InputError(f"ResNet-8 needs images of at least 4×4, not {shape[1]}×{shape[2]}.")
+    return ResNet(1, classes, shape[0], width)

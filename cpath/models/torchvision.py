@@ -1,0 +1,66 @@
+"""Every torchvision classifier, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from cpath.errors import InputError, unknown_name
+
+
+def names() -> list[str]:
+    """Names of all torchvision classifiers."""
+    import torchvision.models
+
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def torchvision_model(
+    architecture: str,
+    classes: int,
+    shape: tuple[int, int, int] = (3, 224, 224),
+    weights: str | None = None,
+    **settings: Any,
+) -> nn.Module:
+    """The torchvision classifier ``architecture`` with ``classes`` logits.
+
+    ``weights`` is the name of a member of its weights enum (``DEFAULT``, ``IMAGENET1K_V1``, …), downloaded
+    unless cached, or None for random ones. Raises `UnknownNameError` for an unknown name, `InputError` where
+    the classes or channels differ or the weights cannot be had.
+    """
+    import torchvision.models
+
+    if architecture not in names():
+        raise unknown_name("torchvision model", architecture, names())
+    if shape[0] != 3:
+        raise InputError(
+            f"{architecture} takes images of 3 channels, the dataset has {shape[0]}; "
+            "for digits say dataset.channels=3."
+        )
+    chosen = None
+    if weights is not None:
+        enum = torchvision.models.get_model_weights(architecture)
+        members = list(enum.__members__)
+        if weights not in members:
+            raise unknown_name(f"weights of {architecture}", weights, members)
+        chosen = enum[weights]
+        theirs = len(chosen.meta["categories"])
+        if theirs != classes:
+            raise InputError(
+                f"{architecture}'s weights {weights} tell {theirs} classes apart, the dataset has {classes}: "
+                "say model.weights=null to train it, or checkpoint=FILE to use yours."
+            )
+    if architecture in ("googlenet", "inception_v3") and chosen is None:
+        settings = {"init_weights": True, "aux_logits": False, **settings}
+    try:
+        model: nn.Module = torchvision.models.get_model(
+            architecture, weights=chosen, num_classes=classes, **settings
+        )
+    except OSError as error:
+        assert chosen is not None
+        raise InputError(
+            f"the weights {weights} of {architecture} are not cached and could not be downloaded ({error}). Get "
+            f"them from {chosen.url} and say model.weights=null checkpoint=FILE."
+        ) from error
+    return model

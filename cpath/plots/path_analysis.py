@@ -1,0 +1,227 @@
+"""Figures of the path analysis, in the paper's form."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+from cpath.plots.style import (
+    ACTIVE,
+    DEAD,
+    STYLE,
+    Drawing,
+    colour_of,
+    in_order,
+    label_of,
+    marker_of,
+    new_figure,
+    shared_legend,
+)
+
+_OVERLAP = LinearSegmentedColormap.from_list("overlap", ["#FFFFFF", "#9ECAE1", "#08306B"])
+
+
+def path_analysis_figures(table: pd.DataFrame) -> list[Drawing]:
+    """Overlap matrix, dead share, response preservation, and the overlap and place of the pathways by site."""
+    at = table[table.x_name == "sparsity"].assign(x=lambda frame: frame.x.astype(float))
+    if at.empty:
+        return []
+    with mpl.rc_context(STYLE):
+        base = table[table.metric == "base_sparsity"].value
+        return [
+            *_overlap_matrix(at),
+            _dead_share(at, float(base.iloc[0]) if len(base) else float("nan")),
+            _responses(at),
+            *_by_site(at),
+        ]
+
+
+def _sparsities(at: pd.DataFrame) -> list[float]:
+    return sorted(at.x.unique())
+
+
+def _overlap_matrix(at: pd.DataFrame) -> list[Drawing]:
+    rows = at[at.metric.str.startswith("jaccard/")].assign(other=lambda frame: frame.metric.str.split("/").str[1])
+    methods = in_order(rows.method)
+    if len(methods) < 2:
+        return []
+    sparsities = _sparsities(at)
+    side = max(1.9, 0.45 * len(methods))
+    figure = new_figure(2.4 + side * len(sparsities), 1.6 + side)
+    panels = figure.subplots(1, len(sparsities), squeeze=False, sharey=True)[0]
+    image = None
+    for panel, sparsity in zip(panels, sparsities, strict=True):
+        values = rows[rows.x == sparsity].pivot(index="method", columns="other", values="value")
+        matrix = values.reindex(index=methods, columns=methods).to_numpy(copy=True)
+        np.fill_diagonal(matrix, 1.0)
+        image = panel.imshow(matrix, vmin=0, vmax=1, cmap=_OVERLAP)
+        for i, j in np.ndindex(matrix.shape):
+            text = "–" if np.isnan(matrix[i, j]) else f"{matrix[i, j]:.2f}".replace("0.", ".")
+            panel.text(
+                j, i, text, ha="center", va="center", fontsize=7.5, color="w" if matrix[i, j] > 0.55 else "k"
+            )
+        labels = [label_of(method) for method in methods]
+        panel.set_xticks(range(len(methods)), labels, rotation=45, ha="right", rotation_mode="anchor")
+        panel.set_yticks(range(len(methods)), labels)
+        panel.set_title(f"{sparsity:g} % pruned")
+        panel.grid(visible=False)
+        panel.spines[:].set_visible(False)
+        panel.tick_params(length=0)
+    figure.colorbar(image, ax=panels, label="Jaccard index", shrink=0.75, aspect=15)
+    caption = (
+        "Overlap of the pathways that the methods find on the same images (mean Jaccard index). 1: the same "
+        "neurons, 0: none in common."
+    )
+    return [Drawing("overlap", figure, caption)]
+
+
+def _dead_share(at: pd.DataFrame, base: float) -> Drawing:
+    rows = at[at.metric == "dead_share"]
+    methods, sparsities = in_order(rows.method), _sparsities(at)
+    figure = new_figure(1.2 + 2.3 * len(sparsities), 0.9 + 0.3 * len(methods))
+    panels = figure.subplots(1, len(sparsities), squeeze=False, sharey=True)[0]
+    places = np.arange(len(methods))
+    for panel, sparsity in zip(panels, sparsities, strict=True):
+        found = rows[rows.x == sparsity].set_index("method").reindex(methods)
+        dead = 100 * found.value.to_numpy(dtype=float)
+        low = np.clip(dead - 100 * found.ci_low.to_numpy(dtype=float), 0, None)
+        high = np.clip(100 * found.ci_high.to_numpy(dtype=float) - dead, 0, None)
+        spread = np.nan_to_num(np.stack([low, high]))
+        panel.barh(places, dead, color=DEAD, label="dead", xerr=spread, error_kw={"elinewidth": 0.8})
+        panel.barh(places, 100 - dead, left=dead, color=ACTIVE, label="active")
+        for place, share in zip(places, dead, strict=True):
+            text = "empty" if np.isnan(share) else f"{share:.0f}"
+            inside = share > 88
+            panel.text(
+                share - 1.5 if inside else (2 if np.isnan(share) else share + 1.5),
+                place,
+                text,
+                va="center",
+                ha="right" if inside else "left",
+                fontsize=7.5,
+                color="k" if inside or np.isnan(share) else "w",
+            )
+        panel.set(xlim=(0, 100), xlabel="% of the pathway", title=f"{sparsity:g} % pruned")
+        panel.set_yticks(places, [label_of(method) for method in methods])
+        panel.grid(visible=False)
+    panels[0].invert_yaxis()
+    shared_legend(figure, panels[0])
+    caption = (
+        "Share of originally dead neurons in each pathway. Contribution methods never pick one; what prunes or "
+        f"optimises can bring dead neurons to life. On average {base:.0f} % of the network is dead on an image."
+    )
+    return Drawing("dead_share", figure, caption)
+
+
+def _responses(at: pd.DataFrame) -> Drawing:
+    figure = new_figure(7.0, 3.0)
+    left, right = figure.subplots(1, 2)
+    for panel, metric, factor, label in (
+        (left, "response_change", 1.0, "(p′ − p) / p of the target class"),
+        (right, "class_kept", 100.0, "images whose class is kept (%)"),
+    ):
+        _curves(panel, at[at.metric == metric], factor)
+        panel.set(xlabel="neurons pruned (%)", ylabel=label)
+        panel.set_xticks(_sparsities(at) if len(_sparsities(at)) <= 6 else _sparsities(at)[::2])
+    left.axhline(0, color="#3C3C3C", linewidth=0.8)
+    right.set_ylim(-3, 103)
+    shared_legend(figure, left, columns=4)
+    caption = (
+        "What the restricted network still answers: relative change of the target probability (0: nothing lost, "
+        "−1: all lost) and how often the predicted class survives. Bands: 95 % intervals over images."
+    )
+    return Drawing("responses", figure, caption)
+
+
+def _curves(panel: Axes, rows: pd.DataFrame, factor: float) -> None:
+    for method in in_order(rows.method):
+        curve = rows[rows.method == method].sort_values("x")
+        style = {"color": colour_of(method), "marker": marker_of(method), "label": label_of(method)}
+        panel.plot(curve.x, factor * curve.value, **style)
+        panel.fill_between(
+            curve.x, factor * curve.ci_low, factor * curve.ci_high, color=style["color"], alpha=0.15, linewidth=0
+        )
+
+
+def _by_site(at: pd.DataFrame) -> list[Drawing]:
+    sites = at[at.metric.str.startswith("site_kept/")].metric.str.split("/", n=1).str[1].drop_duplicates().tolist()
+    if not sites:
+        return []
+    reference = next((m for m in ("neuron_intgrad", "neuron_mct") if m in set(at.method)), None)
+    drawings = [
+        _site_panels(
+            at,
+            sites,
+            "site_kept/",
+            False,
+            "neurons kept (%)",
+            "sites_kept",
+            "Where the pathways lie: per cent of each site's neurons that they keep, from input to output.",
+        ),
+    ]
+    if reference is not None and at.method.nunique() > 1:
+        drawings.append(
+            _site_panels(
+                at,
+                sites,
+                f"site_jaccard/{reference}/",
+                True,
+                "Jaccard index",
+                "sites_overlap",
+                f"Overlap with the pathway of {label_of(reference)} site by site, from input to output.",
+            )
+        )
+    drawings.append(
+        _site_panels(
+            at,
+            sites,
+            "site_dead_share/",
+            True,
+            "dead share",
+            "sites_dead_share",
+            "Share of originally dead neurons in each pathway site by site, from input to output.",
+        )
+    )
+    return drawings
+
+
+def _site_panels(
+    at: pd.DataFrame, sites: list[str], prefix: str, share: bool, label: str, name: str, caption: str
+) -> Drawing:
+    rows = at[at.metric.str.startswith(prefix)].assign(site=lambda frame: frame.metric.str.removeprefix(prefix))
+    sparsities = _sparsities(at)
+    width = max(2.2, 0.16 * len(sites) + 0.9)
+    across = len(sparsities) if width * len(sparsities) <= 14 else 1
+    down = -(-len(sparsities) // across)
+    figure = new_figure(0.8 + width * across, 0.8 + 2.6 * down)
+    # Shares compare across sparsities; what is kept shrinks with them by definition.
+    panels = figure.subplots(down, across, squeeze=False, sharey=share, sharex=True).ravel()
+    places = {site: place for place, site in enumerate(sites)}
+    for panel, sparsity in zip(panels, sparsities, strict=True):
+        here = rows[rows.x == sparsity]
+        for method in in_order(here.method):
+            curve = (
+                here[here.method == method].assign(place=lambda frame: frame.site.map(places)).sort_values("place")
+            )
+            colour = colour_of(method)
+            panel.plot(curve.place, curve.value, color=colour, marker=marker_of(method), label=label_of(method))
+            panel.fill_between(curve.place, curve.ci_low, curve.ci_high, color=colour, alpha=0.15, linewidth=0)
+        panel.set_title(f"{sparsity:g} % pruned")
+        every = max(1, len(sites) // 16)
+        shown = list(range(0, len(sites), every))
+        panel.set_xticks(
+            shown,
+            [sites[place] for place in shown],
+            rotation=60,
+            ha="right",
+            rotation_mode="anchor",
+            fontsize=7,
+        )
+        panel.set_ylim(*((-0.03, 1.03) if share else (0, None)))
+    for panel in panels[::across]:
+        panel.set_ylabel(label)
+    shared_legend(figure, panels[0], columns=4 if across > 1 else 2)
+    return Drawing(name, figure, f"{caption} Bands: 95 % intervals over images.")

@@ -1,0 +1,1 @@
+"""The experiments of the paper, one file each; `python -m experiments --help` tells how to run them."""

@@ -1,0 +1,72 @@
+"""`python -m experiments …`: composes the configuration and runs the experiment that it names."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from cpath.errors import CpathError
+from experiments.framework.choices import check_choices, register_torchvision_models
+
+_LOG = logging.getLogger(__name__)
+_SHOWN = 24
+
+
+def run(cfg: DictConfig) -> pd.DataFrame:
+    """Runs the experiment of ``cfg`` and returns its tidy table."""
+    table: pd.DataFrame = importlib.import_module(f"experiments.{cfg.experiment.name}").run(cfg)
+    return table
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def _job(cfg: DictConfig) -> None:
+    try:
+        table = run(cfg)
+    except CpathError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the other jobs of the sweep go on
+        _LOG.error("error: %s", error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _LOG.error("stopped; the same command goes on from here")
+        sys.exit(130)
+    _show(table)
+
+
+def _show(table: pd.DataFrame) -> None:
+    """The whole-network numbers on the terminal."""
+    rows = table[~table.metric.str.contains("/") & (table.x_name != "epoch")]
+    shown = Table(box=None, pad_edge=False)
+    for column in ("method", "x", "metric", "value", "95 % interval", "n"):
+        shown.add_column(column, justify="right" if column in ("x", "value", "n") else "left")
+    for row in rows.head(_SHOWN).itertuples():
+        interval = "" if pd.isna(row.ci_low) else f"{row.ci_low:.4g} to {row.ci_high:.4g}"
+        shown.add_row(row.method, str(row.x), row.metric, f"{row.value:.4g}", interval, str(row.n))
+    if len(rows):
+        Console().print(shown)
+    if len(rows) > _SHOWN:
+        Console().print(f"… and {len(rows) - _SHOWN} more in results.csv")
+
+
+def main() -> None:
+    """Command line entry."""
+    try:
+        check_choices(sys.argv[1:], Path(__file__).parent.parent / "conf")
+    except CpathError as error:
+        sys.exit(f"error: {error}")
+    register_torchvision_models()
+    _job()
+
+
+if __name__ == "__main__":
+    main()

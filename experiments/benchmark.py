@@ -1,0 +1,186 @@
+"""Speed and memory: ratios within one run, of medians over rounds in which everything runs once."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import psutil
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+import cpath
+from cpath.models import torchvision_model
+from cpath.plots import benchmark_figures
+from cpath.threshold import keep_above
+from experiments.framework.job import Job, run_job
+from experiments.framework.results import Row
+from experiments.framework.subject import device_of
+
+_SPARSITY = 90.0
+# Ratios that cpath sets itself as limits: (what, model) → at most.
+_LIMITS = {
+    ("neuron_mct", "squeezenet1_0"): 1.8,
+    ("neuron_mct", "vgg16"): 1.3,
+    ("neuron_intgrad", "squeezenet1_0"): 0.5,
+    ("threshold", "scores"): 4.0,
+}
+
+
+def run(cfg: DictConfig) -> pd.DataFrame:
+    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
+    return run_job(cfg, _compute, benchmark_figures)
+
+
+@dataclass
+class _Case:
+    """One thing to time, against what it must contain or what others need for it."""
+
+    what: str
+    model: str
+    ours: Callable[[], object]
+    theirs: Callable[[], object]
+    versus: str
+
+
+def _compute(job: Job) -> list[Row]:
+    device = device_of(job.cfg)
+    rows: list[Row] = []
+    for case in _cases(job.cfg, device):
+        rows += _measure(case, job.cfg.experiment.repeats, device)
+    return rows
+
+
+def _cases(cfg: DictConfig, device: torch.device) -> Iterator[_Case]:
+    settings = cfg.experiment
+    generator = torch.Generator().manual_seed(cfg.seed)
+    images, neurons = settings.threshold
+    # Half of the neurons dead, the rest spread over magnitudes, as contributions are.
+    scores = torch.randn(images, neurons, generator=generator) * torch.randn(images, neurons, generator=generator)
+    scores = torch.where(torch.rand(images, neurons, generator=generator) < 0.5, 0.0, scores.abs()).to(device)
+    yield _Case(
+        "threshold",
+        "scores",
+        partial(keep_above, scores, _SPARSITY),
+        partial(torch.gt, scores, 0.5),
+        "one comparison",
+    )
+    for name in settings.models:
+        torch.manual_seed(cfg.seed)
+        model = torchvision_model(name, 1000).eval().to(device)
+        batch = torch.randn(settings.batch, 3, settings.size, settings.size, generator=generator).to(device)
+        yield _Case(
+            "neuron_mct",
+            name,
+            partial(cpath.find_pathway, model, batch, "neuron_mct", _SPARSITY),
+            partial(_forward_backward, model, batch),
+            "forward and input-only backward",
+        )
+        if name in settings.captum:
+            method = cpath.methods.NeuronIntGrad(nodes=settings.nodes)
+            yield _Case(
+                "neuron_intgrad",
+                name,
+                partial(cpath.score, model, batch, method),
+                partial(_captum_layers, model, batch, settings.nodes),
+                f"Captum LayerIntegratedGradients, {settings.nodes} steps",
+            )
+
+
+def _forward_backward(model: nn.Module, batch: Tensor) -> Tensor:
+    source = batch.clone().requires_grad_()
+    response = model(source).max(1).values.sum()
+    return torch.autograd.grad(response, source)[0]
+
+
+def _captum_layers(model: nn.Module, batch: Tensor, steps: int) -> None:
+    """The same scores by Captum, module by module; an image at a time, which is its fastest way on a CPU."""
+    from captum.attr import LayerIntegratedGradients
+
+    layers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    with torch.no_grad():
+        target = model(batch).argmax(1)
+    for start in range(len(batch)) if batch.device.type == "cpu" else [slice(None)]:
+        where = slice(start, start + 1) if isinstance(start, int) else start
+        for layer in layers:
+            attributor = LayerIntegratedGradients(model, layer)
+            attributor.attribute(batch[where], target=target[where], n_steps=steps, method="riemann_middle")
+
+
+def _measure(case: _Case, repeats: int, device: torch.device) -> list[Row]:
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    memory: dict[str, float] = {}
+    sides = {"ours": case.ours, "theirs": case.theirs}
+    with tqdm(total=2 * (repeats + 1), desc=f"{case.what} {case.model}", unit="run", disable=None) as bar:
+        for turn in range(repeats + 1):
+            for side, work in sides.items():
+                gc.collect()
+                with _peak_memory(device) as peak:
+                    begin = time.perf_counter()
+                    work()
+                    if device.type == "cuda":
+                        torch.cuda.synchronize(device)
+                    elapsed = time.perf_counter() - begin
+                if turn:  # the first round warms up
+                    times[side].append(elapsed)
+                memory[side] = peak[0]
+                bar.update()
+    ours, theirs = statistics.median(times["ours"]), statistics.median(times["theirs"])
+    at: dict[str, Any] = {"x_name": "model", "x": case.model, "n": repeats}
+    rows = [
+        Row(case.what, "ratio", ours / theirs, ci_low=_least(times), ci_high=_most(times), **at),
+        Row(case.what, "seconds", ours, ci_low=min(times["ours"]), ci_high=max(times["ours"]), **at),
+        Row(case.what, "peak_megabytes", memory["ours"], **at),
+        Row(case.versus, "seconds", theirs, ci_low=min(times["theirs"]), ci_high=max(times["theirs"]), **at),
+        Row(case.versus, "peak_megabytes", memory["theirs"], **at),
+    ]
+    if (case.what, case.model) in _LIMITS:
+        rows.append(Row(case.what, "limit", _LIMITS[case.what, case.model], **at))
+    return rows
+
+
+def _least(times: dict[str, list[float]]) -> float:
+    return min(a / b for a, b in zip(times["ours"], times["theirs"], strict=True))
+
+
+def _most(times: dict[str, list[float]]) -> float:
+    return max(a / b for a, b in zip(times["ours"], times["theirs"], strict=True))
+
+
+@contextmanager
+def _peak_memory(device: torch.device) -> Iterator[list[float]]:
+    """Megabytes that the work held at most, beyond what was there before."""
+    peak = [0.0]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak[0] = (torch.cuda.max_memory_allocated(device) - before) / 1e6
+        return
+    process, done = psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+    highest = before
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.005):
+            highest = max(highest, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+        peak[0] = (highest - before) / 1e6

@@ -1,0 +1,1 @@
+"""What all experiments share: configuration checks, artifacts, tidy results, the life of a job, trackers."""

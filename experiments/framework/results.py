@@ -1,0 +1,87 @@
+"""Tidy results: one row a number. Figures, trackers and reports are made from this table alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from cpath.analysis import bootstrap_mean
+from experiments.framework.store import write_text
+
+COLUMNS = (
+    "experiment",
+    "dataset",
+    "model",
+    "method",
+    "x_name",
+    "x",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of an experiment: ``metric`` of ``method`` where ``x_name`` is ``x``."""
+
+    method: str
+    metric: str
+    value: float
+    x_name: str = ""
+    x: float | str = ""
+    ci_low: float = float("nan")
+    ci_high: float = float("nan")
+    n: int = 1
+
+
+Key = tuple[str, str, float | str, str]
+"""(method, x_name, x, metric)"""
+
+
+def rows_of_means(values: Mapping[Key, Sequence[float]]) -> list[Row]:
+    """A row a key: the mean over images with its 95 % bootstrap interval. Images with NaN are left out."""
+    if not values:
+        return []
+    interval = bootstrap_mean(np.array([np.asarray(column, dtype=np.float64) for column in values.values()]).T)
+    return [
+        Row(method, metric, mean, x_name, x, low, high, int(n))
+        for (method, x_name, x, metric), mean, low, high, n in zip(
+            values, interval.mean, interval.low, interval.high, interval.n, strict=True
+        )
+    ]
+
+
+def table(rows: Iterable[Row], cfg: DictConfig) -> pd.DataFrame:
+    """The tidy table of a job, with its experiment, dataset, model and seed."""
+    records = [
+        {
+            "experiment": cfg.experiment.name,
+            "dataset": cfg.dataset.name,
+            "model": cfg.model.name,
+            "seed": cfg.seed,
+            **vars(row),
+        }
+        for row in rows
+    ]
+    return pd.DataFrame(records, columns=list(COLUMNS))
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Writes ``frame`` as CSV; a reader sees the whole file or the previous one."""
+    write_text(path, frame.to_csv(index=False))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A tidy table that `write_table` wrote."""
+    return pd.read_csv(path, dtype={"method": str, "x_name": str, "metric": str}, keep_default_na=True).fillna(
+        {"x_name": "", "x": ""}
+    )

@@ -1,0 +1,195 @@
+"""What a configuration names, made and checked: dataset, model, methods, device."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import Tensor, nn
+
+import cpath
+from cpath.data import ImageData
+from cpath.errors import InputError
+from cpath.models import load_checkpoint
+from cpath.threshold import check_sparsity
+from experiments.framework.store import ArtifactStore
+
+_LOG = logging.getLogger(__name__)
+_MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Test images for an experiment, read a batch at a time."""
+
+    data: ImageData
+    indices: Tensor
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def ids(self) -> list[str]:
+        """A stable name for each."""
+        return [self.data.test.ids[int(index)] for index in self.indices]
+
+    def batch(self, where: slice) -> Tensor:
+        """Images (B, C, H, W), on the device."""
+        return self.data.test.batch(self.indices[where]).to(self.device)
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """The device named in the configuration; ``auto`` is the GPU where there is one."""
+    if cfg.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(cfg.device)
+    except RuntimeError:
+        raise InputError(f"no such device: '{cfg.device}'. Say device=auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={cfg.device} asked for, but no CUDA device is available: say device=cpu.")
+    return device
+
+
+def sparsities_of(cfg: DictConfig) -> list[float]:
+    """The sparsities in the configuration, one or several, checked."""
+    asked = list(cfg.sparsity) if isinstance(cfg.sparsity, ListConfig) else [cfg.sparsity]
+    if not asked:
+        raise InputError("sparsity is empty: name at least one, such as sparsity=90 or sparsity=[80,90].")
+    return [check_sparsity(sparsity) for sparsity in asked]
+
+
+def methods_of(cfg: DictConfig) -> dict[str, cpath.Method]:
+    """The extraction methods in the configuration, by name; modules under ``imports`` may register more."""
+    for module in cfg.imports:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"imports: cannot import '{module}': {error}") from error
+    return {str(name): cpath.methods.get(str(name), **(settings or {})) for name, settings in cfg.method.items()}
+
+
+def load_data(cfg: DictConfig) -> ImageData:
+    """The dataset of the configuration."""
+    data = _instantiate(cfg.dataset, "dataset", exclude=("name", "recipe"))
+    if not isinstance(data, ImageData):
+        raise InputError(f"dataset._target_ must return cpath.data.ImageData, not {type(data).__name__}.")
+    return data
+
+
+def build_model(cfg: DictConfig, data: ImageData) -> nn.Module:
+    """The model of the configuration for the dataset, in eval mode; not yet trained unless it has weights."""
+    overrides: dict[str, Any] = {"classes": len(data.classes), "shape": data.shape}
+    if cfg.model.get("weights") == "auto":
+        overrides["weights"] = "DEFAULT" if data.name == "imagenet" and cfg.checkpoint is None else None
+    torch.manual_seed(cfg.seed)  # the initial weights
+    model = _instantiate(cfg.model, "model", exclude=("name",), **overrides)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model._target_ must return a torch.nn.Module, not {type(model).__name__}.")
+    if cfg.checkpoint is not None:
+        load_checkpoint(model, cfg.checkpoint)
+    return model.eval()
+
+
+def trained_model(cfg: DictConfig, data: ImageData, store: ArtifactStore) -> nn.Module:
+    """The model of the configuration with weights: the checkpoint's, pretrained ones, or trained now."""
+    model = build_model(cfg, data)
+    check_sites(model, Images(data, torch.arange(1), torch.device("cpu")))
+    if cfg.checkpoint is None and not _pretrained(cfg, data):
+        folder = train_artifact(cfg, data, store, model)
+        load_checkpoint(model, folder / _MODEL_FILE)
+    return model.eval().to(device_of(cfg))
+
+
+def _pretrained(cfg: DictConfig, data: ImageData) -> bool:
+    weights = cfg.model.get("weights")
+    return data.name == "imagenet" if weights == "auto" else weights is not None
+
+
+def train_artifact(cfg: DictConfig, data: ImageData, store: ArtifactStore, model: nn.Module) -> Path:
+    """The folder with the trained model and its history; trains ``model`` unless that was done before."""
+    recipe = OmegaConf.to_container(cfg.dataset.recipe, resolve=True)
+    key = {
+        "format": 1,
+        "cpath": cpath.__version__,
+        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "data": data.settings,
+        "recipe": recipe,
+        "precision": cfg.trainer.precision,
+        "seed": cfg.seed,
+    }
+
+    def make(folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        from cpath.training import Recipe, accuracy, train
+        from experiments.framework.store import write_json
+
+        device = device_of(cfg)
+        history = train(
+            model,
+            data,
+            Recipe(**instantiate(cfg.dataset.recipe)),
+            folder,
+            seed=cfg.seed,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=cfg.trainer.precision,
+        )
+        hits = accuracy(model, data.test, device)
+        model.cpu()
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _MODEL_FILE)
+        write_json(folder / "history.json", {"epochs": history, "test_hits": hits.int().tolist()})
+        for checkpoint in folder.glob("*.ckpt"):  # of use to an interrupted training only
+            checkpoint.unlink()
+
+    data.training_splits()  # raises where there is nothing to train on
+    _LOG.info("model: %s", store.path("models", f"{cfg.model.name}-{data.name}", key))
+    return store.build("models", f"{cfg.model.name}-{data.name}", key, make)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash of a model's class and weights, wherever they came from."""
+    hasher = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()[:16]
+
+
+def load_images(cfg: DictConfig, data: ImageData) -> Images:
+    """The test images of the experiment: ``experiment.images`` of them, drawn by the seed; all for null."""
+    return Images(data, data.test.sample(cfg.experiment.images, cfg.seed), device_of(cfg))
+
+
+def check_sites(model: nn.Module, images: Images) -> None:
+    """Raises the library's error for a model without sites, or one that cannot take the images."""
+    with cpath.sites.evaluating(model):
+        cpath.Probe(model, images.batch(slice(0, 1))).record(gradients=False)
+
+
+def _instantiate(node: DictConfig, kind: str, exclude: tuple[str, ...], **overrides: Any) -> Any:
+    settings = {str(name): value for name, value in node.items() if name not in exclude}
+    try:
+        return instantiate({**settings, **overrides})
+    except Exception as error:
+        known = _innermost_cpath_error(error)
+        if known is not None:
+            raise known from None
+        raise InputError(f"{kind} '{node.get('name', '?')}' cannot be made: {error}") from error
+
+
+def _innermost_cpath_error(error: BaseException | None) -> cpath.CpathError | None:
+    while error is not None:
+        if isinstance(error, cpath.CpathError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,102 @@
+"""Trackers: where a job's results go besides its folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from cpath.errors import InputError, unknown_name
+
+
+class Tracker(Protocol):
+    """Follows one job from start to end."""
+
+    def start(self, cfg: DictConfig, folder: Path) -> None:
+        """The job begins."""
+
+    def log(self, figures: dict[str, float]) -> None:
+        """Scalars on the way."""
+
+    def results(self, frame: pd.DataFrame, folder: Path) -> None:
+        """The tidy table and the folder with the figures."""
+
+    def finish(self, failed: bool) -> None:
+        """The job ends, whether or not it failed."""
+
+
+class CSVTracker:
+    """Nothing beside the job's folder, which holds the table and the figures anyway."""
+
+    def start(self, cfg: DictConfig, folder: Path) -> None:
+        """Nothing to do."""
+
+    def log(self, figures: dict[str, float]) -> None:
+        """Nothing to do."""
+
+    def results(self, frame: pd.DataFrame, folder: Path) -> None:
+        """Nothing to do."""
+
+    def finish(self, failed: bool) -> None:
+        """Nothing to do."""
+
+
+class WandbTracker:
+    """A wandb run per job; offline, so that nothing leaves the machine, unless ``mode=online`` is asked for."""
+
+    def __init__(self, mode: str = "offline", project: str = "cpath", group: str | None = None) -> None:
+        if mode not in ("offline", "online"):
+            raise unknown_name("wandb mode", mode, ("offline", "online"))
+        self.mode, self.project, self.group = mode, project, group
+        self.run: Any = None
+
+    def start(self, cfg: DictConfig, folder: Path) -> None:
+        """Opens the run, with the resolved configuration."""
+        base = Path(cfg.outputs).resolve() / "wandb"
+        for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+            # wandb would write to the home folder otherwise.
+            os.environ.setdefault(variable, str(base))
+        base.mkdir(parents=True, exist_ok=True)
+        if self.mode == "offline":
+            os.environ.update(WANDB_SILENT="true", WANDB_ERROR_REPORTING="false")
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError("tracker=wandb needs the package wandb: pip install 'cpath[experiments]'.") from error
+        self.run = wandb.init(
+            project=self.project,
+            group=self.group,
+            job_type=cfg.experiment.name,
+            name=folder.name,
+            dir=str(base),
+            mode=self.mode,
+            config=OmegaConf.to_container(cfg, resolve=True),
+        )
+
+    def log(self, figures: dict[str, float]) -> None:
+        """Scalars on the way."""
+        self.run.log(figures)
+
+    def results(self, frame: pd.DataFrame, folder: Path) -> None:
+        """Logs the whole-network means as scalars, the table, and the figures."""
+        import wandb
+        from PIL import Image
+
+        scalars = frame[~frame.metric.str.startswith("site_")]
+        names = (scalars.metric + "/" + scalars.method + "@" + scalars.x.astype(str)).str.strip("@")
+        self.run.summary.update(dict(zip(names, scalars.value.astype(float), strict=True)))
+        self.run.log({"results": wandb.Table(dataframe=frame.astype({"x": str}))})
+        for file in sorted((folder / "figures").glob("*.png")):
+            with Image.open(file) as picture:  # uint8: wandb saves floats in [0, 1] black
+                pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
+            self.run.log({f"figures/{file.stem}": wandb.Image(pixels)})
+
+    def finish(self, failed: bool) -> None:
+        """Closes the run, so that the next job of a sweep opens its own."""
+        if self.run is not None:
+            self.run.finish(exit_code=1 if failed else 0)
+            self.run = None
