@@ -50,8 +50,9 @@ def _show(table: pd.DataFrame) -> None:
     for column in ("method", "x", "metric", "value", "95 % interval", "n"):
         shown.add_column(column, justify="right" if column in ("x", "value", "n") else "left")
     for row in rows.head(_SHOWN).itertuples():
+        x = row.x.removesuffix(".0")
         interval = "" if pd.isna(row.ci_low) else f"{row.ci_low:.4g} to {row.ci_high:.4g}"
-        shown.add_row(row.method, str(row.x), row.metric, f"{row.value:.4g}", interval, str(row.n))
+        shown.add_row(row.method, x, row.metric, f"{row.value:.4g}", interval, str(row.n))
     if len(rows):
         Console().print(shown)
     if len(rows) > _SHOWN:

@@ -51,9 +51,7 @@ def _compute(job: Job) -> list[Row]:
     ):
         file = parts / f"part-{number:05d}.safetensors"
         if not file.exists():
-            measures = _measure(
-                model, images, where, number, methods, by_method, sparsities, cfg.experiment.by_site
-            )
+            measures = _measure(model, images, where, number, methods, by_method, sparsities, cfg)
             write_tensors(file, measures, {"kind": "measures", "format": _FORMAT})
         for name, values in read_tensors(file, "measures", _FORMAT)[0].items():
             found.setdefault(name, []).append(values)
@@ -70,10 +68,10 @@ def _measure(
     methods: Mapping[str, cpath.Method],
     by_method: Mapping[str, BatchScorer],
     sparsities: list[float],
-    by_site: bool,
+    cfg: DictConfig,
 ) -> Measures:
     batch = images.batch(where)
-    with torch.no_grad(), cpath.observe(model) as seen:
+    with torch.no_grad(), cpath.observe(model, activations=cfg.activations) as seen:
         logits = model(batch)
     active = [(activation > 0).flatten(1).double() for activation in seen.activations.values()]
     measures: Measures = {"network||base_sparsity": 100 * (1 - torch.cat(active, 1).mean(1))}
@@ -85,7 +83,9 @@ def _measure(
     for sparsity in sparsities:
         # What is not ranked has one pathway, whatever the sparsity; thresholds would leave nothing of it.
         pathways = {name: score.pathway(sparsity if methods[name].graded else 0) for name, score in scores.items()}
-        for (name, measure), values in compare_pathways(pathways, seen.activations, by_site=by_site).items():
+        for (name, measure), values in compare_pathways(
+            pathways, seen.activations, by_site=cfg.experiment.by_site
+        ).items():
             measures[f"{name}|{sparsity:g}|{measure}"] = values
         for name, pathway in pathways.items():
             change, kept = response_preservation(model, batch, pathway, logits)

@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> pd.DataFrame:
     """Runs the stages of ``paper=…``, writes the report, and returns all results as one tidy table."""
-    if cfg.paper is None:
+    if cfg.get("paper") is None:
         raise InputError("experiment=reproduce_paper needs paper=digits, paper=cifar10 or paper=imagenet.")
     started = time.perf_counter()
     common = [f"outputs={cfg.outputs}", f"device={cfg.device}", f"seed={cfg.seed}", f"redo={cfg.redo}"]
@@ -58,6 +58,6 @@ def _preflight(name: str, cfg: DictConfig) -> None:
         data = load_data(cfg)
         model = build_model(cfg, data)
         if "images" in cfg.experiment:
-            check_sites(model, load_images(cfg, data))
+            check_sites(model, load_images(cfg, data), cfg)
     except InputError as error:
         raise InputError(f"stage {name}: {error}") from error

@@ -33,14 +33,14 @@ class NeuronIntGrad(Method):
     over α (`cpath.methods.quadrature.RULES`). The completeness residual is reported with the scores.
     """
 
-    nodes: int = 5
+    nodes: int = 9
     rule: str = "endpoint"
 
     def __post_init__(self) -> None:
         quadrature(self.rule, self.nodes)  # raises for unusable settings
 
     def contributions(self, probe: Probe) -> Contributions:
-        """Z · Σ w_k ∂f(α_k z)/∂z, signed, with the residual."""
+        """Signed z · Σ w_k ∂f(α_k z)/∂z, with the residual."""
         record = probe.record()
         alphas, weights = quadrature(self.rule, self.nodes)
         # At α = 1 the network is the unscaled one: its gradient is at hand for every site.

@@ -81,7 +81,6 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A tidy table that `write_table` wrote."""
-    return pd.read_csv(path, dtype={"method": str, "x_name": str, "metric": str}, keep_default_na=True).fillna(
-        {"x_name": "", "x": ""}
-    )
+    """A tidy table that `write_table` wrote; ``x`` is text, a number or the name of something."""
+    text = dict.fromkeys(("method", "x_name", "x", "metric"), str)
+    return pd.read_csv(path, dtype=text).fillna(dict.fromkeys(text, ""))

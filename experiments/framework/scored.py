@@ -37,7 +37,8 @@ def scorers(
     """
     settings = job.cfg.experiment
     parts = batches(images, settings.batch)
-    layout = _layout(model, images)
+    activations = tuple(job.cfg.activations)
+    layout = _layout(model, images, activations)
     costly = [name for name, method in methods.items() if method.costly]
     gigabytes = layout.neurons * 4 * len(images) * len(costly) / 1e9
     keep = gigabytes <= settings.keep_scores_gb
@@ -45,23 +46,28 @@ def scorers(
         _LOG.info("scores are not kept: they would take %.1f GB (experiment.keep_scores_gb)", gigabytes)
     made: dict[str, BatchScorer] = {}
     for name, method in methods.items():
-        compute = _computing(model, images, parts, method, settings.max_batch)
+        compute = _computing(model, images, parts, method, activations, settings.max_batch)
         kept = keep and method.costly
         made[name] = _kept(job, model, images, len(parts), method, compute) if kept else compute
     return made
 
 
-def _layout(model: nn.Module, images: Images) -> SiteLayout:
-    with torch.no_grad(), cpath.observe(model) as seen:
+def _layout(model: nn.Module, images: Images, activations: tuple[str, ...]) -> SiteLayout:
+    with torch.no_grad(), cpath.observe(model, activations=activations) as seen:
         model(images.batch(slice(0, 1)))
     return SiteLayout.of(seen.activations)
 
 
 def _computing(
-    model: nn.Module, images: Images, parts: list[slice], method: cpath.Method, max_batch: int
+    model: nn.Module,
+    images: Images,
+    parts: list[slice],
+    method: cpath.Method,
+    activations: tuple[str, ...],
+    max_batch: int,
 ) -> BatchScorer:
     def compute(part: int) -> cpath.Scores:
-        return cpath.score(model, images.batch(parts[part]), method, max_batch=max_batch)
+        return cpath.score(model, images.batch(parts[part]), method, activations=activations, max_batch=max_batch)
 
     return compute
 
@@ -76,6 +82,7 @@ def _kept(
         "data": images.data.settings,
         "images": images.ids,
         "batch": job.cfg.experiment.batch,
+        "activations": list(job.cfg.activations),
         "method": method.name,
         "settings": asdict(method) if is_dataclass(method) else vars(method),
         "code": code_digest(type(method)),

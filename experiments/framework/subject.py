@@ -102,7 +102,7 @@ def build_model(cfg: DictConfig, data: ImageData) -> nn.Module:
 def trained_model(cfg: DictConfig, data: ImageData, store: ArtifactStore) -> nn.Module:
     """The model of the configuration with weights: the checkpoint's, pretrained ones, or trained now."""
     model = build_model(cfg, data)
-    check_sites(model, Images(data, torch.arange(1), torch.device("cpu")))
+    check_sites(model, Images(data, torch.arange(1), torch.device("cpu")), cfg)
     if cfg.checkpoint is None and not _pretrained(cfg, data):
         folder = train_artifact(cfg, data, store, model)
         load_checkpoint(model, folder / _MODEL_FILE)
@@ -170,10 +170,13 @@ def load_images(cfg: DictConfig, data: ImageData) -> Images:
     return Images(data, data.test.sample(cfg.experiment.images, cfg.seed), device_of(cfg))
 
 
-def check_sites(model: nn.Module, images: Images) -> None:
+def check_sites(model: nn.Module, images: Images, cfg: DictConfig) -> None:
     """Raises the library's error for a model without sites, or one that cannot take the images."""
-    with cpath.sites.evaluating(model):
-        cpath.Probe(model, images.batch(slice(0, 1))).record(gradients=False)
+    try:
+        with cpath.sites.evaluating(model):
+            cpath.Probe(model, images.batch(slice(0, 1)), activations=cfg.activations).record(gradients=False)
+    except cpath.SiteError as error:
+        raise cpath.SiteError(f"model '{cfg.model.name}': {error} (activations=[…] on the command line)") from error
 
 
 def _instantiate(node: DictConfig, kind: str, exclude: tuple[str, ...], **overrides: Any) -> Any:

@@ -1,0 +1,51 @@
+"""Node rules of `neuron_intgrad` compared: how complete they are, and whether they find the exact pathway."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+
+import cpath
+from cpath.methods import NeuronIntGrad
+from cpath.plots import quadrature_figures
+from experiments.framework.job import Job, run_job
+from experiments.framework.results import Key, Row, rows_of_means
+from experiments.framework.scored import batches, progress
+from experiments.framework.subject import load_data, load_images, sparsities_of, trained_model
+
+
+def run(cfg: DictConfig) -> pd.DataFrame:
+    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
+    return run_job(cfg, _compute, quadrature_figures)
+
+
+def _compute(job: Job) -> list[Row]:
+    cfg, settings = job.cfg, job.cfg.experiment
+    sparsities = sparsities_of(cfg)
+    rules = [NeuronIntGrad(rule=rule, nodes=nodes) for rule, nodes in settings.rules]
+    reference = NeuronIntGrad(rule=settings.reference[0], nodes=settings.reference[1])
+    data = load_data(cfg)
+    images = load_images(cfg, data)
+    model = trained_model(cfg, data, job.store)
+    job.notes["images"] = images.ids
+    found: dict[Key, list[float]] = {}
+    parts = batches(images, settings.batch)
+    for number in progress(range(len(parts)), "comparing node rules", "batch"):
+        batch = images.batch(parts[number])
+        exact = cpath.score(model, batch, reference, activations=cfg.activations)
+        for method in (*rules, reference):
+            scores = (
+                exact if method is reference else cpath.score(model, batch, method, activations=cfg.activations)
+            )
+            assert scores.residual is not None
+            name = f"{method.rule}, {method.nodes} nodes"
+            # The mean over sites of each image; a site that the response does not depend on has none.
+            residual = torch.stack(list(scores.residual.values()), 1).double().nanmean(1)
+            found.setdefault((name, "", "", "residual"), []).extend(residual.tolist())
+            for sparsity in sparsities:
+                overlap = scores.pathway(sparsity).jaccard(exact.pathway(sparsity))
+                found.setdefault((name, "sparsity", sparsity, "jaccard_with_reference"), []).extend(
+                    overlap.tolist()
+                )
+    return rows_of_means(found)

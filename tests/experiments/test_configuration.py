@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+import cpath
+from cpath.errors import InputError, UnknownNameError
+from experiments.framework.choices import check_choices
+from experiments.framework.subject import build_model, load_data, methods_of, sparsities_of
+from tests.experiments.conftest import CONF
+
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_config_file_composes_and_explains_itself(configure, group, name):
+    cfg = configure(f"{group}={name}", *_mandatory(group, name), small=False)
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    text = (CONF / group / f"{name}.yaml").read_text().replace("# @package paper\n", "")
+    assert text.startswith("#"), "the first line says what the file is for"
+
+
+def _mandatory(group: str, name: str) -> list[str]:
+    if (group, name) == ("dataset", "imagefolder"):
+        return ["dataset.root=somewhere"]
+    return ["model._target_=mine.model"] if (group, name) == ("model", "custom") else []
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
+def test_every_experiment_has_a_run_function(configure, name):
+    cfg = configure(f"experiment={name}")
+    assert cfg.experiment.name == name
+    assert callable(importlib.import_module(f"experiments.{name}").run)
+
+
+@pytest.mark.parametrize("paper", [path.stem for path in sorted((CONF / "paper").glob("*.yaml"))])
+def test_every_stage_of_a_paper_composes(configure, paper):
+    cfg = configure("experiment=reproduce_paper", f"paper={paper}", small=False)
+    for overrides in cfg.paper.stages.values():
+        stage = configure(*overrides, small=False)
+        assert (CONF / "experiment" / f"{stage.experiment.name}.yaml").exists()
+
+
+def test_method_all_names_every_registered_method(configure):
+    assert set(configure().method) == set(cpath.methods.names())
+
+
+def test_method_settings_reach_the_method(configure):
+    found = methods_of(configure("method=neuron_intgrad", "method.neuron_intgrad.nodes=3"))
+    assert found["neuron_intgrad"] == cpath.methods.NeuronIntGrad(nodes=3)
+
+
+def test_a_module_under_imports_registers_methods(configure, monkeypatch, tmp_path):
+    (tmp_path / "my_methods.py").write_text(
+        "import cpath\n"
+        "from dataclasses import dataclass\n"
+        "@cpath.register('activation')\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Activation(cpath.Method):\n"
+        "    power: float = 1.0\n"
+        "    def contributions(self, probe):\n"
+        "        return probe.record(gradients=False).activations\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = configure("imports=[my_methods]", "method=random", "+method.activation={power: 2.0}")
+    try:
+        assert methods_of(cfg)["activation"].power == 2.0
+    finally:
+        cpath.methods.base._REGISTRY.pop("activation", None)
+
+
+def test_sparsity_may_be_one_or_several(configure):
+    assert sparsities_of(configure("sparsity=90")) == [90.0]
+    assert sparsities_of(configure("sparsity=[80,99.5]")) == [80.0, 99.5]
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("sparsity=100", "0 ≤ sparsity < 100"),
+        ("sparsity=-1", "0 ≤ sparsity < 100"),
+        ("sparsity=often", "must be a number"),
+        ("sparsity=[]", "sparsity is empty"),
+    ],
+)
+def test_unusable_sparsity_is_an_error(configure, override, part):
+    with pytest.raises(InputError, match=part):
+        sparsities_of(configure(override))
+
+
+def test_unknown_choice_is_an_error_with_the_close_match():
+    with pytest.raises(UnknownNameError, match="Did you mean neuron_mct"):
+        check_choices(["method=neuron_mtc"], CONF)
+    with pytest.raises(UnknownNameError, match=r"Did you mean .*vgg16"):
+        check_choices(["experiment=train", "model=vgg61"], CONF)
+    check_choices(["-m", "model=vgg16,resnet8", "sparsity=80,90", "method=all", "experiment.images=3"], CONF)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["dataset=imagenet", "dataset.root=nowhere"], "dataset.root=FOLDER"),
+        (["dataset=imagefolder", "dataset.root=nowhere"], "no such folder"),
+        (["dataset.size=4"], "size ≥ 8"),
+    ],
+)
+def test_data_that_is_not_there_says_how_to_get_it(configure, overrides, part):
+    with pytest.raises(InputError, match=part):
+        load_data(configure(*overrides, small=False))
+
+
+def test_model_that_does_not_fit_the_data_is_an_error(configure):
+    cfg = configure("model=vgg11", small=False)
+    with pytest.raises(InputError, match="3 channels"):
+        build_model(cfg, load_data(cfg))
+
+
+def test_weights_of_other_classes_are_an_error(configure):
+    cfg = configure("model=squeezenet1_0", "model.weights=DEFAULT", "dataset.channels=3", small=False)
+    with pytest.raises(InputError, match="1000 classes apart"):
+        build_model(cfg, load_data(cfg))
+
+
+@pytest.mark.slow
+def test_command_line_says_an_error_in_one_line_and_exits_1(tmp_path):
+    command = [sys.executable, "-m", "experiments", f"outputs={tmp_path}"]
+    for arguments, part in ((["sparsity=120"], "0 ≤ sparsity < 100"), (["model=vgg61"], "Did you mean")):
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, cwd=Path(CONF).parent, check=False
+        )
+        assert done.returncode == 1
+        assert part in done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_a_failed_job_and_exits_1(tmp_path):
+    command = [sys.executable, "-m", "experiments", "-m", f"outputs={tmp_path}", "sparsity=100,80"]
+    small = ["dataset.size=16", "dataset.recipe.epochs=1", "model.width=4", "experiment.images=4", "method=random"]
+    done = subprocess.run([*command, *small], capture_output=True, text=True, cwd=Path(CONF).parent, check=False)
+    assert done.returncode == 1
+    assert "0 ≤ sparsity < 100" in done.stdout + done.stderr
+    assert len(list(tmp_path.glob("runs/path_analysis/*/results.csv"))) == 1

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cpath.data import digits, imagefolder, imagenet, imagenet_wnids
+from cpath.errors import InputError
+
+
+def test_digits_split_every_image_once_with_equal_shares_of_the_classes():
+    data = digits(size=16)
+    ids = [set(split.ids) for split in (data.train, data.val, data.test)]
+    assert [len(split) for split in ids] == [1257, 180, 360]
+    assert len(set.union(*ids)) == 1797
+    assert data.shape == (1, 16, 16)
+    assert torch.bincount(data.test.labels).tolist() == pytest.approx([36] * 10, abs=2)
+
+
+def test_digits_are_normalised_by_the_training_images():
+    data = digits(size=16, channels=3)
+    images = data.train.batch(torch.arange(len(data.train)))
+    assert images.shape == (1257, 3, 16, 16)
+    assert images.mean().item() == pytest.approx(0, abs=1e-5)
+    assert images.std().item() == pytest.approx(1, abs=1e-3)
+    pixels = data.normalisation.invert(images)
+    assert pixels.min() >= -1e-5
+    assert pixels.max() <= 1 + 1e-5
+
+
+def test_digits_show_the_digit_that_the_label_says():
+    # A zero has a hole in the middle, a one has ink there.
+    data = digits(size=16)
+    images = data.normalisation.invert(data.test.batch(torch.arange(360)))
+    middle = images[:, 0, 7:9, 7:9].mean((1, 2))
+    assert middle[data.test.labels == 0].mean() < 0.2
+    assert middle[data.test.labels == 1].mean() > 0.6
+
+
+def test_sample_is_drawn_by_the_seed_without_replacement():
+    split = digits(size=16).test
+    first, second = split.sample(50, seed=1), split.sample(50, seed=1)
+    assert torch.equal(first, second)
+    assert len(set(first.tolist())) == 50
+    assert not torch.equal(first, split.sample(50, seed=2))
+    assert split.sample(None, seed=0).tolist() == list(range(360))
+    with pytest.raises(InputError, match="the split has 360"):
+        split.sample(361, seed=0)
+
+
+def _folder(root: Path, classes: list[str], count: int) -> Path:
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            colour = (40 * number, 100, 10 * index)
+            Image.new("RGB", (30, 20), colour).save(root / name / f"{index}.png")
+    return root
+
+
+def test_imagefolder_reads_resizes_and_crops(tmp_path):
+    _folder(tmp_path / "test", ["cat", "dog"], 2)
+    _folder(tmp_path / "train", ["cat", "dog"], 10)
+    data = imagefolder(str(tmp_path), size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.val), len(data.test)) == (18, 2, 4)
+    image = data.test.batch(torch.tensor([3]))[0]
+    assert image.shape == (3, 8, 8)
+    assert torch.allclose(image[:, 0, 0] * 255, torch.tensor([40.0, 100.0, 10.0]), atol=0.5)
+    assert data.test.ids[3] == "dog/1.png"
+    assert not set(data.train.ids) & set(data.val.ids)
+
+
+def test_imagefolder_without_training_images_evaluates_only(tmp_path):
+    _folder(tmp_path, ["cat", "dog"], 1)
+    data = imagefolder(str(tmp_path), size=8)
+    assert data.train is None
+    with pytest.raises(InputError, match="no training images"):
+        data.training_splits()
+
+
+def test_imagefolder_names_what_is_wrong(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        imagefolder(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="no images"):
+        imagefolder(str(tmp_path))
+    _folder(tmp_path / "train", ["cat"], 2)
+    _folder(tmp_path / "test", ["horse"], 1)
+    with pytest.raises(InputError, match="horse is no class"):
+        imagefolder(str(tmp_path))
+    broken = _folder(tmp_path / "other", ["cat"], 1)
+    (broken / "cat" / "0.png").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match="not a readable image"):
+        imagefolder(str(broken)).test.batch(torch.tensor([0]))
+
+
+def test_imagenet_takes_some_of_the_classes_in_the_order_of_the_logits(tmp_path):
+    wnids = imagenet_wnids()
+    assert len(wnids) == 1000
+    assert list(wnids) == sorted(set(wnids))
+    _folder(tmp_path / "val", [wnids[7], wnids[999]], 1)
+    data = imagenet(str(tmp_path), size=8, resize=9)
+    assert data.test.labels.tolist() == [7, 999]
+    assert len(data.classes) == 1000
+    assert data.classes[0] == "tench"
+    with pytest.raises(InputError, match=r"dataset\.root=FOLDER"):
+        imagenet(str(tmp_path / "nowhere"))

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pandas as pd
+from PIL import Image
+
+from cpath.plots import colour_of, in_order, label_of, path_analysis_figures, save_drawings, training_figures
+
+
+def _table(methods, sparsities=(80.0, 90.0), sites=("relu", "fc:relu")):
+    rows = []
+    for method in methods:
+        for x in sparsities:
+            at = {"method": method, "x_name": "sparsity", "x": x, "ci_low": 0.1, "ci_high": 0.4}
+            metrics = ["dead_share", "response_change", "class_kept"]
+            metrics += [f"jaccard/{other}" for other in methods if other != method]
+            metrics += [f"site_{kind}/{site}" for site in sites for kind in ("kept", "dead_share")]
+            metrics += [f"site_jaccard/{other}/{site}" for other in methods if other != method for site in sites]
+            rows += [{**at, "metric": metric, "value": 0.25} for metric in metrics]
+    rows.append({"method": "network", "x_name": "", "x": "", "metric": "base_sparsity", "value": 50.0})
+    return pd.DataFrame(rows)
+
+
+def test_path_analysis_draws_every_figure_of_the_paper(tmp_path):
+    drawings = path_analysis_figures(_table(["random", "neuron_mct", "neuron_intgrad"]))
+    assert [drawing.name for drawing in drawings] == [
+        "overlap",
+        "dead_share",
+        "responses",
+        "sites_kept",
+        "sites_overlap",
+        "sites_dead_share",
+    ]
+    save_drawings(drawings, tmp_path)
+    for drawing in drawings:
+        assert drawing.caption.endswith(".")
+        with Image.open(tmp_path / f"{drawing.name}.png") as picture:
+            assert min(picture.size) > 200
+        assert (tmp_path / f"{drawing.name}.svg").read_text().startswith("<?xml")
+
+
+def test_the_overlap_matrix_shows_the_numbers_of_the_table():
+    (figure, *_) = path_analysis_figures(_table(["neuron_mct", "random"], sparsities=(90.0,)))
+    texts = [text.get_text() for text in figure.figure.axes[0].texts]
+    assert texts == ["1.00", ".25", ".25", "1.00"]
+    labels = [label.get_text() for label in figure.figure.axes[0].get_yticklabels()]
+    assert labels == ["NeuronMCT", "Random"]
+
+
+def test_one_method_and_no_sites_draw_what_there_is():
+    drawings = path_analysis_figures(_table(["random"], sites=()))
+    assert [drawing.name for drawing in drawings] == ["dead_share", "responses"]
+
+
+def test_methods_keep_their_order_and_colour():
+    assert in_order(["mine", "random", "neuron_mct", "neuron_intgrad"]) == [
+        "neuron_intgrad",
+        "neuron_mct",
+        "random",
+        "mine",
+    ]
+    assert label_of("neuron_mct") == "NeuronMCT"
+    assert label_of("mine") == "mine"
+    assert colour_of("mine") == colour_of("mine")
+    assert colour_of("neuron_mct") != colour_of("neuron_intgrad")
+
+
+def test_training_curves_come_from_the_table():
+    rows = [
+        {"method": "training", "x_name": "epoch", "x": epoch, "metric": metric, "value": value}
+        for epoch in (1, 2)
+        for metric, value in (("loss", 1 / epoch), ("val_loss", 2 / epoch), ("val_accuracy", 40 * epoch))
+    ]
+    rows.append({"method": "training", "x_name": "", "x": "", "metric": "test_accuracy", "value": 81.0})
+    (drawing,) = training_figures(pd.DataFrame(rows))
+    lines = drawing.figure.axes[1].lines
+    assert lines[0].get_ydata().tolist() == [40, 80]
+    assert training_figures(pd.DataFrame(rows[-1:])) == []
