@@ -3,9 +3,9 @@
 Khakzar et al., Neural Response Interpretation through the Lens of Critical Pathways, CVPR 2021.
 """
 
-from cpath import methods
-from cpath.attribution.gradient import pathway_gradient, single_channel
-from cpath.errors import CpathError, InputError, MaskError, SiteError, UnknownNameError
+from cpath import attribution, evaluation, methods
+from cpath.attribution import attribute, pathway_gradient, single_channel
+from cpath.errors import CpathError, InputError, MaskError, MissingPackageError, SiteError, UnknownNameError
 from cpath.methods import Contributions, Method, register
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Record
@@ -21,6 +21,7 @@ __all__ = [
     "InputError",
     "MaskError",
     "Method",
+    "MissingPackageError",
     "Observation",
     "Pathway",
     "Probe",
@@ -28,6 +29,9 @@ __all__ = [
     "Scores",
     "SiteError",
     "UnknownNameError",
+    "attribute",
+    "attribution",
+    "evaluation",
     "find_pathway",
     "methods",
     "observe",

@@ -22,6 +22,10 @@ class MaskError(CpathError, ValueError):
     """A pathway does not fit the model or the images it is used with."""
 
 
+class MissingPackageError(CpathError, ImportError):
+    """An optional package is not installed."""
+
+
 class UnknownNameError(CpathError, KeyError):
     """A name that nothing is registered under."""
 

@@ -97,13 +97,13 @@ class Pathway:
 
     def jaccard(self, other: Pathway) -> Tensor:
         """(B,) overlap |A∩B| / |A∪B| with another pathway of the same images; NaN where both are empty."""
-        self._check_same(other)
-        return _ratio(self.flat & other.flat, self.flat | other.flat)
+        theirs = self._aligned(other)
+        return _ratio(self.flat & theirs, self.flat | theirs)
 
     def jaccard_by_site(self, other: Pathway) -> dict[str, Tensor]:
         """`jaccard` within each site, (B,) by site."""
-        self._check_same(other)
-        return self._by_site(_ratio, self.flat & other.flat, self.flat | other.flat)
+        theirs = self._aligned(other)
+        return self._by_site(_ratio, self.flat & theirs, self.flat | theirs)
 
     def dead_share(self, activations: Mapping[str, Tensor]) -> Tensor:
         """(B,) share of the pathway's neurons that are dead: |A∩dead| / |A|; NaN where the pathway is empty.
@@ -138,6 +138,12 @@ class Pathway:
             raise MaskError("the pathways belong to different networks or input sizes: their sites differ.")
         if len(self) != len(other):
             raise MaskError(f"the pathways belong to {len(self)} and {len(other)} images.")
+
+    def _aligned(self, other: Pathway) -> Tensor:
+        """Masks of ``other``, flat, in this pathway's order of sites."""
+        self._check_same(other)
+        same_order = list(self.layout.shapes) == list(other.layout.shapes)
+        return other.flat if same_order else self.layout.flatten(other.masks)
 
     # Use
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -40,16 +41,16 @@ def check_images(model: nn.Module, images: object) -> Tensor:
         raise InputError(f"images must be a batch (B, C, H, W) with B ≥ 1; got shape {tuple(images.shape)}.")
     if not images.is_floating_point():
         raise InputError(f"images must be floats as the model was trained on; got {images.dtype}.")
-    if not torch.isfinite(images).all():
-        raise InputError("images hold NaN or infinite values.")
     tensors = [p for p in model.parameters() if p.is_floating_point()]
-    for attribute, remedy in (("device", "images.to({})"), ("dtype", "images.to({})")):
+    for attribute, remedy in (("device", "images.to('{}')"), ("dtype", "images.to({})")):
         mine, theirs = getattr(images, attribute), {getattr(p, attribute) for p in tensors}
         if theirs and mine not in theirs:
             other = next(iter(theirs))
             raise InputError(
-                f"images are {mine} but the model's parameters are {other}: pass {remedy.format(repr(other))}."
+                f"images are {mine} but the model's parameters are {other}: pass {remedy.format(other)}."
             )
+    if not torch.isfinite(images).all():
+        raise InputError("images hold NaN or infinite values.")
     return images
 
 
@@ -57,7 +58,10 @@ def check_target(target: Target, batch: int, device: torch.device) -> Tensor | N
     """``target`` as a (B,) int64 tensor on ``device``, or None; raises `InputError` for anything else."""
     if target is None:
         return None
-    labels = torch.as_tensor(target, device=device)
+    try:
+        labels = torch.as_tensor(target, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"target must be a class index, or (B,) of them: {error}.") from error
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(f"target must hold class indices (integers), not {labels.dtype}.")
     if labels.dim() == 0:
@@ -66,7 +70,7 @@ def check_target(target: Target, batch: int, device: torch.device) -> Tensor | N
         raise InputError(
             f"target must be one class, or one per image: shape ({batch},), not {tuple(labels.shape)}."
         )
-    return labels.to(torch.int64)
+    return labels.to(torch.int64, copy=labels.is_inference())
 
 
 def check_logits(logits: object, batch: int) -> Tensor:
@@ -110,6 +114,8 @@ class _Lanes:
     """Whether `torch.vmap` can run the model; None until it was tried. Shared by the parts of a probe."""
 
     possible: bool | None = None
+    uses_returned: bool | None = None
+    """Whether the model goes on with what its in-place activations return: nothing need be written back."""
 
 
 class Probe:
@@ -129,7 +135,9 @@ class Probe:
         max_batch: int = 64,
     ) -> None:
         self.model = unwrap(model)
-        self.images = check_images(self.model, images)
+        images = check_images(self.model, images)
+        # What was made under inference_mode could not be kept for a backward pass.
+        self.images = images.clone() if images.is_inference() else images
         self.activation_names = (activations,) if isinstance(activations, str) else tuple(activations)
         self.max_batch = max_batch
         self._asked = check_target(target, len(images), images.device)
@@ -139,8 +147,8 @@ class Probe:
     def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, images: slice) -> Probe:
-        """A probe of some of the images, with their targets."""
+    def part(self, images: slice | Tensor) -> Self:
+        """A probe of some of the images (a slice, or their indices), with their targets."""
         part = copy.copy(self)
         part.images = self.images[images]
         part._asked = None if self._asked is None else self._asked[images]
@@ -152,14 +160,15 @@ class Probe:
         """(B,) class that each image is explained for: as asked, or the predicted one."""
         if self._resolved is None:
             with torch.no_grad():
-                return self._resolve_target(check_logits(self.model(self.images), len(self)))
+                return self._resolve_target(check_logits(self._run(), len(self)))
         return self._resolved
 
     def record(self, masks: Mapping[str, Tensor] | None = None, *, gradients: bool = True) -> Record:
         """One forward pass, and one backward pass to the sites unless ``gradients=False``.
 
-        With ``masks`` (by site, (B, *site)) the network is the restricted one: its sites' outputs are what is
-        left after masking, and the gradients are with respect to those.
+        With ``masks`` (by site, (B, *site), of 0 and 1) the network is the restricted one: its sites' outputs are
+        what is left after masking, and the gradients are with respect to those. Masks of the images' own type
+        are many times faster than boolean ones on a CPU.
         """
         record = self._record(masks, gradients, copies=False)
         if record is None:  # the model changed a site's output in place after the site: note copies
@@ -171,10 +180,15 @@ class Probe:
         outputs: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
         edges = {}
+        in_place = self.activation_names == ("relu",)
 
         def visit(name: str, output: Tensor) -> Tensor:
             check_site(name, output, len(self))
-            if masks is not None:
+            if masks is not None and in_place:
+                # Not told to autograd: ReLU's backward pass asks only where its output is positive, so that a
+                # masked output is masked in the gradient too.
+                output.data.mul_(masks[name])
+            elif masks is not None:
                 output = output * masks[name]
             if gradients:
                 if not output.requires_grad:
@@ -190,28 +204,25 @@ class Probe:
         # A non-leaf, so that a model may change its input in place; it makes every site part of the graph
         # whether or not the parameters require gradients.
         with torch.enable_grad() if gradients else torch.no_grad():
-            source = self.images.detach().requires_grad_().clone() if gradients else self.images
+            source = self.images.detach().requires_grad_().clone() if gradients else self.images.clone()
             with intercept(
                 self.model,
                 visit,
-                edits=EVERY_SITE if masks is not None else (),
+                edits=() if masks is None or in_place else EVERY_SITE,
                 activations=self.activation_names,
             ):
                 logits = check_logits(self.model(source), len(self))
         if not outputs:
             raise no_sites_error(self.activation_names)
-        # Masked outputs of in-place sites are copied into the site's input, and so are safe from changes.
         if not copies and any(outputs[name]._version != versions[name] for name in outputs):
             return None
         self._resolve_target(logits.detach())
         found: dict[str, Tensor] = {}
         if gradients:
-            response = logits.gather(1, self.target.unsqueeze(1)).sum()
+            with torch.enable_grad():
+                response = logits.gather(1, self.target.unsqueeze(1)).sum()
             grads = torch.autograd.grad(response, list(edges.values()), allow_unused=True)
-            found = {
-                name: torch.zeros_like(outputs[name]) if gradient is None else gradient
-                for name, gradient in zip(edges, grads, strict=True)
-            }
+            found = _in_memory_of_their_own(dict(zip(edges, grads, strict=True)), outputs)
         return Record(logits.detach(), outputs, found)
 
     def responses(self, site: str, values: Tensor) -> Tensor:
@@ -229,7 +240,8 @@ class Probe:
                 raise
             except RuntimeError:  # an operation without a batching rule, or in place into what comes before
                 self._lanes.possible = False
-        return torch.stack([self._response(site, value, True) for value in values])
+        with torch.set_grad_enabled(values.requires_grad):
+            return torch.stack([self._response(site, value, True) for value in values])
 
     def _response(self, site: str, value: Tensor, write_back: bool) -> Tensor:
         differentiable = value.requires_grad or torch._C._functorch.is_batchedtensor(value)
@@ -242,21 +254,52 @@ class Probe:
             torch.no_grad(),
             intercept(self.model, visit, edits={site}, activations=self.activation_names, write_back=write_back),
         ):
-            logits: Tensor = self.model(self.images)
-            return logits.gather(1, self.target.unsqueeze(1)).squeeze(1)
+            return self._run().gather(1, self.target.unsqueeze(1)).squeeze(1)
+
+    def _run(self) -> Tensor:
+        """The model's output for a copy of the images: a model may change its input in place."""
+        logits: Tensor = self.model(self.images.clone())
+        return logits
+
+    def gated(self, gates: Mapping[str, Tensor]) -> Tensor:
+        """(B, classes) logits of the network whose sites' outputs are multiplied by ``gates`` (B, *site).
+
+        Differentiable in the gates, in the caller's grad mode.
+        """
+
+        def visit(name: str, output: Tensor) -> Tensor:
+            return output * gates[name].to(output.dtype)
+
+        with intercept(
+            self.model,
+            visit,
+            edits=EVERY_SITE,
+            activations=self.activation_names,
+            write_back=not self._survives_without_write_back(),
+        ):
+            return self._run()
 
     def _survives_without_write_back(self) -> bool:
-        """Whether the model uses what its in-place activations return, as vmap needs it to."""
-        with torch.no_grad():
+        """Whether the model uses what its in-place activations return: then nothing need be written back."""
+        if self._lanes.uses_returned is None:
+            self._lanes.uses_returned = self._try_without_write_back()
+        return self._lanes.uses_returned
+
+    def _try_without_write_back(self) -> bool:
+        def shifted(write_back: bool) -> Tensor:
+            # Shifted outputs, because those of an activation that changes nothing would prove nothing.
             with intercept(
                 self.model,
-                lambda name, output: output,
+                lambda name, output: output + 1,
                 edits=EVERY_SITE,
                 activations=self.activation_names,
-                write_back=False,
+                write_back=write_back,
             ):
-                logits = self.model(self.images)
-            return torch.allclose(logits, self.model(self.images), rtol=1e-3, atol=1e-5)
+                return self._run()
+
+        with torch.no_grad():
+            logits = shifted(True)
+            return bool(logits.isfinite().all()) and torch.allclose(shifted(False), logits, rtol=1e-4, atol=1e-6)
 
     def _resolve_target(self, logits: Tensor) -> Tensor:
         if self._resolved is None:
@@ -268,3 +311,26 @@ class Probe:
                 )
             self._resolved = logits.argmax(1) if self._asked is None else self._asked
         return self._resolved
+
+
+def _in_memory_of_their_own(
+    gradients: Mapping[str, Tensor | None], outputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """``gradients``, safe to be changed in place; zeros of the ``outputs`` for None.
+
+    Autograd hands the same memory to several sites (both sides of an addition, the parts of a concatenation),
+    and views that repeat one number (behind a sum).
+    """
+    taken: set[int] = set()
+    owned = {}
+    for name, gradient in gradients.items():
+        if gradient is None:
+            owned[name] = torch.zeros_like(outputs[name])
+            continue
+        memory = gradient.untyped_storage()
+        repeats = memory.nbytes() < gradient.numel() * gradient.element_size()
+        if repeats or memory.data_ptr() in taken:
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
+        taken.add(gradient.untyped_storage().data_ptr())
+        owned[name] = gradient
+    return owned

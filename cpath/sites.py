@@ -89,6 +89,15 @@ def _activation_table() -> dict[Callable[..., Any], _Activation]:
     return table
 
 
+def _kind(entry: _Activation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Name of the activation function that a call computes: ``nn.ReLU6`` is a `hardtanh` from 0 to 6."""
+    if entry.name != "hardtanh":
+        return entry.name
+    low = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
+    high = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
+    return "relu6" if (low, high) == (0, 6) else "hardtanh"
+
+
 _TABLE = _activation_table()
 ACTIVATIONS = tuple(dict.fromkeys(activation.name for activation in _TABLE.values()))
 """Names of the activation functions that can be sites."""
@@ -123,7 +132,7 @@ class _SiteMode(TorchFunctionMode):
         for kind in kinds:
             if kind not in ACTIVATIONS:
                 raise unknown_name("activation function", kind, ACTIVATIONS)
-        self._table = {function: entry for function, entry in _TABLE.items() if entry.name in kinds}
+        self._kinds = kinds
         self._names = {id(module): name for name, module in unwrap(model).named_modules()}
         self._visit = visit
         self._edits = edits
@@ -137,8 +146,9 @@ class _SiteMode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        entry = self._table.get(func)
-        name = self._site_name(entry.name) if entry is not None else None
+        entry = _TABLE.get(func)
+        kind = _kind(entry, args, kwargs) if entry is not None else None
+        name = self._site_name(kind) if kind in self._kinds else None
         if entry is None or name is None:
             return func(*args, **kwargs)
         if name not in self._edits:
@@ -223,6 +233,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Gradients as usual, whatever the caller switched off (``no_grad``, ``inference_mode``)."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @dataclass

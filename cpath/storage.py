@@ -19,9 +19,10 @@ from cpath.errors import InputError
 _KEY = "cpath"
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 over the bytes of ``tensors``, in the order of their names."""
-    crc = 0
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """CRC-32 over ``metadata`` and the names, types, shapes and bytes of ``tensors``."""
+    kinds = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
+    crc = zlib.crc32(json.dumps([metadata, kinds], sort_keys=True).encode())
     for name in sorted(tensors):
         crc = zlib.crc32(tensors[name].contiguous().cpu().view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
@@ -32,7 +33,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     contents = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    header = {_KEY: json.dumps({**metadata, "checksum": checksum(contents)})}
+    header = {_KEY: json.dumps({**metadata, "checksum": checksum(contents, metadata)})}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(contents, str(partial), metadata=header)
@@ -59,6 +60,6 @@ def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, T
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
-    if checksum(tensors) != metadata.get("checksum"):
+    if metadata.pop("checksum", None) != checksum(tensors, metadata):
         raise InputError(f"{path} is damaged: its checksum does not fit its content. Make it again.")
     return tensors, metadata

@@ -1,0 +1,36 @@
+"""Attributions by name: `attribute`, `get`, `names`, `register`, the classes, and adapters for other tools."""
+
+from cpath.attribution.adapters import CaptumAttribution, quantus_explain
+from cpath.attribution.api import attribute, get, names
+from cpath.attribution.base import Attribution, register
+from cpath.attribution.controls import RandomMap, Sobel
+from cpath.attribution.gradient import pathway_gradient, single_channel
+from cpath.attribution.gradients import GBP, GradCAM, Gradients, InputIntGrad, InputMCT, SmoothGrad
+from cpath.attribution.pathways import NeuronIntGradStar, PathwayGradient
+from cpath.attribution.reduction import RANK_BY, pixel_relevance
+from cpath.attribution.response import ResponseProbe
+
+__all__ = [
+    "GBP",
+    "RANK_BY",
+    "Attribution",
+    "CaptumAttribution",
+    "GradCAM",
+    "Gradients",
+    "InputIntGrad",
+    "InputMCT",
+    "NeuronIntGradStar",
+    "PathwayGradient",
+    "RandomMap",
+    "ResponseProbe",
+    "SmoothGrad",
+    "Sobel",
+    "attribute",
+    "get",
+    "names",
+    "pathway_gradient",
+    "pixel_relevance",
+    "quantus_explain",
+    "register",
+    "single_channel",
+]

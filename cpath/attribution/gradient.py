@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cpath.errors import InputError
+from cpath.attribution.response import ResponseProbe
+from cpath.errors import InputError, MaskError
 from cpath.pathway import Pathway
-from cpath.probe import Probe, Target
-from cpath.sites import evaluating
+from cpath.probe import Target, check_images
+from cpath.sites import differentiating, evaluating
 
 
 def pathway_gradient(model: nn.Module, images: Tensor, pathway: Pathway, target: Target = None) -> Tensor:
@@ -17,16 +18,19 @@ def pathway_gradient(model: nn.Module, images: Tensor, pathway: Pathway, target:
     ``target`` defaults to the class that the pathway was extracted for, else to the class that the
     unrestricted network predicts. Raises `MaskError` when the pathway does not fit.
     """
-    with evaluating(model):
+    with evaluating(model), differentiating():
+        check_images(model, images)
+        if len(pathway) not in (1, len(images)):
+            raise MaskError(f"the pathway belongs to {len(pathway)} images, the batch has {len(images)}.")
+        if target is None and pathway.target is not None:
+            # Read from a file, it is on the CPU. A pathway of one image applies to any number.
+            target = pathway.target.to(images.device).expand(len(images))
+        probe = ResponseProbe(model, images, target)
         if target is None:
-            target = pathway.target
-        probe = Probe(model, images, target)
-        labels = probe.target
-        with torch.enable_grad(), pathway.restrict(model):
-            source = images.detach().requires_grad_()
-            # A non-leaf goes in, so that a model may change its input in place.
-            response = model(source.clone()).gather(1, labels.unsqueeze(1)).sum()
-            (gradient,) = torch.autograd.grad(response, source)
+            _ = probe.target  # of the unrestricted network, before the restricted one runs
+        with pathway.restrict(model):
+            source = probe.images.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(probe.response(source).sum(), source)
     return gradient
 
 

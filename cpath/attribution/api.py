@@ -1,0 +1,93 @@
+"""Any attribution by name: `attribute`, `get`, `names`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpath import methods
+from cpath.attribution.base import REGISTRY, Attribution
+from cpath.attribution.pathways import PathwayGradient
+from cpath.attribution.response import ResponseProbe
+from cpath.errors import InputError, unknown_name
+from cpath.methods.base import Method
+from cpath.probe import Target
+from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
+
+
+def names() -> tuple[str, ...]:
+    """Names of all attributions: the registered ones, then the extraction methods as pathway gradients.
+
+    Where both have a name ("random"), it is the attribution's; the pathway gradient of such a method is
+    ``PathwayGradient(method=name)``.
+    """
+    return (*REGISTRY, *(name for name in methods.names() if name not in REGISTRY))
+
+
+def get(name: str, **settings: Any) -> Attribution:
+    """The attribution called ``name``, made with ``settings``.
+
+    The name of an extraction method gives its `PathwayGradient`, with ``sparsity`` as setting. Raises
+    `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
+    """
+    if name not in names():
+        raise unknown_name("attribution", name, names())
+    try:
+        return REGISTRY[name](**settings) if name in REGISTRY else _pathway_gradient(name, settings)
+    except TypeError as error:
+        raise InputError(f"attribution '{name}': {error}") from error
+
+
+def _pathway_gradient(method: str | Method, settings: dict[str, Any]) -> PathwayGradient:
+    name = method if isinstance(method, str) else method.name
+    # The active subnetwork is no matter of sparsity: its neurons all score the same, and ties are never split.
+    sparsity = {"sparsity": 0} if name == "active" else {}
+    return PathwayGradient(method=method, **(sparsity | settings))
+
+
+def attribute(
+    model: nn.Module,
+    images: Tensor,
+    method: str | Attribution | Method = "gradcam",
+    target: Target = None,
+    *,
+    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    max_batch: int = 64,
+    **settings: Any,
+) -> Tensor:
+    """Attributes the response to the input, for each image: (B, C, H, W), detached.
+
+    ``method`` a name (see `names`) with its ``settings``, an `Attribution`, or an extraction method, which stands
+    for its pathway gradient. Attributions with one number a pixel (GradCAM, NeuronIntGrad*, the controls) give
+    (B, 1, H, W). ``images``, ``target``, ``activations`` and ``max_batch`` as for `cpath.score`. The model runs
+    in eval mode and is left as it was, and so are the images.
+
+    Raises `InputError` for unusable images, targets or settings, `SiteError` where a site is needed and none
+    is found, `UnknownNameError` for an unknown name, `MissingPackageError` without Captum.
+    """
+    if max_batch < 1:
+        raise InputError(f"max_batch must be at least 1, not {max_batch}.")
+    if isinstance(method, str):
+        method = get(method, **settings)
+    elif isinstance(method, Method):
+        method = _pathway_gradient(method, settings)
+    elif not isinstance(method, Attribution):
+        raise InputError(f"method must be a name, an Attribution or a Method, not {method!r}.")
+    elif settings:
+        raise InputError(f"settings ({', '.join(settings)}) go with a name; '{method.name}' is made already.")
+    with evaluating(model), differentiating():
+        probe = ResponseProbe(model, images, target, activations=activations, max_batch=max_batch)
+        if images.dim() != 4:
+            raise InputError(f"an attribution needs images (B, C, H, W), not {tuple(images.shape)}.")
+        at_once = max(1, probe.rows_at_once // method.rows)
+        parts = [method.maps(probe.part(slice(start, start + at_once))) for start in range(0, len(probe), at_once)]
+    maps = torch.cat(parts)
+    shape = tuple(images.shape)
+    if tuple(maps.shape) not in (shape, (shape[0], 1, *shape[2:])):
+        raise InputError(f"attribution '{method.name}' gave shape {tuple(maps.shape)} for images {shape}.")
+    if not torch.isfinite(maps).all():
+        raise InputError(f"attribution '{method.name}' gave NaN or infinite values: gradients overflow.")
+    return maps

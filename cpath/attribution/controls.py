@@ -1,0 +1,47 @@
+"""Controls: maps that know nothing of the network. An attribution must differ from them, and do better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cpath.attribution.base import Attribution, register
+from cpath.attribution.response import ResponseProbe
+from cpath.errors import InputError
+from cpath.methods.base import image_generators
+
+
+@register("random")
+@dataclass(frozen=True, kw_only=True)
+class RandomMap(Attribution):
+    """U(0, 1) for every pixel, seeded per image by ``seed`` and the image itself, (B, 1, H, W)."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, not {self.seed}.")
+
+    def maps(self, probe: ResponseProbe) -> Tensor:
+        """U(0, 1)."""
+        _ = probe.target  # not needed, but a wrong target or model is told as everywhere
+        size = (1, *probe.images.shape[2:])
+        draws = [torch.rand(size, generator=g) for g in image_generators(probe.images, self.seed)]
+        return torch.stack(draws).to(probe.images)
+
+
+@register("sobel")
+@dataclass(frozen=True, kw_only=True)
+class Sobel(Attribution):
+    """Edges of the image: magnitude of the Sobel gradient of its mean over the channels, (B, 1, H, W)."""
+
+    def maps(self, probe: ResponseProbe) -> Tensor:
+        """√(g_x² + g_y²), with the border repeated outwards."""
+        _ = probe.target  # as above
+        grey = F.pad(probe.images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        across = grey.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+        edges = F.conv2d(grey, torch.stack([across, across.T]).unsqueeze(1))
+        return edges.square().sum(1, keepdim=True).sqrt()

@@ -1,0 +1,89 @@
+"""Attributions that follow from pathways and neuron contributions (paper, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cpath.attribution.base import Attribution, register
+from cpath.attribution.gradient import pathway_gradient
+from cpath.attribution.gradients import upsample
+from cpath.attribution.response import ResponseProbe
+from cpath.methods.base import Method
+from cpath.methods.contribution import NeuronIntGrad
+from cpath.methods.quadrature import quadrature
+from cpath.scores import find_pathway
+from cpath.threshold import check_sparsity
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathwayGradient(Attribution):
+    """Gradient of the network restricted to the pathway that ``method`` finds at ``sparsity`` per cent."""
+
+    method: str | Method = "neuron_mct"
+    sparsity: float = 90
+
+    def __post_init__(self) -> None:
+        check_sparsity(self.sparsity)
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.method if isinstance(self.method, str) else self.method.name
+
+    def maps(self, probe: ResponseProbe) -> Tensor:
+        """∂f/∂x of the restricted network."""
+        pathway = find_pathway(
+            probe.model,
+            probe.images,
+            self.method,
+            self.sparsity,
+            probe.asked,
+            activations=probe.activation_names,
+            max_batch=probe.max_batch,
+        )
+        return pathway_gradient(probe.model, probe.images, pathway)
+
+
+@register("neuron_intgrad_star")
+@dataclass(frozen=True, kw_only=True)
+class NeuronIntGradStar(Attribution):
+    """Positive part of the channel sum of the signed `neuron_intgrad` contributions at one site, (B, 1, H, W).
+
+    At GradCAM's site or branches, or at ``site``; upsampled to the input's size (bilinear): GradCAM with integrated
+    instead of averaged gradients. The paper shows NeuronIntGrad* without releasing it, so this is a reading of it.
+    ``rule`` and ``nodes`` as for `cpath.methods.NeuronIntGrad`.
+    """
+
+    nodes: int = NeuronIntGrad.nodes
+    rule: str = NeuronIntGrad.rule
+    site: str | None = None
+
+    def __post_init__(self) -> None:
+        quadrature(self.rule, self.nodes)  # raises for unusable settings
+
+    @property
+    def rows(self) -> int:
+        """One row a node."""
+        return self.nodes
+
+    def maps(self, probe: ResponseProbe) -> Tensor:
+        """ReLU(Σ_c z_c · Σ_k w_k ∂f(α_k z)/∂z_c), upsampled."""
+        found = [self._signed(probe, site) for site in probe.spatial_sites(self.site)]
+        return upsample(torch.stack(found).sum(0).clamp(min=0), probe.images)
+
+    def _signed(self, probe: ResponseProbe, site: str) -> Tensor:
+        activation = probe.activation(site)
+        alphas, weights = (activation.new_tensor(values) for values in quadrature(self.rule, self.nodes))
+        mean = torch.zeros_like(activation)
+        at_once = max(1, probe.rows_at_once // len(probe))
+        for start in range(0, self.nodes, at_once):
+            part = slice(start, start + at_once)
+            with torch.enable_grad():
+                scaled = (alphas[part].view(-1, 1, 1, 1, 1) * activation).requires_grad_()
+                responses = probe.responses(site, scaled)  # (nodes, B)
+                (gradients,) = torch.autograd.grad((weights[part].unsqueeze(1) * responses).sum(), scaled)
+            mean += gradients.sum(0)
+        return (activation * mean).sum(1, keepdim=True)

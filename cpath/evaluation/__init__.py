@@ -1,0 +1,26 @@
+"""Evaluation of attributions: pixel removal (degradation, ROAR) and sanity checks."""
+
+from cpath.evaluation.degradation import PERCENTS, Degradation, degrade
+from cpath.evaluation.imputation import NoisyLinear
+from cpath.evaluation.randomization import INITS, find_blocks, redraw
+from cpath.evaluation.removal import ORDERS, rank_pixels, remove_pixels, removed_pixels
+from cpath.evaluation.sanity_checks import SanityCheck, sanity_check
+from cpath.evaluation.similarity import MEASURES, Comparison
+
+__all__ = [
+    "INITS",
+    "MEASURES",
+    "ORDERS",
+    "PERCENTS",
+    "Comparison",
+    "Degradation",
+    "NoisyLinear",
+    "SanityCheck",
+    "degrade",
+    "find_blocks",
+    "rank_pixels",
+    "redraw",
+    "remove_pixels",
+    "removed_pixels",
+    "sanity_check",
+]

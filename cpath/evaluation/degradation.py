@@ -1,0 +1,90 @@
+"""Input degradation: how the response falls when the least (LeRF) or most (MoRF) relevant pixels are removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cpath.attribution.response import ResponseProbe
+from cpath.errors import InputError
+from cpath.evaluation.removal import Fill, rank_pixels, remove_pixels
+from cpath.probe import Target
+from cpath.sites import evaluating
+
+PERCENTS = (*range(1, 11), *range(20, 100, 10))
+"""Per cent of the pixels: 1 to 10 (the paper's figure), then 20 to 90."""
+
+
+@dataclass(frozen=True, eq=False)
+class Degradation:
+    """What removing pixels did to each image. Made by `degrade`."""
+
+    change: Tensor
+    """(B, len(percents)) float64: |p_c(x) − p_c(x′)| / p_c(x); NaN for 0/0."""
+    probability: Tensor
+    """(B,) float64: p_c(x) of the untouched images."""
+    target: Tensor
+    """(B,) the class c."""
+    percents: tuple[float, ...]
+    order: str
+
+    def __len__(self) -> int:
+        return len(self.change)
+
+
+def degrade(
+    model: nn.Module,
+    images: Tensor,
+    attribution: Tensor,
+    target: Target = None,
+    *,
+    order: str = "least",
+    percents: Iterable[float] = PERCENTS,
+    fill: Fill = 0.0,
+    rank_by: str = "absolute",
+    seed: int = 0,
+    max_batch: int = 64,
+) -> Degradation:
+    """Removes the least (LeRF) or most (MoRF) relevant pixels of ``images`` and measures the change of p_c.
+
+    ``attribution`` (B, C or 1, H, W) of the ``images`` (B, C, H, W); the class c is ``target``, by default the
+    predicted one; ``order`` "least" or "most"; ``fill``, ``rank_by`` and ``seed`` as for `remove_pixels` and
+    `rank_pixels`: a fill of 0 is the mean colour where the images are normalised by their mean. ``max_batch``
+    bounds the images in one forward pass. The model runs in eval mode, without autograd, and is left as it was.
+    Mean over images: `change.nanmean(0)`.
+    """
+    if max_batch < 1:
+        raise InputError(f"max_batch must be at least 1, not {max_batch}.")
+    percents = tuple(percents)
+    if not percents:
+        raise InputError("percents is empty: name at least one share of pixels to remove.")
+    with evaluating(model), torch.no_grad():
+        probe = ResponseProbe(model, images, target)
+        at_once = probe.rows_at_once
+        ranks = rank_pixels(attribution, probe.images, rank_by=rank_by, seed=seed)
+        parts = [
+            _degrade(probe.part(part), ranks[part], percents, order, fill)
+            for part in (slice(start, start + at_once) for start in range(0, len(probe), at_once))
+        ]
+    probability, degraded, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    change = (probability.unsqueeze(1) - degraded).abs() / probability.unsqueeze(1)
+    return Degradation(change, probability, labels, percents, order)
+
+
+def _degrade(
+    probe: ResponseProbe, ranks: Tensor, percents: tuple[float, ...], order: str, fill: Fill
+) -> tuple[Tensor, Tensor, Tensor]:
+    """p_c of the images (B,) and of the degraded ones (B, len(percents)), and c (B,)."""
+    probability = probe.probability(probe.images)
+    degraded = []
+    at_once = max(1, probe.rows_at_once // len(probe))
+    for start in range(0, len(percents), at_once):
+        versions = [
+            remove_pixels(probe.images, ranks, percent, order=order, fill=fill)
+            for percent in percents[start : start + at_once]
+        ]
+        degraded.append(probe.probability(torch.cat(versions)).view(len(versions), len(probe)))
+    return probability, torch.cat(degraded).T, probe.target

@@ -1,0 +1,118 @@
+"""Pixel removal: what input degradation and ROAR do to images, in one place.
+
+An attribution becomes ranks once (`rank_pixels`), and images lose any share of their pixels by these ranks
+(`remove_pixels`). For one image, ranks and seed, the pixels removed at a higher share include those removed at a
+lower one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from cpath.attribution.reduction import pixel_relevance
+from cpath.errors import InputError, unknown_name
+from cpath.methods.base import image_generators
+
+ORDERS = ("most", "least")
+
+Fill = float | Sequence[float] | Tensor | Callable[[Tensor, Tensor], Tensor]
+"""What takes a removed pixel's place: one value, one value a channel, or a function of images (B, C, H, W) and
+removed pixels (B, H, W) that gives images."""
+
+
+def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute", seed: int = 0) -> Tensor:
+    """Ranks (B, H, W) int32 of the pixels, 0 the most relevant, from an attribution (B, C or 1, H, W).
+
+    ``rank_by`` as for `cpath.attribution.pixel_relevance`. Ties are in random order, drawn from ``seed`` and each
+    image's own bytes, so that the same image is ranked alike in any batch, and images with a constant map do
+    not all lose the same pixels. Raises `InputError` for NaN and for an attribution of other images' shape.
+    """
+    if images.dim() != 4 or attribution.dim() != 4 or _frame(attribution) != _frame(images):
+        raise InputError(
+            f"an attribution of shape {tuple(attribution.shape)} does not belong to images of shape "
+            f"{tuple(images.shape)}: both must be (B, ·, H, W)."
+        )
+    relevance = pixel_relevance(attribution.detach(), rank_by).flatten(1)
+    if relevance.isnan().any():
+        raise InputError("the attribution holds NaN: its pixels cannot be ranked.")
+    pixels = relevance.shape[1]
+    shuffles = [torch.randperm(pixels, generator=generator) for generator in image_generators(images, seed)]
+    shuffle = torch.stack(shuffles).to(relevance.device)
+    order = shuffle.gather(1, relevance.gather(1, shuffle).argsort(dim=1, descending=True, stable=True))
+    places = torch.arange(pixels, dtype=torch.int32, device=order.device).expand_as(order)
+    ranks = torch.empty_like(places, memory_format=torch.contiguous_format)
+    return ranks.scatter_(1, order, places).view(len(images), *images.shape[2:])
+
+
+def removed_pixels(ranks: Tensor, percent: float, *, order: str = "most", keep: bool = False) -> Tensor:
+    """(B, H, W) bool, True where a pixel is removed.
+
+    ``percent`` of the pixels, to the nearest whole number of them and exactly as many in each image, are chosen
+    by ``order``: the "most" or the "least" relevant. They are removed, or with ``keep`` all others are. 0 per cent
+    stands for the untouched images in either case. Raises `InputError` for a percentage outside [0, 100].
+    """
+    if order not in ORDERS:
+        raise unknown_name("order", order, ORDERS)
+    if ranks.dim() != 3 or ranks.is_floating_point():
+        raise InputError("ranks must be (B, H, W) integers, as rank_pixels gives.")
+    pixels = ranks.shape[1] * ranks.shape[2]
+    chosen = _count(percent, pixels)
+    if percent == 0:
+        return torch.zeros_like(ranks, dtype=torch.bool)
+    among = ranks < chosen if order == "most" else ranks >= pixels - chosen
+    return ~among if keep else among
+
+
+def remove_pixels(
+    images: Tensor,
+    ranks: Tensor,
+    percent: float,
+    *,
+    order: str = "most",
+    keep: bool = False,
+    fill: Fill = 0.0,
+) -> Tensor:
+    """Copies of ``images`` (B, C, H, W) in which a share of the pixels is replaced, in all channels.
+
+    ``ranks`` (B, H, W) from `rank_pixels`; ``percent``, ``order`` and ``keep`` as for `removed_pixels`. ``fill`` is
+    what stands in the removed places: one value, one a channel, or a `Fill` function such as
+    `cpath.evaluation.NoisyLinear`. 0 is the mean colour of images normalised by their mean. What is not
+    removed stays the same bit for bit.
+    """
+    if images.dim() != 4 or tuple(ranks.shape) != _frame(images):
+        raise InputError(
+            f"ranks of shape {tuple(ranks.shape)} do not belong to images of shape {tuple(images.shape)}."
+        )
+    removed = removed_pixels(ranks, percent, order=order, keep=keep)
+    if not removed.any():
+        return images.clone()
+    values = fill(images, removed) if callable(fill) else _colour(fill, images)
+    return torch.where(removed.unsqueeze(1), values, images)
+
+
+def _frame(images: Tensor) -> tuple[int, int, int]:
+    return images.shape[0], images.shape[2], images.shape[3]
+
+
+def _count(percent: float, pixels: int) -> int:
+    """``percent`` of ``pixels``, halves rounded up; of the decimal number asked for, not of its nearest float."""
+    if not 0 <= percent <= 100:
+        raise InputError(f"percent must be between 0 and 100, not {percent}.")
+    return math.floor(Fraction(repr(float(percent))) * pixels / 100 + Fraction(1, 2))
+
+
+def _colour(fill: float | Sequence[float] | Tensor, images: Tensor) -> Tensor:
+    """(1, C, 1, 1), or (1, 1, 1, 1) for one value."""
+    colour = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
+    if colour.dim() > 1 or colour.numel() not in (1, images.shape[1]):
+        raise InputError(
+            f"fill must be one value or one a channel ({images.shape[1]}), not of shape {tuple(colour.shape)}."
+        )
+    if not torch.isfinite(colour).all():
+        raise InputError("fill holds NaN or infinite values.")
+    return colour.reshape(1, -1, 1, 1)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import cpath
+from cpath.attribution import CaptumAttribution, quantus_explain
+from tests import zoo
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # other packages' warnings
+
+
+def logits(model: torch.nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(images)
+
+
+# Captum
+
+
+@pytest.mark.parametrize("name", cpath.attribution.names())
+def test_captum_form(name: str) -> None:
+    model, images = zoo.make("residual"), zoo.images()
+    explainer = CaptumAttribution(model, name)
+    maps = explainer.attribute(images, target=[0, 4, 2])
+    expected = cpath.attribute(model, images, name, torch.tensor([0, 4, 2]))
+    assert maps.shape == images.shape
+    if expected.shape == images.shape:
+        assert torch.equal(maps, expected)
+    else:  # one number a pixel, shared by its channels
+        assert torch.allclose(maps.sum(1, keepdim=True), expected, atol=1e-6)
+    (in_tuple,) = explainer.attribute((images,), target=torch.tensor([0, 4, 2]))
+    assert torch.equal(in_tuple, maps)
+
+
+def test_captum_infidelity_takes_it_as_it_is() -> None:
+    from captum.metrics import infidelity
+
+    model, images = zoo.make("sequential", torch.float64), zoo.images(dtype=torch.float64)
+    target = logits(model, images).argmax(1)
+
+    def perturb(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        noise = 1e-6 * torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
+        return noise, inputs - noise
+
+    found = {}
+    for name in ("gradients", "random", "gradcam"):
+        generator = torch.Generator().manual_seed(0)
+        maps = CaptumAttribution(model, name).attribute(images, target=target)
+        found[name] = infidelity(model, perturb, images, maps, target=target, n_perturb_samples=8)
+        assert found[name].shape == (3,)
+    # Of a tiny perturbation the gradient tells the effect, up to second order; a random map does not.
+    assert (found["gradients"] < 1e-4 * found["random"]).all()
+
+
+def test_captum_sensitivity_and_noise_tunnel_take_it_as_it_is() -> None:
+    from captum.attr import NoiseTunnel
+    from captum.metrics import sensitivity_max
+
+    model, images = zoo.make("residual"), zoo.images()
+    explainer = CaptumAttribution(model, "neuron_mct", sparsity=60)
+    found = sensitivity_max(explainer.attribute, images, target=1, n_perturb_samples=2)
+    assert found.shape == (3,)
+    assert torch.isfinite(found).all()
+    still = NoiseTunnel(explainer).attribute(images, nt_samples=3, stdevs=0.0, target=1)
+    assert torch.allclose(still, explainer.attribute(images, target=1), rtol=1e-3, atol=1e-5)
+
+
+def test_captum_adapter_refuses_what_it_cannot_do() -> None:
+    model, images = zoo.make("residual"), zoo.images()
+    with pytest.raises(cpath.UnknownNameError):  # at once, not at the first image
+        CaptumAttribution(model, "gradcan")
+    explainer = CaptumAttribution(model, cpath.methods.NeuronIntGrad(nodes=3), sparsity=60)
+    assert not explainer.has_convergence_delta()
+    with pytest.raises(cpath.InputError, match="one input"):
+        explainer.attribute((images, images))
+    with pytest.raises(cpath.InputError, match="additional"):
+        explainer.attribute(images, additional_forward_args=(1,))
+
+
+# Quantus
+
+
+@pytest.mark.parametrize("name", cpath.attribution.names())
+def test_quantus_form(name: str) -> None:
+    model, images = zoo.make("residual"), zoo.images()
+    labels = np.array([0, 4, 2])
+    found = quantus_explain(model, images.double().numpy(), labels, method=name, device="cpu")
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, cpath.attribute(model, images, name, torch.as_tensor(labels)).numpy())
+
+
+def test_quantus_arguments() -> None:
+    model, images = zoo.make("residual"), zoo.images()
+    expected = cpath.attribute(model, images, "neuron_mct", 1, sparsity=60).numpy()
+    for targets in (1, np.array([1.0, 1.0, 1.0]), torch.tensor([[1], [1], [1]])):
+        assert np.array_equal(quantus_explain(model, images, targets, sparsity=60), expected)
+    assert quantus_explain(model, inputs=images, targets=None, method="gradcam").shape == (3, 1, 8, 8)
+    with pytest.raises(cpath.InputError, match="move the model"):
+        quantus_explain(model, images, 1, device="cuda")
+
+
+def test_quantus_itself() -> None:
+    quantus = pytest.importorskip("quantus")
+    model, images = zoo.make("residual"), zoo.images()
+    labels = logits(model, images).argmax(1).numpy()
+    given: dict[str, Any] = {
+        "model": model,
+        "x_batch": images.numpy(),
+        "y_batch": labels,
+        "a_batch": None,
+        "explain_func": quantus_explain,
+        "device": "cpu",
+    }
+    for settings in ({"method": "neuron_mct", "sparsity": 60}, {"method": "gradcam"}):
+        metric = quantus.Sparseness(disable_warnings=True, display_progressbar=False)
+        scores = metric(**given, explain_func_kwargs=settings)
+        assert len(scores) == 3
+        assert np.isfinite(scores).all()
+    metric = quantus.PixelFlipping(features_in_step=16, disable_warnings=True, display_progressbar=False)
+    curves = np.array(metric(**given, explain_func_kwargs={"method": "neuron_mct", "sparsity": 60}))
+    assert curves.shape == (3, 12)  # 3 · 8 · 8 features, 16 a step
+    metric = quantus.MaxSensitivity(nr_samples=2, disable_warnings=True, display_progressbar=False)
+    assert len(metric(**given, explain_func_kwargs={"method": "neuron_mct", "sparsity": 60})) == 3

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import cpath
+from cpath.methods.quadrature import quadrature
+from tests import zoo
+from tests.oracles import attribution as oracle
+from tests.test_attribution import SkipBeforeRelu, predicted
+
+
+@pytest.fixture(params=list(zoo.MODELS))
+def model64(request: pytest.FixtureRequest) -> nn.Module:
+    return zoo.make(request.param, torch.float64)
+
+
+@pytest.fixture
+def images64() -> Tensor:
+    return zoo.images(dtype=torch.float64)
+
+
+def one_by_one(model: nn.Module, images: Tensor, of: Callable[[Tensor, int], Tensor]) -> Tensor:
+    return torch.stack([of(x, c) for x, c in zip(images, predicted(model, images), strict=True)])
+
+
+# Values
+
+
+def test_gradients(model64: nn.Module, images64: Tensor) -> None:
+    expected = one_by_one(model64, images64, lambda x, c: oracle.gradient(model64, x, c))
+    assert torch.allclose(cpath.attribute(model64, images64, "gradients"), expected, atol=1e-12)
+    assert torch.allclose(cpath.attribute(model64, images64, "input_mct"), images64 * expected, atol=1e-12)
+    # Dead neurons have no gradient: nothing is lost with them.
+    assert torch.allclose(cpath.attribute(model64, images64, "active"), expected, atol=1e-12)
+
+
+def test_input_intgrad(model64: nn.Module, images64: Tensor) -> None:
+    expected = one_by_one(model64, images64, lambda x, c: oracle.integrated(model64, x, c))
+    # Captum rounds its nodes to float32.
+    assert torch.allclose(cpath.attribute(model64, images64, "input_intgrad"), expected, atol=1e-6)
+
+
+def test_smoothgrad(model64: nn.Module, images64: Tensor) -> None:
+    def of(x: Tensor, c: int) -> Tensor:
+        (generator,) = cpath.methods.image_generators(x.unsqueeze(0), 7)
+        sigma = 0.2 * (x.max() - x.min())
+        noises = [sigma * torch.randn(x.shape, generator=generator) for _ in range(5)]
+        return oracle.smooth(model64, x, c, noises)
+
+    found = cpath.attribute(model64, images64, "smoothgrad", samples=5, noise=0.2, seed=7)
+    assert torch.allclose(found, one_by_one(model64, images64, of), atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [*zoo.MODELS, zoo.Discarding, zoo.InplaceSkip, SkipBeforeRelu])
+def test_gbp(kind: Any, images64: Tensor) -> None:
+    model = zoo.make(kind, torch.float64)
+    expected = one_by_one(model, images64, lambda x, c: oracle.guided(model, x, c))
+    assert torch.allclose(cpath.attribute(model, images64, "gbp"), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "right"),
+    [("sequential", True), ("vgg", True), ("residual", True), ("functional", False), (SkipBeforeRelu, False)],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_gbp_and_captums_own(kind: Any, right: bool, images64: Tensor) -> None:
+    """Where Captum's GuidedBackprop is right, ours is the same; where this differs, Captum's is wrong."""
+    from captum.attr import GuidedBackprop
+
+    model = zoo.make(kind, torch.float64)
+    theirs = GuidedBackprop(model).attribute(images64.clone(), target=predicted(model, images64))
+    ours = cpath.attribute(model, images64, "gbp")
+    assert torch.allclose(ours, theirs, atol=1e-12) == right
+
+
+@pytest.mark.parametrize("kind", [*zoo.MODELS, zoo.Discarding, zoo.InplaceSkip])
+def test_gradcam_and_star(kind: Any, images64: Tensor) -> None:
+    model = zoo.make(kind, torch.float64)
+    call = oracle.last_spatial_call(model, images64[0])
+    cam = one_by_one(model, images64, lambda x, c: oracle.gradcam(model, x, c, call))
+    assert torch.allclose(cpath.attribute(model, images64, "gradcam"), cam, atol=1e-10)
+    rule = quadrature("midpoint", 4)
+    star = one_by_one(model, images64, lambda x, c: oracle.neuron_intgrad_star(model, x, c, call, *rule))
+    found = cpath.attribute(model, images64, "neuron_intgrad_star", nodes=4, rule="midpoint")
+    assert torch.allclose(found, star, atol=1e-10)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_gradcam_at_each_call_of_reused_modules(number: int, images64: Tensor) -> None:
+    model = zoo.make("residual", torch.float64)
+    with cpath.observe(model) as seen:
+        model(images64)
+    site = list(seen.activations)[number]
+    expected = one_by_one(model, images64, lambda x, c: oracle.gradcam(model, x, c, number))
+    assert torch.allclose(cpath.attribute(model, images64, "gradcam", site=site), expected, atol=1e-10)
+
+
+class Branches(nn.Module):
+    """Ends in concatenations within a concatenation, as inception modules do, and a branch that is no site."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.convs = nn.ModuleList(nn.Conv2d(4, 2, 1) for _ in range(3))
+        self.fc = nn.Linear(10, zoo.CLASSES)
+
+    def branches(self, x: Tensor) -> Tensor:
+        first, second, third = (F.relu(conv(x)) for conv in self.convs)
+        inner = torch.cat((first, second), 1)
+        return torch.cat(tensors=[inner, third, F.max_pool2d(x, 3, 1, 1)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.branches(F.relu(self.stem(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["gradcam", "neuron_intgrad_star"])
+def test_gradcam_joins_concatenated_branches(name: str, images64: Tensor) -> None:
+    model = zoo.make(Branches, torch.float64)
+    assert cpath.attribution.ResponseProbe(model, images64).spatial_sites(None) == (":relu#2", ":relu#3", ":relu#4")
+    # After the branches the model is linear: the weights of the last layer are the channels' gradients.
+    weights = model.fc.weight[predicted(model, images64)][:, :6] / 64
+    joined = model.branches(F.relu(model.stem(images64)))[:, :6]
+    expected = torch.einsum("bc,bchw->bhw", weights, joined).clamp(min=0).detach()
+    assert torch.allclose(cpath.attribute(model, images64, name)[:, 0], expected, atol=1e-12)
+
+
+def test_star_is_the_channel_sum_of_neuron_intgrad(images64: Tensor) -> None:
+    model = zoo.make("functional", torch.float64)
+    probe = cpath.Probe(model, images64)
+    values = cpath.methods.NeuronIntGrad().contributions(probe).values["body:relu"]
+    expected = F.interpolate(values.sum(1, keepdim=True).clamp(min=0), (8, 8), mode="bilinear")
+    found = cpath.attribute(model, images64, "neuron_intgrad_star", site="body:relu")
+    assert torch.allclose(found, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["neuron_mct", "neuron_intgrad"])
+def test_pathway_gradients(method: str, model64: nn.Module, images64: Tensor) -> None:
+    pathway = cpath.find_pathway(model64, images64, method, 70)
+    masks = list(pathway.masks.values())
+    expected = [
+        oracle.gradient(model64, images64[i], c, lambda number, z, i=i: z * masks[number][i])
+        for i, c in enumerate(predicted(model64, images64))
+    ]
+    found = cpath.attribute(model64, images64, method, sparsity=70)
+    assert torch.allclose(found, torch.stack(expected), atol=1e-12)
+    assert torch.equal(cpath.attribute(model64, images64, cpath.methods.get(method), sparsity=70), found)
+
+
+def test_sobel(images64: Tensor) -> None:
+    grey = images64.mean(1).numpy()
+    edges = [np.hypot(*(scipy.ndimage.sobel(image, axis, mode="nearest") for axis in (0, 1))) for image in grey]
+    found = cpath.attribute(zoo.make("fire", torch.float64), images64, "sobel")
+    assert np.allclose(found[:, 0].numpy(), edges)
+
+
+def test_random_is_uniform_and_seeded() -> None:
+    model, images = zoo.make("fire"), zoo.images(4, 64)
+    first, second = (cpath.attribute(model, images, "random", seed=seed) for seed in (0, 1))
+    assert 0 <= first.min() < 0.01 < 0.99 < first.max() < 1
+    assert abs(float(first.mean()) - 0.5) < 0.01
+    correlation = np.corrcoef([first[0].flatten(), first[1].flatten(), second[0].flatten()])
+    assert np.abs(correlation - np.eye(3)).max() < 0.1
+
+
+def test_pathway_gradient_takes_the_target_of_the_pathway() -> None:
+    model, images = zoo.make("residual"), zoo.images()
+    pathway = cpath.find_pathway(model, images, "neuron_mct", 50, target=3)
+    assert torch.equal(
+        cpath.pathway_gradient(model, images, pathway), cpath.pathway_gradient(model, images, pathway, 3)
+    )
+    with pytest.raises(cpath.InputError, match="no class"):
+        cpath.pathway_gradient(model, images, pathway, zoo.CLASSES)
+    with pytest.raises(cpath.MaskError, match="belongs to 3 images"):
+        cpath.pathway_gradient(model, images[:2], pathway)
+
+
+# Sites
+
+
+def test_gradcam_site_errors() -> None:
+    model, images = zoo.make("sequential"), zoo.images()
+    with pytest.raises(cpath.SiteError, match="no site 'nowhere'"):
+        cpath.attribute(model, images, "gradcam", site="nowhere")
+    with pytest.raises(cpath.SiteError, match="channels, height and width"):
+        cpath.attribute(model, images, "gradcam", site="8")
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, zoo.CLASSES))
+    with pytest.raises(cpath.SiteError, match="no convolutional site"):
+        cpath.attribute(flat, images, "gradcam")
+
+
+@pytest.mark.parametrize("name", ["gbp", "gradcam", "neuron_mct", "neuron_intgrad_star"])
+def test_no_site(name: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, zoo.CLASSES))
+    with pytest.raises(cpath.SiteError, match="no site found"):
+        cpath.attribute(model, zoo.images(), name)
+    assert torch.isfinite(cpath.attribute(model, zoo.images(), name, activations="gelu")).all()
+
+
+def test_gbp_where_gradients_are_switched_off() -> None:
+    class Off(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                stem = F.relu(self.conv(x)).mean((2, 3))
+            return self.fc(stem + x.mean((1, 2, 3)).unsqueeze(1))
+
+    with pytest.raises(cpath.SiteError, match="no_grad"):
+        cpath.attribute(Off(), zoo.images(), "gbp")
+
+
+def test_gradcam_prefers_sites_with_more_than_one_position() -> None:
+    class Squeeze(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.squeeze, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, zoo.CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.conv(x))
+            x = x * F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
+            return self.fc(x.mean((2, 3)))
+
+    model, images = zoo.make(Squeeze), zoo.images()
+    named = cpath.attribute(model, images, "gradcam", site=":relu")
+    assert torch.equal(cpath.attribute(model, images, "gradcam"), named)
+    one_pixel = zoo.images(size=3)
+    assert cpath.attribute(model, one_pixel, "gradcam").shape == (3, 1, 3, 3)
