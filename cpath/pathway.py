@@ -64,8 +64,10 @@ class Pathway:
     def __len__(self) -> int:
         return len(self.flat)
 
-    def __getitem__(self, images: slice) -> Pathway:
-        """The pathways of some of the images."""
+    def __getitem__(self, images: slice | int) -> Pathway:
+        """The pathways of some of the images, or of one."""
+        if isinstance(images, int):
+            images = slice(images, images + 1 or None)
         target = None if self.target is None else self.target[images]
         return replace(self, flat=self.flat[images], target=target)
 
@@ -97,12 +99,12 @@ class Pathway:
 
     def jaccard(self, other: Pathway) -> Tensor:
         """(B,) overlap |A∩B| / |A∪B| with another pathway of the same images; NaN where both are empty."""
-        theirs = self._aligned(other)
+        theirs = self.aligned(other)
         return _ratio(self.flat & theirs, self.flat | theirs)
 
     def jaccard_by_site(self, other: Pathway) -> dict[str, Tensor]:
         """`jaccard` within each site, (B,) by site."""
-        theirs = self._aligned(other)
+        theirs = self.aligned(other)
         return self._by_site(_ratio, self.flat & theirs, self.flat | theirs)
 
     def dead_share(self, activations: Mapping[str, Tensor]) -> Tensor:
@@ -110,18 +112,19 @@ class Pathway:
 
         ``activations`` (B, *site) by site are the unrestricted network's on the same images, as `observe` gives.
         """
-        return _ratio(self.flat & self._dead(activations), self.flat)
+        return _ratio(self.flat & self.dead(activations), self.flat)
 
     def dead_share_by_site(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`dead_share` within each site, (B,) by site."""
-        return self._by_site(_ratio, self.flat & self._dead(activations), self.flat)
+        return self._by_site(_ratio, self.flat & self.dead(activations), self.flat)
 
     def _by_site(
         self, measure: Callable[[Tensor, Tensor], Tensor], part: Tensor, whole: Tensor
     ) -> dict[str, Tensor]:
         return {name: measure(part[:, where], whole[:, where]) for name, where in self.layout.slices.items()}
 
-    def _dead(self, activations: Mapping[str, Tensor]) -> Tensor:
+    def dead(self, activations: Mapping[str, Tensor]) -> Tensor:
+        """(B, neurons) bool, laid out as `flat`: the neurons that are dead (z = 0) in ``activations``."""
         missing = [name for name in self.layout.shapes if name not in activations]
         if missing:
             raise MaskError(f"activations lack the site '{missing[0]}'. Pass all that `observe` saw.")
@@ -139,7 +142,7 @@ class Pathway:
         if len(self) != len(other):
             raise MaskError(f"the pathways belong to {len(self)} and {len(other)} images.")
 
-    def _aligned(self, other: Pathway) -> Tensor:
+    def aligned(self, other: Pathway) -> Tensor:
         """Masks of ``other``, flat, in this pathway's order of sites."""
         self._check_same(other)
         same_order = list(self.layout.shapes) == list(other.layout.shapes)

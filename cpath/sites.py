@@ -14,7 +14,6 @@ it is in the current forward pass:
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,57 +34,38 @@ Visitor = Callable[[str, Tensor], Tensor | None]
 DEFAULT_ACTIVATIONS = ("relu",)
 
 
+# Those of torch.nn.functional that can be sites.
+_FUNCTIONS = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh"),
+    *("hardsigmoid", "softplus", "sigmoid", "tanh", "logsigmoid", "softsign", "tanhshrink"),
+)
+
+
 @dataclass(frozen=True)
 class _Activation:
     """How one callable of torch computes an activation function."""
 
     name: str
     compute: Callable[..., Tensor]  # never in place
-    inplace_at: int | None  # position of the `inplace` argument, None where there is none
     always_inplace: bool = False
 
 
 def _activation_table() -> dict[Callable[..., Any], _Activation]:
     table: dict[Callable[..., Any], _Activation] = {}
-    # Functions of torch.nn.functional; those with an `inplace` argument take it by name or position.
-    for name in [
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "celu",
-        "gelu",
-        "silu",
-        "mish",
-        "hardswish",
-        "hardtanh",
-        "hardsigmoid",
-        "softplus",
-        "sigmoid",
-        "tanh",
-        "logsigmoid",
-        "softsign",
-        "tanhshrink",
-    ]:
+    for name in _FUNCTIONS:
         function = getattr(F, name)
-        try:
-            parameters = list(inspect.signature(function).parameters)
-        except ValueError:  # a builtin: no `inplace` argument
-            parameters = []
-        position = parameters.index("inplace") if "inplace" in parameters else None
-        table[function] = _Activation(name, function, position)
+        table[function] = _Activation(name, function)
     # The same functions under torch and as tensor methods, with their in-place twins.
     for name in ("relu", "sigmoid", "tanh", "selu", "celu"):
         for space in (torch, Tensor):
             plain, inplace = getattr(space, name, None), getattr(space, name + "_", None)
             if plain is not None:
-                table.setdefault(plain, _Activation(name, plain, None))
+                table.setdefault(plain, _Activation(name, plain))
             if inplace is not None:
                 compute = plain or getattr(torch, name)
-                table.setdefault(inplace, _Activation(name, compute, None, always_inplace=True))
+                table.setdefault(inplace, _Activation(name, compute, always_inplace=True))
     for name in ("leaky_relu", "elu", "hardtanh"):
-        table.setdefault(getattr(F, name + "_"), _Activation(name, getattr(F, name), None, always_inplace=True))
+        table.setdefault(getattr(F, name + "_"), _Activation(name, getattr(F, name), always_inplace=True))
     return table
 
 
@@ -158,11 +138,9 @@ class _SiteMode(TorchFunctionMode):
         return self._edited(entry, name, args, kwargs)
 
     def _edited(self, entry: _Activation, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        # torch.nn.functional passes `inplace` on by name, however the model passed it.
         inplace = entry.always_inplace or bool(kwargs.get("inplace", False))
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-        if entry.inplace_at is not None and len(args) > entry.inplace_at:
-            inplace = bool(args[entry.inplace_at])
-            args = args[: entry.inplace_at] + args[entry.inplace_at + 1 :]
         # Never in place: autograd keeps the activation's output for its backward pass.
         output = entry.compute(*args, **kwargs)
         replacement = self._visit(name, output)

@@ -58,10 +58,9 @@ def compare_pathways(
         raise InputError("compare_pathways needs at least one pathway.")
     first = next(iter(pathways.values()))
     layout, sites = first.layout, list(first.layout.shapes)
-    for pathway in pathways.values():
-        first._check_same(pathway)
+    flat = {name: first.aligned(pathway) for name, pathway in pathways.items()}
     sizes = torch.tensor(list(layout.sizes.values()))
-    dead = first._dead(activations)
+    dead = first.dead(activations)
     measures: dict[tuple[str, str], Tensor] = {}
     kept: dict[str, Tensor] = {}
 
@@ -74,15 +73,15 @@ def compare_pathways(
                 {(name, f"site_{measure}/{site}"): ratio for site, ratio in zip(sites, ratios, strict=True)}
             )
 
-    for name, pathway in pathways.items():
-        kept[name] = site_counts(pathway.flat, layout)
+    for name, masks in flat.items():
+        kept[name] = site_counts(masks, layout)
         measures[name, "realised_sparsity"] = 100 * (1 - kept[name].sum(1).double() / layout.neurons)
-        note(name, "dead_share", site_counts(pathway.flat & dead, layout), kept[name])
+        note(name, "dead_share", site_counts(masks & dead, layout), kept[name])
         if by_site:
             shares = (100 * kept[name].double() / sizes.to(kept[name].device)).unbind(1)
             measures.update({(name, f"site_kept/{site}"): share for site, share in zip(sites, shares, strict=True)})
-    for one, other in combinations(pathways, 2):
-        both = site_counts(pathways[one].flat & pathways[other].flat, layout)
+    for one, other in combinations(flat, 2):
+        both = site_counts(flat[one] & flat[other], layout)
         either = kept[one] + kept[other] - both
         note(one, f"jaccard/{other}", both, either)
         note(other, f"jaccard/{one}", both, either)

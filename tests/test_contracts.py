@@ -1,0 +1,489 @@
+"""The promises that every registered method keeps. A new method is tested here the day it is registered."""
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import cpath
+from cpath.methods.base import _REGISTRY
+from tests import zoo
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+
+
+@pytest.fixture
+def double() -> Tensor:
+    return zoo.images(dtype=torch.float64)
+
+
+@pytest.fixture(params=list(zoo.MODELS))
+def double_model(request: pytest.FixtureRequest) -> nn.Module:
+    return zoo.make(request.param, torch.float64)
+
+
+def with_gradients(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model with gradients of its own, a frozen parameter and a hook, all of which are to survive."""
+    model(images).sum().backward()
+    next(model.parameters()).requires_grad_(False)
+    model.register_forward_hook(lambda *a: None)
+    # On the last one, because torch allows no in-place activation behind a module with such a hook.
+    list(model.children())[-1].register_full_backward_hook(lambda *a: None)
+    return model
+
+
+# What is left behind
+
+
+def test_success_leaves_the_model_as_it_was(model, method, images):
+    with_gradients(model, images)
+    model.train()
+    next(model.children()).eval()
+    with zoo.untouched(model):
+        pathway = cpath.find_pathway(model, images, method, 80)
+        with pathway.restrict(model), torch.no_grad():
+            model(images)
+        cpath.pathway_gradient(model, images, pathway)
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError, KeyboardInterrupt])
+def test_model_that_raises_is_left_as_it_was(method, images, error):
+    counting = zoo.make(lambda: zoo.Raising(at=10**9))
+    cpath.score(counting, images, method)
+    passes = counting.passes
+    for at in {1, 2, (1 + passes) // 2, passes, passes + 1}:
+        model = zoo.make(lambda at=at: zoo.Raising(at, error)).train()
+        raises = pytest.raises(error, match="on purpose") if at <= passes else nullcontext()
+        with zoo.untouched(model), raises:
+            cpath.score(model, images, method)
+
+
+def test_model_that_raises_while_restricted_is_left_as_it_was(images):
+    model = zoo.make(lambda: zoo.Raising(at=2)).train()
+    pathway = cpath.find_pathway(model, images, "random")
+    for use in (lambda: model(images), lambda: cpath.pathway_gradient(model, images, pathway)):
+        with zoo.untouched(model), pytest.raises(OSError, match="on purpose"), pathway.restrict(model):
+            use()
+
+
+@pytest.mark.parametrize("target", [5, -1, 0.0, torch.tensor([0, 1]), torch.tensor([0, 1, 5])])
+def test_wrong_target_is_refused_and_the_model_left_as_it_was(model, method, images, target):
+    model.train()
+    with zoo.untouched(model), pytest.raises(cpath.InputError, match="target"):
+        cpath.score(model, images, method, target)
+
+
+def test_images_are_left_as_they_were(method, images):
+    for module in (*zoo.MODELS, zoo.Normalising):
+        model = zoo.make(module)
+        mine = images.clone()
+        pathway = cpath.find_pathway(model, mine, method, 50)
+        cpath.pathway_gradient(model, mine, pathway)
+        assert torch.equal(mine, images)
+        assert mine._version == 0
+        assert mine.grad is None
+
+
+def test_model_that_changes_its_input_in_place_is_scored_as_one_that_does_not(method, images):
+    class Gentle(zoo.Normalising):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.clone())
+
+    found = cpath.score(zoo.make(zoo.Normalising), images, method)
+    assert torch.equal(found.flat, cpath.score(zoo.make(Gentle), images, method).flat)
+
+
+def test_importing_patches_nothing():
+    assert F.relu.__module__ == "torch.nn.functional"
+    assert nn.ReLU.forward.__module__ == "torch.nn.modules.activation"
+    assert nn.Module.__call__ is nn.Module._wrapped_call_impl
+    assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def test_copies_of_a_scored_model_work(method, images):
+    model = zoo.make("residual")
+    scores = cpath.score(model, images, method)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(images), model(images))
+    assert torch.equal(cpath.score(twin, images, method).flat, scores.flat)
+    with scores.pathway(80).restrict(model):
+        inner = copy.deepcopy(model)
+    assert torch.equal(inner(images), model(images))
+
+
+# What a score is
+
+
+def test_scores_are_finite_non_negative_and_one_for_each_neuron(model, method, images):
+    scores = cpath.score(model, images, method)
+    with cpath.observe(model) as seen:
+        model(images)
+    assert {name: values.shape for name, values in scores.values.items()} == {
+        name: output.shape for name, output in seen.activations.items()
+    }
+    assert list(scores.values) == list(seen.activations)
+    assert scores.flat.isfinite().all()
+    assert (scores.flat >= 0).all()
+    assert (scores.flat > 0).any(1).all()
+    assert not scores.flat.requires_grad
+    assert scores.method == method.name
+    assert torch.equal(scores.target, model(images).argmax(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_have_the_type_and_device_of_the_images(method, dtype):
+    scores = cpath.score(zoo.make("residual", dtype), zoo.images(dtype=dtype), method)
+    assert scores.flat.dtype == dtype
+    assert scores.flat.device.type == scores.target.device.type == "cpu"
+    assert scores.target.dtype == torch.int64
+    assert scores.pathway(90).flat.dtype == torch.bool
+
+
+def test_pathways_of_rising_sparsity_are_nested(model, method, images):
+    scores = cpath.score(model, images, method)
+    pathways = [scores.pathway(sparsity) for sparsity in (0, 30, 80, 90, 99)]
+    for many, few in pairwise(pathways):
+        assert not (few.flat & ~many.flat).any()
+        assert (few.sparsity >= few.requested_sparsity - 1e-9).all()
+
+
+# What a score depends on, and what not
+
+
+def test_same_call_gives_the_same_bits(model, method, images):
+    first = cpath.score(model, images, method)
+    torch.manual_seed(7)  # the global seed is no business of a method
+    again = cpath.score(model, images, method)
+    assert torch.equal(first.flat, again.flat)
+
+
+def test_batch_equals_its_images_one_by_one(double_model, method, double):
+    batch = cpath.score(double_model, double, method)
+    for index in range(3):
+        alone = cpath.score(double_model, double[index : index + 1], method)
+        assert len(alone) == 1
+        torch.testing.assert_close(alone.flat[0], batch.flat[index], **CLOSE)
+        assert alone.target[0] == batch.target[index]
+        assert torch.equal(alone.pathway(80).flat[0], batch.pathway(80).flat[index])
+        if batch.residual is not None:
+            for name, values in alone.residual.items():
+                torch.testing.assert_close(
+                    values[0], batch.residual[name][index], rtol=1e-6, atol=1e-9, equal_nan=True
+                )
+
+
+def test_order_of_the_images_does_not_matter(method, double):
+    model = zoo.make("residual", torch.float64)
+    order = [2, 0, 1]
+    found = cpath.score(model, double[order], method).flat
+    torch.testing.assert_close(found, cpath.score(model, double, method).flat[order], **CLOSE)
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 4])
+def test_max_batch_does_not_change_the_result(double_model, method, double, max_batch):
+    whole = cpath.score(double_model, double, method, target=[4, 0, 1])
+    part = cpath.score(double_model, double, method, target=[4, 0, 1], max_batch=max_batch)
+    torch.testing.assert_close(part.flat, whole.flat, **CLOSE)
+    assert torch.equal(part.target, whole.target)
+    assert part.layout == whole.layout
+
+
+@pytest.mark.parametrize("model_name", ["vgg", "residual", "functional"])
+def test_training_mode_gives_the_result_of_eval_mode(method, images, model_name):
+    model = zoo.make(model_name)
+    expected = cpath.score(model, images, method).flat
+    model.train()
+    assert torch.equal(cpath.score(model, images, method).flat, expected)
+    assert all(module.training for module in model.modules())
+
+
+def test_class_zero_is_a_class(method, double):
+    model = zoo.make("residual", torch.float64)
+    assert 0 not in model(double).argmax(1)[:2]
+    as_int = cpath.score(model, double[:2], method, 0)
+    as_tensor = cpath.score(model, double[:2], method, torch.tensor([0, 0]))
+    assert as_int.target.tolist() == [0, 0]
+    assert torch.equal(as_int.flat, as_tensor.flat)
+    predicted = cpath.score(model, double[:2], method)
+    depends_on_target = method.name not in ("random", "active") and not method.name.startswith("dgr")
+    assert torch.equal(as_int.flat, predicted.flat) is not depends_on_target
+
+
+@pytest.mark.parametrize(
+    "form", [lambda t: t, lambda t: t.tolist(), lambda t: t.to(torch.uint8), lambda t: t.numpy()]
+)
+def test_target_is_taken_in_any_form(method, images, form):
+    model, target = zoo.make("vgg"), torch.tensor([0, 4, 2])
+    scores = cpath.score(model, images, method, form(target))
+    assert torch.equal(scores.target, target)
+    assert torch.equal(scores.flat, cpath.score(model, images, method, target).flat)
+
+
+def test_frozen_parameters_change_nothing(model, method, images):
+    expected = cpath.score(model, images, method).flat
+    model.requires_grad_(False)
+    assert torch.equal(cpath.score(model, images, method).flat, expected)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("outer", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_the_caller_switched_off_change_nothing(model, method, images, outer):
+    expected = cpath.score(model, images, method, [0, 1, 2])
+    pathway = expected.pathway(70)
+    with outer():
+        mine = images.clone()
+        target = torch.tensor([0, 1, 2])
+        found = cpath.score(model, mine, method, target)
+        assert torch.equal(found.flat, expected.flat)
+        gradient = cpath.pathway_gradient(model, mine, pathway)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(gradient, cpath.pathway_gradient(model, images, pathway))
+    # What was made under inference_mode stays usable outside of it.
+    assert torch.equal(cpath.score(model, mine, method, target).flat, expected.flat)
+
+
+def test_images_that_require_gradients_change_nothing(method, images):
+    model = zoo.make("fire")
+    expected = cpath.score(model, images, method).flat
+    found = cpath.score(model, images.clone().requires_grad_(), method).flat
+    assert torch.equal(found, expected)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("size", [(8, 8), (13, 9), (32, 32)])
+def test_any_size_of_images_is_taken(method, size):
+    model = zoo.make("fire")
+    images = zoo.images(2, 32)[:, :, : size[0], : size[1]]  # not contiguous
+    scores = cpath.score(model, images, method)
+    assert scores.values["1"].shape == (2, 4, *size)
+    assert torch.equal(scores.flat, cpath.score(model, images.contiguous(), method).flat)
+
+
+# Bad input
+
+
+def no_sites() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+
+
+class Returning(nn.Module):
+    """A model that returns something else than logits."""
+
+    def __init__(self, wrap: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.inner = zoo.make("vgg")
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> object:
+        return self.wrap(self.inner(x))
+
+
+def spoiled(value: float) -> Tensor:
+    images = zoo.images()
+    images[1, 2, 3, 4] = value
+    return images
+
+
+BAD_IMAGES = {
+    "NaN": (spoiled(float("nan")), "NaN or infinite"),
+    "infinite": (spoiled(float("inf")), "NaN or infinite"),
+    "empty": (zoo.images()[:0], r"B ≥ 1; got shape \(0, 3, 8, 8\)"),
+    "no pixels": (zoo.images()[:, :, :0], r"got shape \(3, 3, 0, 8\)"),
+    "bytes": (torch.zeros(3, 3, 8, 8, dtype=torch.uint8), "floats.*uint8"),
+    "ints": (torch.zeros(3, 3, 8, 8, dtype=torch.int64), "floats.*int64"),
+    "float64": (
+        zoo.images(dtype=torch.float64),
+        r"images are torch.float64.*torch.float32.*images.to\(torch.float32\)",
+    ),
+    "elsewhere": (zoo.images().to("meta"), r"images are meta .* parameters are cpu: pass images.to\('cpu'\)"),
+    "list": ([[1.0]], "must be a tensor.*not list"),
+    "none": (None, "must be a tensor.*not NoneType"),
+    "vector": (torch.ones(3), "must be a batch"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_IMAGES))
+def test_unusable_images_are_refused(method, case):
+    images, message = BAD_IMAGES[case]
+    model = zoo.make("vgg")
+    with zoo.untouched(model), pytest.raises(cpath.InputError, match=message):
+        cpath.score(model, images, method)
+
+
+def test_model_without_a_site_is_refused(method, images):
+    with pytest.raises(cpath.SiteError, match=r"no site found.*relu.*activations=.*gelu"):
+        cpath.score(no_sites(), images, method)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda y: (y, y), "returned a tuple, not logits"),
+        (lambda y: {"logits": y}, "returned a dict, not logits"),
+        (lambda y: y[:, :, None], r"returned shape \(3, 5, 1\), not logits \(3, classes\)"),
+        (lambda y: y[:1], r"returned shape \(1, 5\), not logits \(3, classes\)"),
+        (lambda y: y.sum(), r"returned shape \(\)"),
+        (lambda y: y / 0 - y / 0, "logits hold NaN"),
+    ],
+)
+def test_model_that_returns_no_logits_is_refused(method, images, wrap, message):
+    model = Returning(wrap)
+    with zoo.untouched(model), pytest.raises(cpath.InputError, match=message):
+        cpath.score(model, images, method)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (5, "target 5 is no class of the model: it has 5, 0 to 4"),
+        (torch.tensor([0, 7, 1]), "target 7 is no class"),
+        (-1, "target -1 is no class"),
+        (1.0, "integers.*float"),
+        (True, "integers.*bool"),
+        (torch.tensor([0.0, 1, 2]), "integers.*float32"),
+        (torch.tensor([0, 1]), r"shape \(3,\), not \(2,\)"),
+        (torch.tensor([[0], [1], [2]]), r"shape \(3,\), not \(3, 1\)"),
+        ([], r"target"),
+        ("cat", "target must be a class index"),
+        ([None, 1, 2], "target must be a class index"),
+    ],
+)
+def test_wrong_targets_are_named(images, target, message):
+    model = zoo.make("vgg")
+    with pytest.raises(cpath.InputError, match=message):
+        cpath.score(model, images, "active", target)
+    pathway = cpath.find_pathway(model, images)
+    with pytest.raises(cpath.InputError, match=message):
+        cpath.pathway_gradient(model, images, pathway, target)
+
+
+@pytest.mark.parametrize("sparsity", [-1, 100, float("nan"), "x", None])
+def test_wrong_sparsity_is_refused_before_any_work(images, sparsity):
+    model = zoo.make(zoo.Raising)
+    with pytest.raises(cpath.InputError, match="sparsity"):
+        cpath.find_pathway(model, images, sparsity=sparsity)
+    assert model.passes == 0
+    scores = cpath.score(zoo.make("vgg"), images)
+    with pytest.raises(cpath.InputError, match="sparsity"):
+        scores.pathway(sparsity)
+
+
+def test_unknown_method_is_refused_with_a_close_match(images):
+    with pytest.raises(cpath.UnknownNameError, match=r"unknown method 'neuron_mtc'.*Did you mean neuron_mct"):
+        cpath.score(zoo.make("vgg"), images, "neuron_mtc")
+    with pytest.raises(KeyError):  # also what dictionaries raise
+        cpath.methods.get("nothing like it")
+
+
+@pytest.mark.parametrize("method", [cpath.methods.NeuronMCT, None, 3])
+def test_what_is_no_method_is_refused(images, method):
+    with pytest.raises(cpath.InputError, match=r"a registered name or a cpath.Method"):
+        cpath.score(zoo.make("vgg"), images, method)
+
+
+@pytest.mark.parametrize("max_batch", [0, -4])
+def test_max_batch_must_be_positive(images, max_batch):
+    with pytest.raises(cpath.InputError, match="max_batch must be at least 1"):
+        cpath.score(zoo.make("vgg"), images, max_batch=max_batch)
+
+
+def test_every_error_is_a_cpath_error_and_a_builtin_one():
+    for error, builtin in [
+        (cpath.InputError, ValueError),
+        (cpath.MaskError, ValueError),
+        (cpath.SiteError, RuntimeError),
+        (cpath.UnknownNameError, KeyError),
+    ]:
+        assert issubclass(error, cpath.CpathError)
+        assert issubclass(error, builtin)
+    assert str(cpath.UnknownNameError("plain words")) == "plain words"
+
+
+# A user's own method
+
+
+@pytest.fixture
+def own_method():
+    def build(values: Callable[[cpath.Probe], object]) -> type[cpath.Method]:
+        @cpath.register("own")
+        @dataclass(frozen=True, kw_only=True)
+        class Own(cpath.Method):
+            factor: float = 1.0
+
+            def contributions(self, probe: cpath.Probe) -> object:
+                found = values(probe)
+                return {name: self.factor * value for name, value in found.items()}
+
+        return Own
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cpath.methods.base._REGISTRY", _REGISTRY)
+        yield build
+    _REGISTRY.pop("own", None)
+
+
+def test_registered_method_is_a_name_everywhere(own_method, images):
+    own = own_method(lambda probe: probe.record(gradients=False).activations)
+    model = zoo.make("vgg")
+    assert "own" in cpath.methods.names()
+    with cpath.observe(model) as seen:
+        model(images)
+    scores = cpath.score(model, images, cpath.methods.get("own", factor=-2))
+    assert scores.method == "own"
+    for name, output in seen.activations.items():
+        torch.testing.assert_close(scores.values[name], 2 * output)  # the score is the magnitude
+    assert torch.equal(cpath.find_pathway(model, images, "own").flat, scores.pathway(90).flat)
+    assert isinstance(cpath.methods.get("own"), own)
+    with pytest.raises(cpath.InputError, match=r"method 'own'.*faktor"):
+        cpath.methods.get("own", faktor=2)
+
+
+def test_taken_name_is_refused(own_method):
+    own_method(lambda probe: {})
+    with pytest.raises(cpath.InputError, match="method name 'neuron_mct' is taken"):
+        cpath.register("neuron_mct")(cpath.methods.get("own").__class__)
+
+
+def test_nan_scores_are_refused(own_method, images):
+    own_method(lambda probe: {name: z / 0 - z / 0 for name, z in probe.record(gradients=False).activations.items()})
+    with pytest.raises(cpath.InputError, match="method 'own' gave NaN"):
+        cpath.score(zoo.make("vgg"), images, "own")
+
+
+def test_sites_that_differ_between_images_are_refused(images):
+    class Choosy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.fc = nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = F.relu(self.conv(x))
+            if x[0, 0, 0, 0] > 2:
+                z = F.relu(z - 1)
+            return self.fc(z.mean((2, 3)))
+
+    images = images.clone()
+    images[:, 0, 0, 0] = torch.tensor([1.0, 3.0, 1.0])
+    with pytest.raises(cpath.SiteError, match="sites differ from one image to another"):
+        cpath.score(zoo.make(Choosy), images, max_batch=1)
+    assert len(cpath.score(zoo.make(Choosy), images, max_batch=3)) == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_gives_what_the_cpu_gives(method, double):
+    model = zoo.make("residual", torch.float64)
+    on_cpu = cpath.score(model, double, method)
+    on_gpu = cpath.score(copy.deepcopy(model).cuda(), double.cuda(), method)
+    assert on_gpu.flat.is_cuda
+    torch.testing.assert_close(on_gpu.flat.cpu(), on_cpu.flat, rtol=1e-6, atol=1e-9)
+    with nullcontext(on_gpu.pathway(80)) as pathway:
+        assert pathway.flat.is_cuda
+        assert torch.equal(pathway.flat.cpu(), on_cpu.pathway(80).flat)

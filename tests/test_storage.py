@@ -1,0 +1,280 @@
+import pickle
+import struct
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+import cpath
+from cpath.layout import SiteLayout
+from cpath.storage import read_tensors, write_tensors
+from tests import zoo
+
+shapes = st.lists(st.integers(1, 5), min_size=0, max_size=3).map(tuple)
+names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=8)
+layouts = st.dictionaries(names, shapes, min_size=1, max_size=5).map(SiteLayout)
+
+
+@st.composite
+def pathways(draw) -> cpath.Pathway:
+    layout, batch = draw(layouts), draw(st.integers(1, 4))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    share = draw(st.sampled_from([0.0, 0.3, 1.0]))
+    flat = torch.rand(batch, layout.neurons, generator=generator) < share
+    target = draw(st.one_of(st.none(), st.lists(st.integers(0, 10**6), min_size=batch, max_size=batch)))
+    return cpath.Pathway(
+        flat,
+        layout,
+        draw(names),
+        draw(st.one_of(st.none(), st.floats(0, 100, exclude_max=True))),
+        None if target is None else torch.tensor(target),
+        tuple(draw(st.lists(st.sampled_from(cpath.ACTIVATIONS), min_size=1, max_size=3))),
+    )
+
+
+@st.composite
+def scores(draw) -> cpath.Scores:
+    layout, batch = draw(layouts), draw(st.integers(1, 4))
+    dtype = draw(st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    residual = None
+    if draw(st.booleans()):
+        residual = {name: torch.rand(batch, generator=generator) for name in layout.shapes}
+        residual[draw(st.sampled_from(sorted(residual)))][0] = float("nan")
+    return cpath.Scores(
+        torch.rand(batch, layout.neurons, generator=generator).to(dtype),
+        layout,
+        draw(names),
+        torch.randint(0, 1000, (batch,), generator=generator),
+        tuple(draw(st.lists(st.sampled_from(cpath.ACTIVATIONS), min_size=1, max_size=3))),
+        residual,
+    )
+
+
+def assert_same(one: Tensor | None, other: Tensor | None) -> None:
+    assert (one is None) == (other is None)
+    if one is not None:
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+def assert_same_pathway(one: cpath.Pathway, other: cpath.Pathway) -> None:
+    assert list(one.layout.shapes.items()) == list(other.layout.shapes.items())
+    assert_same(one.flat, other.flat)
+    assert_same(one.target, other.target)
+    assert (one.method, one.requested_sparsity, one.activations) == (
+        other.method,
+        other.requested_sparsity,
+        other.activations,
+    )
+
+
+@given(pathways())
+def test_pathways_come_back_as_they_were(tmp_path_factory, pathway):
+    path = tmp_path_factory.mktemp("files") / "p.safetensors"
+    pathway.save(path)
+    loaded = cpath.Pathway.load(path)
+    assert_same_pathway(loaded, pathway)
+    assert torch.equal(loaded.sparsity, pathway.sparsity)
+
+
+@given(scores())
+def test_scores_come_back_as_they_were(tmp_path_factory, scores):
+    path = tmp_path_factory.mktemp("files") / "s.safetensors"
+    scores.save(path)
+    loaded = cpath.Scores.load(path)
+    assert list(loaded.layout.shapes.items()) == list(scores.layout.shapes.items())
+    assert_same(loaded.flat, scores.flat)
+    assert_same(loaded.target, scores.target)
+    assert (loaded.method, loaded.activations) == (scores.method, scores.activations)
+    assert (loaded.residual is None) == (scores.residual is None)
+    if scores.residual is not None:
+        assert list(loaded.residual) == list(scores.residual)
+        for name, values in scores.residual.items():
+            assert_same(loaded.residual[name], values)
+    assert torch.equal(loaded.pathway(50).flat, scores.pathway(50).flat)
+
+
+@pytest.fixture
+def pathway() -> cpath.Pathway:
+    return cpath.find_pathway(zoo.make("fire"), zoo.images(), sparsity=80)
+
+
+def test_loaded_pathway_restricts_as_the_original(tmp_path, pathway, images):
+    model = zoo.make("fire")
+    pathway.save(tmp_path / "p")
+    with pathway.restrict(model):
+        expected = model(images)
+    with cpath.Pathway.load(tmp_path / "p").restrict(model):
+        assert torch.equal(model(images), expected)
+
+
+def test_a_pathway_file_takes_one_bit_a_neuron(tmp_path):
+    layout = SiteLayout({"a": (1000, 10, 10)})
+    flat = torch.rand(2, layout.neurons, generator=torch.Generator().manual_seed(0)) < 0.5
+    cpath.Pathway(flat, layout).save(tmp_path / "p")
+    assert (tmp_path / "p").stat().st_size < 2 * layout.neurons / 8 + 1000
+
+
+def test_files_replace_what_was_there_and_leave_nothing_else(tmp_path, pathway):
+    path = tmp_path / "new folder" / "p.safetensors"
+    pathway.save(path)
+    pathway[:1].save(path)
+    assert [file.name for file in path.parent.iterdir()] == ["p.safetensors"]
+    assert len(cpath.Pathway.load(path)) == 1
+
+
+def test_reader_of_the_old_file_keeps_reading_it(tmp_path, pathway):
+    path = tmp_path / "p"
+    pathway.save(path)
+    before = path.read_bytes()
+    with open(path, "rb") as reader:
+        pathway[:1].save(path)
+        assert reader.read() == before
+    assert path.read_bytes() != before
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, pathway, monkeypatch):
+    path = tmp_path / "p"
+    pathway.save(path)
+    before = path.read_bytes()
+
+    def full(*args: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        pathway[:1].save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Damage
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory) -> dict[str, bytes]:
+    """Intact files by class."""
+    folder = tmp_path_factory.mktemp("intact")
+    model, images = zoo.make("vgg"), zoo.images(2)
+    cpath.find_pathway(model, images, sparsity=80).save(folder / "p")
+    cpath.score(model, images, "neuron_intgrad").save(folder / "s")
+    return {"Pathway": (folder / "p").read_bytes(), "Scores": (folder / "s").read_bytes()}
+
+
+both = pytest.mark.parametrize("kind", ["Pathway", "Scores"])
+
+
+def load(kind: str, path) -> cpath.Pathway | cpath.Scores:
+    return getattr(cpath, kind).load(path)
+
+
+@both
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_truncated_files_are_refused(tmp_path_factory, contents, kind, share):
+    path = tmp_path_factory.mktemp("files") / "f"
+    data = contents[kind]
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(cpath.InputError):
+        load(kind, path)
+
+
+@both
+@given(place=st.floats(0, 1, exclude_max=True), in_header=st.booleans(), change=st.integers(1, 255))
+@settings(max_examples=300)
+def test_files_with_a_changed_byte_are_refused(tmp_path_factory, contents, kind, place, in_header, change):
+    path = tmp_path_factory.mktemp("files") / "f"
+    data = bytearray(contents[kind])
+    length = 8 + struct.unpack("<Q", data[:8])[0]
+    index = int(place * length) if in_header else length + int(place * (len(data) - length))
+    old, new = data[index], data[index] ^ change
+    data[index] = new
+    path.write_bytes(data)
+    if chr(old).isspace() and chr(new) in "\t\n\r ":  # means the same between the words of the header
+        return
+    with pytest.raises(cpath.InputError, match=r"damaged|not a cpath|format|no such"):
+        load(kind, path)
+
+
+@both
+def test_files_with_bytes_added_are_refused(tmp_path, contents, kind):
+    (tmp_path / "f").write_bytes(contents[kind] + b"\0")
+    with pytest.raises(cpath.InputError, match="damaged"):
+        load(kind, tmp_path / "f")
+
+
+@both
+def test_missing_files_and_folders_are_refused(tmp_path, kind):
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(cpath.InputError, match="no such"):
+            load(kind, path)
+
+
+@both
+def test_other_files_are_refused(tmp_path, contents, kind):
+    other = {"Pathway": "Scores", "Scores": "Pathway"}[kind]
+    (tmp_path / "other kind").write_bytes(contents[other])
+    save_file({"weight": torch.zeros(3)}, tmp_path / "weights")
+    save_file({"masks": torch.zeros(3)}, tmp_path / "foreign", metadata={"cpath": "[1, 2]"})
+    save_file({"masks": torch.zeros(3)}, tmp_path / "no json", metadata={"cpath": "{"})
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "torch")
+    (tmp_path / "text").write_text("sites: 3\n")
+    (tmp_path / "empty").write_bytes(b"")
+    for path in tmp_path.iterdir():
+        with pytest.raises(cpath.InputError, match=r"not a cpath|not a safetensors file"):
+            load(kind, path)
+
+
+@both
+def test_pickles_are_refused_without_being_unpickled(tmp_path, kind):
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    (tmp_path / "f").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(cpath.InputError, match="not a safetensors file"):
+        load(kind, tmp_path / "f")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_files_of_a_newer_format_are_refused(tmp_path):
+    write_tensors(tmp_path / "f", {"masks": torch.zeros(3)}, {"kind": "pathway", "format": 999})
+    with pytest.raises(cpath.InputError, match="pathway format 999, this cpath reads 1"):
+        cpath.Pathway.load(tmp_path / "f")
+
+
+def test_masks_that_do_not_fit_their_sites_are_refused(tmp_path, pathway):
+    metadata = {
+        "kind": "pathway",
+        "format": 1,
+        "method": "custom",
+        "requested_sparsity": None,
+        "sites": {"a": [17]},
+        "activations": ["relu"],
+    }
+    for masks in (torch.zeros(1, 2, dtype=torch.uint8), torch.zeros(1, 3)):
+        write_tensors(tmp_path / "f", {"masks": masks}, metadata)
+        with pytest.raises(cpath.InputError, match="masks do not fit"):
+            cpath.Pathway.load(tmp_path / "f")
+    write_tensors(
+        tmp_path / "f", {"scores": torch.zeros(1, 2), "target": torch.zeros(1)}, metadata | {"kind": "scores"}
+    )
+    with pytest.raises(cpath.InputError, match="scores do not fit"):
+        cpath.Scores.load(tmp_path / "f")
+
+
+def test_tensors_of_any_layout_are_written_and_metadata_comes_back(tmp_path):
+    tensors = {
+        "transposed": torch.arange(6).view(2, 3).T,
+        "expanded": torch.tensor(7).expand(4),
+        "half": torch.rand(3, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_(),
+    }
+    write_tensors(tmp_path / "f", tensors, {"kind": "thing", "format": 3, "note": "ü", "values": [1.5, None]})
+    found, metadata = read_tensors(tmp_path / "f", "thing", 3)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    assert metadata["note"] == "ü"
+    assert metadata["values"] == [1.5, None]

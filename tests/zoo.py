@@ -1,0 +1,325 @@
+"""Small models that between them use activations in every way that real ones do. All take (B, 3, S, S)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cpath import Method, methods
+
+CLASSES = 5
+SIZE = 8  # pixels; every model also takes larger images
+
+# Iterative methods with so few rounds that a contract test over all methods stays quick.
+QUICK_SETTINGS: dict[str, dict[str, object]] = {
+    "neuron_intgrad": {"nodes": 3},
+    "greedy": {"rounds": 3},
+    "greedy_published": {"rounds": 3},
+    "dgr": {"iterations": 5},
+    "dgr_random_init": {"iterations": 5},
+}
+
+
+def quick(name: str) -> Method:
+    return methods.get(name, **QUICK_SETTINGS.get(name, {}))
+
+
+def sequential() -> nn.Module:
+    """ReLU modules, each used once."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(24, 10),
+        nn.ReLU(),
+        nn.Linear(10, CLASSES),
+    )
+
+
+class Block(nn.Module):
+    """A residual block that calls one ReLU module twice, as torchvision's do."""
+
+    def __init__(self, width: int, inplace: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=inplace)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += x
+        return self.relu(out)
+
+
+class Residual(nn.Module):
+    """Reused in-place ReLU modules, BatchNorm, residual additions in place."""
+
+    def __init__(self, inplace: bool = True) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=inplace)
+        self.layer1 = nn.Sequential(Block(4, inplace), Block(4, inplace))
+        self.fc = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer1(self.relu(self.bn1(self.conv1(x))))
+        return self.fc(x.mean((2, 3)))
+
+
+def vgg() -> nn.Module:
+    """In-place ReLU modules, max pooling and dropout."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(24, 12),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Linear(12, CLASSES),
+    )
+
+
+class FunctionalBlock(nn.Module):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, 3, padding=1)
+        self.bn = nn.BatchNorm2d(after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class Functional(nn.Module):
+    """No activation module at all: every spelling of a functional ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = FunctionalBlock(3, 4)
+        self.body = FunctionalBlock(4, 4)
+        self.hidden = nn.Linear(4, 8)
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x) - 0.1)
+        x = self.body(F.max_pool2d(x, 2)).mean((2, 3))
+        return self.fc(self.hidden(x).relu())
+
+
+class Fire(nn.Module):
+    """SqueezeNet's module: two branches, concatenated."""
+
+    def __init__(self, before: int, squeezed: int, expanded: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(before, squeezed, 1)
+        self.squeeze_activation = nn.ReLU(inplace=True)
+        self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
+        self.expand1x1_activation = nn.ReLU(inplace=True)
+        self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
+        self.expand3x3_activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.squeeze_activation(self.squeeze(x))
+        branches = [
+            self.expand1x1_activation(self.expand1x1(x)),
+            self.expand3x3_activation(self.expand3x3(x)),
+        ]
+        return torch.cat(branches, 1)
+
+
+def fire() -> nn.Module:
+    """Concatenated branches, and an activation as the last operation before the pooling to logits."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        Fire(4, 3, 4),
+        Fire(8, 3, 4),
+        nn.Conv2d(8, CLASSES, 1),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+class Discarding(nn.Module):
+    """Goes on with the tensor that it passed to the in-place activation, not with what that returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.hidden = nn.Linear(4, 8)
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        F.relu(x, inplace=True)
+        x = self.hidden(x.mean((2, 3)))
+        x.relu_()
+        return self.fc(x)
+
+
+class InplaceSkip(nn.Module):
+    """Adds to a tensor from before the site, in place: what `torch.vmap` over the site cannot run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x += self.conv(F.relu(x))
+        return self.fc(F.relu(x).mean((2, 3)))
+
+
+class Scaled(nn.Module):
+    """Reads a number out of a tensor (``.item()``), which `torch.vmap` refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv2(F.relu(self.conv(x)))
+        if x[0, 0, 0, 0].item() > 1e6:
+            x = x / 2
+        return self.fc(F.relu(x).mean((2, 3)))
+
+
+class Normalising(nn.Module):
+    """Changes its input in place, twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x.sub_(0.25), inplace=True)
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+
+class Raising(nn.Module):
+    """A model that raises between its first and its second site, from its ``at``-th forward pass on."""
+
+    def __init__(self, at: int = 1, error: type[Exception] = OSError) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(4, CLASSES)
+        self.at = at
+        self.error = error
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        x = self.relu1(self.bn1(self.conv1(x)))
+        if self.passes >= self.at:
+            raise self.error("the model breaks on purpose")
+        return self.fc(self.relu2(self.conv2(x)).mean((2, 3)))
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "sequential": sequential,
+    "residual": Residual,
+    "vgg": vgg,
+    "functional": Functional,
+    "fire": fire,
+}
+"""The models that everything must work on."""
+
+
+def make(name: str | Callable[[], nn.Module], dtype: torch.dtype = torch.float32, seed: int = 1) -> nn.Module:
+    """A model in eval mode with lively weights and BatchNorm statistics that are not the identity."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = (MODELS[name] if isinstance(name, str) else name)()
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):  # strong enough that images differ in class
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module.bias is None else "relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, std=0.2)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.2)
+    return model.to(dtype).eval()
+
+
+def images(batch: int = 3, size: int = SIZE, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Noise on a colour of each image's own, so that the models tell them apart."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    noise = torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64)
+    colour = torch.randn(batch, 3, 1, 1, generator=generator, dtype=torch.float64)
+    return (noise + 2 * colour).to(dtype)
+
+
+def state(model: nn.Module) -> dict[str, object]:
+    """Everything about a model, and about torch as a whole, that a call of cpath must leave as it was."""
+    found: dict[str, object] = {}
+    for name, parameter in model.named_parameters():
+        found[f"parameter {name}"] = (id(parameter), parameter.detach().clone(), parameter.requires_grad)
+        found[f"gradient {name}"] = None if parameter.grad is None else parameter.grad.clone()
+        found[f"tensor hooks {name}"] = list(parameter._backward_hooks or ())
+    for name, buffer in model.named_buffers():
+        found[f"buffer {name}"] = (id(buffer), buffer.clone())
+    for name, module in model.named_modules():
+        hooks = {key: [*value] for key, value in vars(module).items() if key.endswith("_hooks") and value}
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, (bool, float, str))}
+        found[f"module {name}"] = (id(module), type(module), list(vars(module)), hooks, plain)
+    found["functions"] = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.ReLU.forward)
+    found["calls"] = (nn.Module.__call__, nn.Module._call_impl, torch.autograd.grad)
+    found["global hooks"] = [
+        list(getattr(nn.modules.module, f"_global_{kind}_hooks"))
+        for kind in ("forward", "forward_pre", "backward", "backward_pre")
+    ]
+    found["modes"] = list(torch.overrides._get_current_function_mode_stack())
+    found["gradients on"] = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    found["defaults"] = (torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
+    found["random"] = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    return found
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Asserts that ``model`` and torch are left as they were, whether or not the block raises."""
+    before = state(model)
+    try:
+        yield
+    finally:
+        after = state(model)
+        assert before.keys() == after.keys()
+        changed = [name for name in before if not _same(before[name], after[name])]
+        assert changed == []
