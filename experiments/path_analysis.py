@@ -31,38 +31,46 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
-    by_method = scorers(job, model, images, methods)
+    # One scoring serves all sparsities, but for methods whose search has to know the sparsity.
+    variants = {
+        (name, sparsity): method.at(sparsity) for name, method in methods.items() for sparsity in sparsities
+    }
+    names = {key: key[0] if variants[key] == methods[key[0]] else f"{key[0]}@{key[1]:g}" for key in variants}
+    by_name = scorers(job, model, images, {names[key]: method for key, method in variants.items()})
 
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
-        scores = {name: scorer(number) for name, scorer in by_method.items()}
-        return _measure(model, images.batch(where), methods, scores, sparsities, cfg)
+        # Scores take four times the memory of masks: only one method's are there at a time.
+        pathways: dict[float, dict[str, cpath.Pathway]] = {sparsity: {} for sparsity in sparsities}
+        residuals = {}
+        for variant, scorer in by_name.items():
+            scores = scorer(number)
+            residuals[variant] = scores.residual or {}
+            for (name, sparsity), method in variants.items():
+                if names[name, sparsity] == variant:
+                    # What is not ranked has one pathway; thresholds would leave nothing of it.
+                    pathways[sparsity][name] = scores.pathway(sparsity if method.graded else 0)
+        measures = _measure(model, images.batch(where), pathways, cfg)
+        for name, by_site in residuals.items():
+            for site, residual in by_site.items():
+                measures[name, "", "", f"residual/{site}"] = residual
+        return measures
 
     return rows_of_means(measure_in_parts(job, images, measure, "comparing pathways"))
 
 
 def _measure(
-    model: nn.Module,
-    batch: Tensor,
-    methods: Mapping[str, cpath.Method],
-    scores: Mapping[str, cpath.Scores],
-    sparsities: list[float],
-    cfg: DictConfig,
+    model: nn.Module, batch: Tensor, pathways: Mapping[float, Mapping[str, cpath.Pathway]], cfg: DictConfig
 ) -> dict[Key, Tensor]:
     with torch.no_grad(), cpath.observe(model, activations=cfg.activations) as seen:
         logits = model(batch)
     dead = sum((activation == 0).flatten(1).sum(1) for activation in seen.activations.values())
     neurons = sum(activation[0].numel() for activation in seen.activations.values())
     measures: dict[Key, Tensor] = {("network", "", "", "base_sparsity"): torch.as_tensor(100 * dead / neurons)}
-    for name, score in scores.items():
-        for site, residual in (score.residual or {}).items():
-            measures[name, "", "", f"residual/{site}"] = residual
-    for sparsity in sparsities:
-        # What is not ranked has one pathway, whatever the sparsity; thresholds would leave nothing of it.
-        pathways = {name: score.pathway(sparsity if methods[name].graded else 0) for name, score in scores.items()}
-        compared = compare_pathways(pathways, seen.activations, by_site=cfg.experiment.by_site)
+    for sparsity, found in pathways.items():
+        compared = compare_pathways(found, seen.activations, by_site=cfg.experiment.by_site)
         for (name, measure), values in compared.items():
             measures[name, "sparsity", sparsity, measure] = values
-        for name, pathway in pathways.items():
+        for name, pathway in found.items():
             change, kept = response_preservation(model, batch, pathway, logits)
             measures[name, "sparsity", sparsity, "response_change"] = change
             measures[name, "sparsity", sparsity, "class_kept"] = kept

@@ -43,6 +43,10 @@ class Method(ABC):
     graded: ClassVar[bool] = True
     """Whether its scores rank the neurons. The experiments show one that only tells which to keep at sparsity 0."""
 
+    def at(self, sparsity: float) -> Method:
+        """The method for pathways of ``sparsity`` per cent: itself, unless its search has to know the sparsity."""
+        return self
+
     @abstractmethod
     def contributions(self, probe: Probe) -> Contributions | Mapping[str, Tensor]:
         """What each neuron contributes, (B, *site) by site in call order.

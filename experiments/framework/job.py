@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import logging
 import platform
 import subprocess
@@ -42,6 +43,8 @@ class Job:
     tracker: Tracker
     notes: dict[str, Any] = field(default_factory=dict)
     """Further facts for the manifest."""
+    pictures: list[Drawing] = field(default_factory=list)
+    """Figures of images and maps, which no table can hold: saved with those that are drawn from the table."""
 
 
 def job_folder(cfg: DictConfig) -> Path:
@@ -62,7 +65,8 @@ def run_job(
 ) -> pd.DataFrame:
     """Runs ``compute`` unless the job is finished already; leaves table, figures, manifest; returns the table.
 
-    The figures are drawn from the table alone. A failed job leaves a manifest that says so.
+    The figures are drawn from the table alone, but for the job's pictures. A failed job leaves a manifest that
+    says so.
     """
     folder = job_folder(cfg)
     if is_finished(folder) and not cfg.redo:
@@ -78,7 +82,7 @@ def run_job(
     try:
         frame = table(compute(job), cfg)
         write_table(frame, folder / "results.csv")
-        save_drawings(draw(read_table(folder / "results.csv")), folder / "figures")
+        save_drawings([*draw(read_table(folder / "results.csv")), *job.pictures], folder / "figures")
         tracker.results(frame, folder)
         failed = False
     except BaseException as error:
@@ -92,14 +96,15 @@ def run_job(
 
 
 def redraw(folder: Path, draw: Callable[[pd.DataFrame], Iterable[Drawing]]) -> None:
-    """Makes the figures of a finished job again, from its table."""
+    """Makes the figures of a finished job again, from its table; its pictures stay as they are."""
+    captions = folder / "figures" / "captions.json"
+    before: dict[str, str] = json.loads(captions.read_text()) if captions.exists() else {}
     save_drawings(draw(read_table(folder / "results.csv")), folder / "figures")
+    write_json(captions, {**before, **json.loads(captions.read_text())})
 
 
 def is_finished(folder: Path) -> bool:
     """Whether the job of this folder ran to its end."""
-    import json
-
     try:
         return bool(json.loads((folder / "manifest.json").read_text())["status"] == "finished")
     except (OSError, ValueError, KeyError):

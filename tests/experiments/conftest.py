@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from experiments.framework import job
 from experiments.framework.choices import register_torchvision_models
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -29,3 +30,15 @@ def configure(tmp_path: Path) -> Callable[..., DictConfig]:
             return compose("config", [*(SMALL if small else []), f"outputs={tmp_path}", *overrides])
 
     return make
+
+
+@pytest.fixture
+def figures() -> None:
+    """Asked for by a test that looks at a job's figures."""
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_unless_asked_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawing takes longer than all else in these small jobs.
+    if "figures" not in request.fixturenames:
+        monkeypatch.setattr(job, "save_drawings", lambda drawings, folder: None)

@@ -70,7 +70,7 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
     assert _value(table, "active", "realised_sparsity", 95).value == pytest.approx(base)
 
 
-def test_a_job_leaves_table_configuration_manifest_and_figures(cfg):
+def test_a_job_leaves_table_configuration_manifest_and_figures(cfg, figures):
     path_analysis.run(cfg)
     folder = job_folder(cfg)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -124,17 +124,17 @@ def test_scores_that_do_not_fit_the_budget_are_not_kept_and_change_nothing(cfg, 
     pd.testing.assert_frame_equal(kept, again)
 
 
-def test_figures_can_be_made_again_from_the_table(cfg):
+def test_figures_can_be_made_again_from_the_table(cfg, figures):
     from cpath.plots import path_analysis_figures
     from experiments.framework.job import redraw
 
     path_analysis.run(cfg)
-    figures = job_folder(cfg) / "figures"
-    before = (figures / "dead_share.png").read_bytes()
-    for file in figures.iterdir():
+    drawn = job_folder(cfg) / "figures"
+    before = (drawn / "dead_share.png").read_bytes()
+    for file in drawn.iterdir():
         file.unlink()
     redraw(job_folder(cfg), path_analysis_figures)
-    assert (figures / "dead_share.png").read_bytes() == before
+    assert (drawn / "dead_share.png").read_bytes() == before
 
 
 def test_bad_input_is_refused_before_any_training(cfg):
@@ -152,7 +152,7 @@ def test_a_model_without_sites_is_refused_before_any_training(configure):
 
 
 @pytest.mark.slow
-def test_wandb_keeps_an_offline_run_a_job_with_config_scalars_and_figures(configure, tmp_path):
+def test_wandb_keeps_an_offline_run_a_job_with_config_scalars_and_figures(configure, tmp_path, figures):
     cfg = configure(*SETTINGS, "tracker=wandb", "method=random")
     path_analysis.run(cfg)
     (record,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")

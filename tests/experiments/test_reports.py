@@ -13,7 +13,7 @@ from experiments import benchmark, reproduce_paper, train
 from experiments.framework.job import job_folder
 
 
-def test_train_reports_the_accuracy_of_the_kept_weights(configure):
+def test_train_reports_the_accuracy_of_the_kept_weights(configure, figures):
     cfg = configure("experiment=train")
     table = train.run(cfg)
     row = table[table.metric == "test_accuracy"].iloc[0]
