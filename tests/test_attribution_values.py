@@ -50,7 +50,7 @@ def test_input_intgrad(model64: nn.Module, images64: Tensor) -> None:
 
 def test_smoothgrad(model64: nn.Module, images64: Tensor) -> None:
     def of(x: Tensor, c: int) -> Tensor:
-        (generator,) = cpath.methods.image_generators(x.unsqueeze(0), 7)
+        (generator,) = cpath.methods.image_generators(x.unsqueeze(0), 7, "smoothgrad")
         sigma = 0.2 * (x.max() - x.min())
         noises = [sigma * torch.randn(x.shape, generator=generator) for _ in range(5)]
         return oracle.smooth(model64, x, c, noises)

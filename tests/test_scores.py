@@ -333,3 +333,13 @@ def test_other_activations_are_scored_when_named(images):
     assert pathway.activations == ("gelu",)
     with pathway.restrict(model), torch.no_grad():
         torch.testing.assert_close(model(images), model.fc(hidden * pathway.masks["act"]), **TIGHT)
+
+
+def test_methods_that_draw_with_the_same_seed_draw_different_numbers():
+    images = zoo.images()
+    one, same, other = (
+        torch.rand(1000, generator=cpath.methods.image_generators(images, 0, stream)[0])
+        for stream in ("random", "random", "dgr_random_init")
+    )
+    assert torch.equal(one, same)
+    assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 0.15

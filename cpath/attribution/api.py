@@ -30,8 +30,8 @@ def names() -> tuple[str, ...]:
 def get(name: str, **settings: Any) -> Attribution:
     """The attribution called ``name``, made with ``settings``.
 
-    The name of an extraction method gives its `PathwayGradient`, with ``sparsity`` as setting. Raises
-    `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
+    The name of an extraction method gives its `PathwayGradient`: ``sparsity`` is a setting, all others are the
+    method's. Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
     """
     if name not in names():
         raise unknown_name("attribution", name, names())
@@ -43,9 +43,14 @@ def get(name: str, **settings: Any) -> Attribution:
 
 def _pathway_gradient(method: str | Method, settings: dict[str, Any]) -> PathwayGradient:
     name = method if isinstance(method, str) else method.name
+    of_method = {key: value for key, value in settings.items() if key != "sparsity"}
+    if of_method and isinstance(method, str):
+        method = methods.get(method, **of_method)
+    elif of_method:
+        raise InputError(f"settings ({', '.join(of_method)}) go with a name; '{name}' is made already.")
     # The active subnetwork is no matter of sparsity: its neurons all score the same, and ties are never split.
-    sparsity = {"sparsity": 0} if name == "active" else {}
-    return PathwayGradient(method=method, **(sparsity | settings))
+    default = 0 if name == "active" else PathwayGradient.sparsity
+    return PathwayGradient(method=method, sparsity=settings.get("sparsity", default))
 
 
 def attribute(

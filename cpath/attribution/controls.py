@@ -29,7 +29,7 @@ class RandomMap(Attribution):
         """U(0, 1)."""
         _ = probe.target  # not needed, but a wrong target or model is told as everywhere
         size = (1, *probe.images.shape[2:])
-        draws = [torch.rand(size, generator=g) for g in image_generators(probe.images, self.seed)]
+        draws = [torch.rand(size, generator=g) for g in image_generators(probe.images, self.seed, self.name)]
         return torch.stack(draws).to(probe.images)
 
 

@@ -118,7 +118,7 @@ class SmoothGrad(Attribution):
         saliency = captum(self.name).Saliency(probe.response)
         _ = probe.target  # of the images, before the first noisy ones pass
         images = probe.images
-        generators = image_generators(images, self.seed)
+        generators = image_generators(images, self.seed, self.name)
         sigma = self.noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
         total = torch.zeros_like(images)
         at_once = max(1, probe.rows_at_once // len(probe))

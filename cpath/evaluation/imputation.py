@@ -47,7 +47,9 @@ class NoisyLinear:
         if removed.flatten(1).all(1).any():
             raise InputError("an image has lost every pixel: linear imputation has nothing to interpolate from.")
         filled = images.clone()
-        for image, gone, generator in zip(filled, removed, image_generators(images, self.seed), strict=True):
+        for image, gone, generator in zip(
+            filled, removed, image_generators(images, self.seed, "imputation"), strict=True
+        ):
             if gone.any():
                 values = torch.from_numpy(solve(image.detach().double().cpu().numpy(), gone.cpu().numpy()))
                 values += self.noise * torch.randn(values.shape, generator=generator, dtype=torch.float64)

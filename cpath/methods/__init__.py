@@ -1,14 +1,25 @@
 """Extraction methods by name: `get`, `names`, `register`, and the classes themselves."""
 
+# isort: off
+# The order of import is the order of registration, in which tables and figures show the methods.
 from cpath.methods.base import Contributions, Method, get, image_generators, names, register
-from cpath.methods.baseline import Active, Random
 from cpath.methods.contribution import NeuronIntGrad, NeuronMCT
+from cpath.methods.pruning import Greedy
+from cpath.methods.routing import DGR, DGRRandomInit
+from cpath.methods.baseline import Active, Random
+from cpath.methods.published import GreedyPublished, NeuronIntGradPublished
+# isort: on
 
 __all__ = [
+    "DGR",
     "Active",
     "Contributions",
+    "DGRRandomInit",
+    "Greedy",
+    "GreedyPublished",
     "Method",
     "NeuronIntGrad",
+    "NeuronIntGradPublished",
     "NeuronMCT",
     "Random",
     "get",

@@ -33,7 +33,7 @@ class Random(Method):
         layout = SiteLayout.of(activations)
         first = next(iter(activations.values()))
         flat = torch.stack(
-            [torch.rand(layout.neurons, generator=g) for g in image_generators(probe.images, self.seed)]
+            [torch.rand(layout.neurons, generator=g) for g in image_generators(probe.images, self.seed, self.name)]
         )
         return layout.views(flat.to(first))
 

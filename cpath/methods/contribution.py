@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,36 +41,37 @@ class NeuronIntGrad(Method):
 
     def contributions(self, probe: Probe) -> Contributions:
         """Signed z · Σ w_k ∂f(α_k z)/∂z, with the residual."""
-        record = probe.record()
-        alphas, weights = quadrature(self.rule, self.nodes)
-        # At α = 1 the network is the unscaled one: its gradient is at hand for every site.
-        end_weight = weights.pop() if alphas[-1] == 1 else 0.0
-        if end_weight:
-            alphas.pop()
-        # A last lane at α = 0 gives f(z ← 0), which the residual needs.
-        if not alphas or alphas[0] != 0:
-            alphas, weights = [0.0, *alphas], [0.0, *weights]
-        response = record.logits.gather(1, probe.target.unsqueeze(1)).squeeze(1)
-        values, residual = {}, {}
-        rows = _rows_per_pass(record, len(alphas), probe.max_batch)
-        for name, activation in record.activations.items():
-            gradient = record.gradients[name].mul_(end_weight)
-            at_zero = torch.empty_like(response)
-            for start in range(0, len(probe), rows[name].images):
-                part = slice(start, start + rows[name].images)
-                at_zero[part] = _integrate(
-                    probe.part(part),
-                    name,
-                    activation[part],
-                    gradient[part],
-                    alphas,
-                    weights,
-                    rows[name].lanes,
-                )
-            values[name] = gradient.mul_(activation)
-            drop = response - at_zero
-            residual[name] = (values[name].flatten(1).sum(1) - drop).abs() / drop.abs()
-        return Contributions(values, residual)
+        return weighted_gradients(probe, *quadrature(self.rule, self.nodes))
+
+
+def weighted_gradients(probe: Probe, alphas: Sequence[float], weights: Sequence[float]) -> Contributions:
+    """Signed z · Σ w_k ∂f(α_k z)/∂z of every site, with the residual; ``alphas`` ≥ 0 in ascending order."""
+    record = probe.record()
+    at_one = 0.0
+    nodes = []
+    for alpha, weight in zip(alphas, weights, strict=True):
+        if alpha == 1:  # the network is the unscaled one: its gradient is at hand for every site
+            at_one = weight
+        else:
+            nodes.append((alpha, weight))
+    # A first lane at α = 0 gives f(z ← 0), which the residual needs.
+    if not nodes or nodes[0][0] != 0:
+        nodes.insert(0, (0.0, 0.0))
+    response = record.logits.gather(1, probe.target.unsqueeze(1)).squeeze(1)
+    values, residual = {}, {}
+    rows = _rows_per_pass(record, len(nodes), probe.max_batch)
+    for name, activation in record.activations.items():
+        gradient = record.gradients[name].mul_(at_one)
+        at_zero = torch.empty_like(response)
+        for start in range(0, len(probe), rows[name].images):
+            part = slice(start, start + rows[name].images)
+            at_zero[part] = _integrate(
+                probe.part(part), name, activation[part], gradient[part], nodes, rows[name].lanes
+            )
+        values[name] = gradient.mul_(activation)
+        drop = response - at_zero
+        residual[name] = (values[name].flatten(1).sum(1) - drop).abs() / drop.abs()
+    return Contributions(values, residual)
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,20 @@ def _integrate(
     site: str,
     activation: Tensor,
     gradient: Tensor,
-    alphas: list[float],
-    weights: list[float],
+    nodes: Sequence[tuple[float, float]],
     lanes: int,
 ) -> Tensor:
-    """Adds Σ w_k ∂f(α_k z)/∂z to ``gradient`` in place; returns f(z ← 0), (B,). The first node is 0."""
+    """Adds Σ w_k ∂f(α_k z)/∂z over the ``nodes`` (α_k, w_k) to ``gradient`` in place; returns f(z ← 0), (B,).
+
+    The first node is at 0.
+    """
     at_zero: Tensor | None = None
-    for start in range(0, len(alphas), lanes):
-        scale = activation.new_tensor(alphas[start : start + lanes])
+    for start in range(0, len(nodes), lanes):
+        scale, weight = activation.new_tensor(nodes[start : start + lanes]).unbind(1)
         scaled = (scale.view(-1, *[1] * activation.dim()) * activation).requires_grad_()
         responses = probe.responses(site, scaled)
         at_zero = responses[0].detach() if at_zero is None else at_zero
-        weight = activation.new_tensor(weights[start : start + lanes]).unsqueeze(1)
-        (found,) = torch.autograd.grad((weight * responses).sum(), scaled)
+        (found,) = torch.autograd.grad((weight.unsqueeze(1) * responses).sum(), scaled)
         gradient += found.sum(0)
     assert at_zero is not None
     return at_zero
