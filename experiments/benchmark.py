@@ -6,6 +6,7 @@ import gc
 import statistics
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ _LIMITS = {
     ("neuron_mct", "squeezenet1_0"): 1.8,
     ("neuron_mct", "vgg16"): 1.3,
     ("neuron_intgrad", "squeezenet1_0"): 0.5,
+    ("greedy", "squeezenet1_0"): 1.15,
+    ("greedy", "vgg16"): 1.15,
+    ("dgr", "squeezenet1_0"): 1.6,
+    ("dgr", "vgg16"): 1.3,
+    ("attributions", "squeezenet1_0"): 1.2,
     ("threshold", "scores"): 4.0,
 }
 
@@ -86,7 +92,29 @@ def _cases(cfg: DictConfig, device: torch.device) -> Iterator[_Case]:
             partial(_forward_backward, model, batch),
             "forward and input-only backward",
         )
+        rounds, iterations = settings.greedy_rounds, settings.dgr_iterations
+        yield _Case(
+            "greedy",
+            name,
+            partial(cpath.find_pathway, model, batch, cpath.methods.Greedy(rounds=rounds), _SPARSITY),
+            partial(_repeated, rounds, cpath.find_pathway, model, batch, "neuron_mct", _SPARSITY),
+            f"neuron_mct, {rounds} times",
+        )
+        yield _Case(
+            "dgr",
+            name,
+            partial(cpath.score, model, batch, cpath.methods.DGR(iterations=iterations, retries=0)),
+            partial(_repeated, iterations, _gated_forward_backward, model, batch),
+            f"gated forward and gate-only backward, {iterations} times",
+        )
         if name in settings.captum:
+            yield _Case(
+                "attributions",
+                name,
+                partial(_our_attributions, model, batch),
+                partial(_captum_attributions, model, batch),
+                "Captum's five and two pathway gradients",
+            )
             method = cpath.methods.NeuronIntGrad(nodes=settings.nodes)
             yield _Case(
                 "neuron_intgrad",
@@ -101,6 +129,56 @@ def _forward_backward(model: nn.Module, batch: Tensor) -> Tensor:
     source = batch.clone().requires_grad_()
     response = model(source).max(1).values.sum()
     return torch.autograd.grad(response, source)[0]
+
+
+def _repeated(times: int, work: Callable[..., object], *arguments: object) -> None:
+    for _ in range(times):
+        work(*arguments)
+
+
+def _gated_forward_backward(model: nn.Module, batch: Tensor) -> None:
+    """One bare iteration of routing: a gate on every neuron, the distillation loss, the gates' gradients."""
+    gates: list[Tensor] = []
+
+    def gate(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        gates.append(torch.ones_like(output, requires_grad=True))
+        return output * gates[-1]
+
+    handles = [module.register_forward_hook(gate) for module in model.modules() if isinstance(module, nn.ReLU)]
+    try:
+        log_q = model(batch).log_softmax(1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    torch.autograd.grad(-(log_q.detach().exp() * log_q).sum(), gates)
+
+
+_FROM_CAPTUM = ("gradients", "input_mct", "input_intgrad", "gbp", "gradcam")
+_PATHWAY_GRADIENTS = ("neuron_mct", "neuron_intgrad")
+
+
+def _our_attributions(model: nn.Module, batch: Tensor) -> None:
+    for name in (*_FROM_CAPTUM, *_PATHWAY_GRADIENTS):
+        cpath.attribute(model, batch, name)
+
+
+def _captum_attributions(model: nn.Module, batch: Tensor) -> None:
+    """The five that Captum has, called as its documentation does, and our two pathway gradients."""
+    from captum import attr
+
+    with torch.no_grad():
+        target = model(batch).argmax(1)
+    last = [module for module in model.modules() if isinstance(module, nn.ReLU)][-1]
+    source = batch.clone().requires_grad_()
+    attr.Saliency(model).attribute(source, target=target, abs=False)
+    attr.InputXGradient(model).attribute(source, target=target)
+    attr.IntegratedGradients(model).attribute(batch, target=target, n_steps=50, internal_batch_size=len(batch))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it sets hooks
+        attr.GuidedBackprop(model).attribute(source, target=target)
+    attr.LayerGradCam(model, last).attribute(batch, target=target, relu_attributions=True)
+    for name in _PATHWAY_GRADIENTS:
+        cpath.attribute(model, batch, name)
 
 
 def _captum_layers(model: nn.Module, batch: Tensor, steps: int) -> None:

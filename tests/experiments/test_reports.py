@@ -61,12 +61,14 @@ def test_the_benchmark_measures_ratios_seconds_and_memory(configure):
         "experiment.size=64",
         "experiment.repeats=1",
         "experiment.nodes=2",
+        "experiment.greedy_rounds=2",
+        "experiment.dgr_iterations=2",
         "experiment.threshold=[2,100000]",
     )
     table = benchmark.run(cfg)
     ratios = table[table.metric == "ratio"].set_index("method").value
     seconds = table[table.metric == "seconds"].set_index("method").value
-    assert set(ratios.index) == {"threshold", "neuron_mct", "neuron_intgrad"}
+    assert set(ratios.index) == {"threshold", "neuron_mct", "neuron_intgrad", "greedy", "dgr", "attributions"}
     assert ratios["neuron_mct"] == pytest.approx(seconds["neuron_mct"] / seconds["forward and input-only backward"])
     assert (table[table.metric == "limit"].value > 0).all()
     assert (table[table.metric == "peak_megabytes"].value >= 0).all()

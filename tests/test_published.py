@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cpath
+from cpath.methods import GreedyPublished, NeuronIntGradPublished
+from tests import zoo
+from tests.oracles import published as oracle
+from tests.oracles.networks import NETWORKS
+
+TIGHT = {"rtol": 1e-9, "atol": 1e-12}
+
+
+@pytest.fixture(params=list(NETWORKS))
+def pair(request):
+    model = zoo.make(request.param, torch.float64)
+    return model, NETWORKS[request.param], dict(model.state_dict())
+
+
+@pytest.fixture
+def images():
+    return zoo.images(dtype=torch.float64)[:2]
+
+
+def test_accumulated_scales_are_those_of_the_released_loop():
+    assert cpath.methods.published.ACCUMULATED_SCALES == pytest.approx(oracle.SCALES)
+
+
+def test_neuron_intgrad_published_equals_the_oracle(pair, images):
+    model, network, weights = pair
+    scores = cpath.score(model, images, NeuronIntGradPublished(), target=1)
+    for index, image in enumerate(images):
+        for site, values in scores.values.items():
+            expected = oracle.intgrad(network, weights, image, 1, site)
+            torch.testing.assert_close(values[index], expected.abs(), **TIGHT)
+
+
+def test_neuron_intgrad_published_is_far_from_complete_where_the_definition_is_not(images):
+    model = zoo.make("residual", torch.float64)
+    published = cpath.score(model, images, NeuronIntGradPublished()).residual
+    defined = cpath.score(model, images, "neuron_intgrad").residual
+    worst = {name: (published[name] / defined[name]).max().item() for name in published}
+    assert max(worst.values()) > 10
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+@pytest.mark.parametrize("sparsity", [30.0, 60.0])
+def test_greedy_published_keeps_what_the_released_loop_keeps(pair, images, rounds, sparsity):
+    model, network, weights = pair
+    method = GreedyPublished(rounds=rounds, sparsity=sparsity)
+    pathway = cpath.find_pathway(model, images, method, sparsity=0, target=1)
+    for index, image in enumerate(images):
+        expected = oracle.greedy(network, weights, image, 1, rounds, sparsity)
+        for site, mask in pathway.masks.items():
+            assert torch.equal(mask[index], expected[site])
+
+
+def test_greedy_published_misses_the_sparsity_and_keeps_dead_neurons(images):
+    model = zoo.make("vgg", torch.float64)
+    pathway = cpath.find_pathway(model, images, GreedyPublished(rounds=5, sparsity=90), sparsity=0)
+    assert (pathway.sparsity < 80).all()
+    with cpath.observe(model) as seen:
+        model(images)
+    assert (pathway.dead_share(seen.activations) > 0.2).all()
+    assert cpath.find_pathway(model, images, "greedy", sparsity=90).sparsity.ge(90).all()
+
+
+def test_only_the_released_greedy_has_to_know_the_sparsity():
+    assert GreedyPublished().at(80) == GreedyPublished(sparsity=80)
+    assert not GreedyPublished.graded
+    for name in set(cpath.methods.names()) - {"greedy_published"}:
+        method = cpath.methods.get(name)
+        assert method.at(80) is method
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"sparsity": 100}, {"sparsity": -1}])
+def test_unusable_settings_are_refused(settings):
+    with pytest.raises(cpath.InputError):
+        GreedyPublished(**settings)
