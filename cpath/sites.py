@@ -106,6 +106,7 @@ class _SiteMode(TorchFunctionMode):
         edits: Container[str],
         activations: Iterable[str],
         write_back: bool,
+        inputs: Callable[[str, Tensor], object] | None = None,
     ) -> None:
         super().__init__()
         kinds = {activations} if isinstance(activations, str) else set(activations)
@@ -117,6 +118,7 @@ class _SiteMode(TorchFunctionMode):
         self._visit = visit
         self._edits = edits
         self._write_back = write_back
+        self._inputs = inputs
         self._counts: dict[str, int] = {}
         # The frame of the outermost call into the model. Holding it keeps its identity unique, so that a
         # new forward pass is told from the current one; dropped when the mode ends.
@@ -131,6 +133,8 @@ class _SiteMode(TorchFunctionMode):
         name = self._site_name(kind) if kind in self._kinds else None
         if entry is None or name is None:
             return func(*args, **kwargs)
+        if self._inputs is not None:
+            self._inputs(name, args[0] if args else kwargs["input"])
         if name not in self._edits:
             output = func(*args, **kwargs)
             self._visit(name, output)
@@ -189,15 +193,17 @@ def intercept(
     edits: Container[str] = (),
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     write_back: bool = True,
+    inputs: Callable[[str, Tensor], object] | None = None,
 ) -> TorchFunctionMode:
     """Context in which ``visit(name, output)`` is called at every site of ``model``, in call order.
 
     At the sites named in ``edits`` the value that ``visit`` returns (unless None) takes the output's place. An
     in-place activation then also writes it into its input, as the model expects; ``write_back=False`` leaves
     that out, which only models that ignore the return value of an in-place activation notice.
+    ``inputs(name, value)`` is called with each site's pre-activation, before the activation runs.
     Only the thread that entered the context sees it. Call the model itself, not its ``forward``.
     """
-    return _SiteMode(model, visit, edits, activations, write_back)
+    return _SiteMode(model, visit, edits, activations, write_back, inputs)
 
 
 @contextmanager

@@ -1,0 +1,29 @@
+"""Figure of the local linearity of restricted networks."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pandas as pd
+
+from cpath.plots.curves import curve
+from cpath.plots.style import STYLE, Drawing, in_order, new_figure, shared_legend
+
+
+def linearity_figures(table: pd.DataFrame) -> list[Drawing]:
+    """Radius of the affine ball against sparsity, one line a method."""
+    rows = table[table.metric == "affine_radius"].assign(x=lambda frame: frame.x.astype(float))
+    if rows.empty:
+        return []
+    with mpl.rc_context(STYLE):
+        figure = new_figure(5.6, 3.4)
+        panel = figure.subplots()
+        for method in in_order(rows.method):
+            curve(panel, rows[rows.method == method].sort_values("x"), method)
+        panel.set(xlabel="neurons pruned (%)", ylabel="radius of the affine ball (ℓ2)", yscale="log")
+        panel.set_xticks(sorted(rows.x.unique()))
+        shared_legend(figure, panel)
+        caption = (
+            "How far an image can move in any direction before a kept neuron changes sign, by sparsity: within "
+            "this radius the restricted network is an affine function. Bands: 95 % intervals over images."
+        )
+        return [Drawing("linearity", figure, caption)]

@@ -1,0 +1,48 @@
+"""Local linearity: how far an image can move before the restricted network stops being affine, by sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from omegaconf import DictConfig
+from torch import Tensor
+
+import cpath
+from cpath.analysis import affine_radius
+from cpath.plots import linearity_figures
+from experiments.framework.job import Job, run_job
+from experiments.framework.parts import measure_in_parts
+from experiments.framework.results import Key, Row, rows_of_means
+from experiments.framework.subject import load_data, load_images, methods_of, sparsities_of, trained_model
+
+
+def run(cfg: DictConfig) -> pd.DataFrame:
+    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
+    return run_job(cfg, _compute, linearity_figures)
+
+
+def _compute(job: Job) -> list[Row]:
+    cfg, settings = job.cfg, job.cfg.experiment
+    sparsities, methods = sparsities_of(cfg), methods_of(cfg)
+    data = load_data(cfg)
+    images = load_images(cfg, data)
+    model = trained_model(cfg, data, job.store)
+    job.notes["images"] = images.ids
+
+    def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
+        batch = images.batch(where)
+        measures: dict[Key, Tensor] = {}
+        for name, method in methods.items():
+            scored: cpath.Method | None = None
+            for sparsity in sparsities:
+                variant = method.at(sparsity)
+                if variant != scored:
+                    scored = variant
+                    scores = cpath.score(model, batch, variant, activations=cfg.activations)
+                pathway = scores.pathway(sparsity if method.graded else 0)
+                radius = affine_radius(model, batch, pathway, neurons=settings.neurons)
+                measures[name, "sparsity", sparsity, "affine_radius"] = radius
+        return measures
+
+    return rows_of_means(measure_in_parts(job, images, measure, "measuring linear regions"))

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+import cpath
+from cpath.analysis import affine_radius
+from tests import zoo
+from tests.oracles import linearity as oracle
+from tests.oracles.networks import NETWORKS
+
+# Those without max pooling, which has kinks of its own.
+AFFINE = ("sequential", "residual")
+
+
+@pytest.fixture(params=AFFINE)
+def case(request):
+    model = zoo.make(request.param, torch.float64)
+    images = zoo.images(dtype=torch.float64)[:2]
+    pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=80)
+    return model, images, pathway, NETWORKS[request.param], dict(model.state_dict())
+
+
+def _nearest(case):
+    _, images, pathway, network, weights = case
+    return [
+        oracle.nearest_neuron(
+            network, weights, image, {name: mask[index : index + 1] for name, mask in pathway.masks.items()}
+        )
+        for index, image in enumerate(images)
+    ]
+
+
+def _gradient(model, images, pathway):
+    return cpath.pathway_gradient(model, images, pathway)
+
+
+def test_radius_equals_the_oracle(case):
+    model, images, pathway, *_ = case
+    expected = torch.tensor([radius for radius, _ in _nearest(case)], dtype=torch.float64)
+    torch.testing.assert_close(affine_radius(model, images, pathway), expected, rtol=1e-9, atol=0)
+
+
+def test_gradient_is_constant_inside_the_ball_and_changes_just_outside(case):
+    model, images, pathway, *_ = case
+    radius = affine_radius(model, images, pathway)
+    inside = _gradient(model, images, pathway)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        step = torch.randn(images.shape, generator=generator, dtype=torch.float64)
+        step *= (0.999 * radius / step.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+        torch.testing.assert_close(_gradient(model, images + step, pathway), inside, rtol=1e-9, atol=1e-12)
+    critical = torch.stack([step for _, step in _nearest(case)])
+    scale = radius.view(-1, 1, 1, 1)
+    torch.testing.assert_close(
+        _gradient(model, images + 0.999 * scale * critical, pathway), inside, rtol=1e-9, atol=1e-12
+    )
+    beyond = _gradient(model, images + 1.001 * scale * critical, pathway)
+    # Not in every image: what the nearest neuron feeds may be pruned.
+    assert ((beyond - inside).flatten(1).norm(dim=1) > 1e-9).any()
+
+
+def test_the_sampled_radius_is_an_upper_bound_that_becomes_exact(case):
+    model, images, pathway, *_ = case
+    exact = affine_radius(model, images, pathway)
+    bounds = [affine_radius(model, images, pathway, neurons=count) for count in (1, 10, 100, 10**9)]
+    for looser, tighter in pairwise(bounds):
+        assert (looser >= tighter).all()
+    assert (bounds[0] >= exact).all()
+    torch.testing.assert_close(bounds[-1], exact)
+
+
+def test_a_sparser_pathway_may_move_further_and_an_empty_one_anywhere():
+    model, images = zoo.make("sequential", torch.float64), zoo.images(dtype=torch.float64)
+    scores = cpath.score(model, images, "neuron_mct")
+    empty = cpath.Pathway.from_masks({name: torch.zeros_like(v).bool() for name, v in scores.values.items()})
+    assert affine_radius(model, images, empty).isinf().all()
+
+
+def test_the_model_and_the_images_are_left_as_they_were():
+    model, images = zoo.make("vgg"), zoo.images()
+    pathway = cpath.find_pathway(model, images)
+    with zoo.untouched(model):
+        affine_radius(model, images, pathway, neurons=5)
+    assert not images.requires_grad
+
+
+def test_unusable_arguments_are_refused():
+    model, images = zoo.make("sequential"), zoo.images()
+    pathway = cpath.find_pathway(model, images)
+    with pytest.raises(cpath.InputError, match="at least 1"):
+        affine_radius(model, images, pathway, neurons=0)
+    with pytest.raises(cpath.MaskError, match="images"):
+        affine_radius(model, images, pathway[:2])
