@@ -5,6 +5,7 @@ Khakzar et al., Neural Response Interpretation through the Lens of Critical Path
 
 from cpath import attribution, evaluation, methods
 from cpath.attribution import attribute, pathway_gradient, single_channel
+from cpath.decoding import Decoding, decode
 from cpath.errors import CpathError, InputError, MaskError, MissingPackageError, SiteError, UnknownNameError
 from cpath.methods import Contributions, Method, register
 from cpath.pathway import Pathway
@@ -18,6 +19,7 @@ __all__ = [
     "ACTIVATIONS",
     "Contributions",
     "CpathError",
+    "Decoding",
     "InputError",
     "MaskError",
     "Method",
@@ -31,6 +33,7 @@ __all__ = [
     "UnknownNameError",
     "attribute",
     "attribution",
+    "decode",
     "evaluation",
     "find_pathway",
     "methods",

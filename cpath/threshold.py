@@ -53,6 +53,8 @@ def keep_above_kth(scores: Tensor, ks: Sequence[int]) -> Tensor:
     for row, k, mask in zip(scores.contiguous(), ks, masks, strict=True):
         if k == 0:
             torch.gt(row, 0, out=mask)
+        elif k == len(row):  # nothing is above the largest
+            mask.fill_(False)
         elif row.device.type != "cpu":
             torch.gt(row, row.kthvalue(k).values, out=mask)
         else:

@@ -63,6 +63,8 @@ def _compute(job: Job) -> list[Row]:
     device = device_of(job.cfg)
     rows: list[Row] = []
     for case in _cases(job.cfg, device):
+        if case.what not in job.cfg.experiment.cases:
+            continue
         rows += _measure(case, job.cfg.experiment.repeats, device)
     return rows
 

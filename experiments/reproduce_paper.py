@@ -16,6 +16,7 @@ from experiments.framework.job import job_folder
 from experiments.framework.report import Stage, write_report
 from experiments.framework.results import write_table
 from experiments.framework.subject import (
+    attributions_of,
     build_model,
     check_sites,
     load_data,
@@ -55,6 +56,7 @@ def _preflight(name: str, cfg: DictConfig) -> None:
     try:
         sparsities_of(cfg)
         methods_of(cfg)
+        attributions_of(cfg)
         data = load_data(cfg)
         model = build_model(cfg, data)
         if "images" in cfg.experiment:

@@ -24,7 +24,7 @@ def images():
 
 
 def test_accumulated_scales_are_those_of_the_released_loop():
-    assert cpath.methods.published.ACCUMULATED_SCALES == pytest.approx(oracle.SCALES)
+    assert pytest.approx(oracle.SCALES) == cpath.methods.published.ACCUMULATED_SCALES
 
 
 def test_neuron_intgrad_published_equals_the_oracle(pair, images):

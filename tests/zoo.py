@@ -22,7 +22,7 @@ QUICK_SETTINGS: dict[str, dict[str, object]] = {
     "greedy": {"rounds": 3},
     "greedy_published": {"rounds": 3},
     "dgr": {"iterations": 5},
-    "dgr_random_init": {"iterations": 5},
+    "dgr_random_init": {"iterations": 20, "learning_rate": 3.0},
 }
 
 

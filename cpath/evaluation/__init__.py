@@ -1,10 +1,11 @@
 """Evaluation of attributions: pixel removal (degradation, ROAR) and sanity checks."""
 
+from cpath.evaluation.curves import area_under_curve, rank_agreement
 from cpath.evaluation.degradation import PERCENTS, Degradation, degrade
 from cpath.evaluation.imputation import NoisyLinear
 from cpath.evaluation.randomization import INITS, find_blocks, redraw
 from cpath.evaluation.removal import ORDERS, rank_pixels, remove_pixels, removed_pixels
-from cpath.evaluation.sanity_checks import SanityCheck, sanity_check
+from cpath.evaluation.sanity_checks import SanityCheck, randomise, sanity_check
 from cpath.evaluation.similarity import MEASURES, Comparison
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "Degradation",
     "NoisyLinear",
     "SanityCheck",
+    "area_under_curve",
     "degrade",
     "find_blocks",
+    "randomise",
+    "rank_agreement",
     "rank_pixels",
     "redraw",
     "remove_pixels",

@@ -96,14 +96,27 @@ def sanity_check(
         for label, original in originals.items():
             for measure, values in comparisons[label].to(_shuffled(original, images, seed, draw)).items():
                 baseline[label][measure][draw] = values
-        network = _copy(model)
-        generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + draw) % 2**63)
-        for depth, parameters in enumerate(cascade.values()):
-            redraw(network, parameters, generator, init, std)
+        for depth, (_, network) in enumerate(randomise(model, cascade, init, std, seed=seed, draw=draw)):
             for label, found in run.maps(network, None if repredict else labels):
                 for measure, values in comparisons[label].to(found).items():
                     similarity[label][measure][draw, depth] = values
     return SanityCheck(similarity, baseline, tuple(cascade), labels)
+
+
+def randomise(
+    model: nn.Module, blocks: Blocks, init: str = "normal", std: float = 0.1, *, seed: int = 0, draw: int = 0
+) -> Iterator[tuple[str, nn.Module]]:
+    """Each block's name with ``model`` randomised from the logits down to it, as `sanity_check` does.
+
+    It is one copy of ``model`` all the while, changed further from step to step. Arguments as for `sanity_check`,
+    ``draw`` counted from 0.
+    """
+    cascade = resolve_blocks(model, blocks)
+    network = _copy(unwrap(model))
+    generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + draw) % 2**63)
+    for block, parameters in cascade.items():
+        redraw(network, parameters, generator, init, std)
+        yield block, network
 
 
 @dataclass
@@ -179,7 +192,7 @@ def _copy(model: nn.Module) -> nn.Module:
 def _shuffled(attribution: Tensor, images: Tensor, seed: int, draw: int) -> Tensor:
     """The attribution's pixels in random places, drawn per image."""
     height, width = attribution.shape[2:]
-    generators = image_generators(images, seed * 1_000_003 + draw)
+    generators = image_generators(images, seed * 1_000_003 + draw, "shuffled map")
     orders = torch.stack([torch.randperm(height * width, generator=generator) for generator in generators])
     pixels = attribution.flatten(2)
     return pixels.gather(2, orders.to(pixels.device).unsqueeze(1).expand_as(pixels)).view_as(attribution)

@@ -26,9 +26,14 @@ class Greedy(Method):
     Each of the ``rounds`` measures |z · ∂f/∂z| in the network as pruned so far and removes the weakest of the
     neurons that are active now, so that after round r of R at most A · (1 − r/R)^power of them are left, A being
     the number of neurons active at the start: the number removed runs from 0 to the whole, in steps that with a
-    ``power`` above 1 become finer as the network becomes smaller. Removed neurons never return. Dead ones are
-    not removed: removing others can bring them to life, and from then on they count. Neurons that tie go in
-    the same round and share a place; one that was never active in any round scores 0.
+    ``power`` above 1 become finer as the network becomes smaller. An active neuron that contributes nothing goes
+    in any case. Removed neurons never return. Dead ones are not removed: removing others can bring them to
+    life, and from then on they count. Neurons that tie go in the same round and share a place; one that was
+    never active in any round scores 0.
+
+    Few large steps remove neurons before others come to life in their stead: on an ImageNet SqueezeNet the dead
+    share of the 90 % pathway is 0.26 with 5 equal steps, 0.50 with 10 and 0.58 with 20, but 0.78, 0.75 and 0.75
+    with 10, 20 and 40 steps of power 2: hence the default.
     """
 
     rounds: int = 10
@@ -45,7 +50,7 @@ class Greedy(Method):
         pruning = _Pruning(probe)
         start = pruning.active_counts()
         for done in range(1, self.rounds + 1):
-            share = (1 - done / self.rounds) ** self.power
+            share = ((self.rounds - done) / self.rounds) ** self.power
             # A round that removed nothing leaves the same network behind: there is nothing to measure.
             if pruning.remove_weakest([int(share * count) for count in start]) and done < self.rounds:
                 pruning.measure()
@@ -69,6 +74,8 @@ class _Pruning:
         self.places = torch.zeros(shape, dtype=torch.promote_types(first.dtype, exact), device=first.device)
         self._removed = [0] * len(probe)
         self._note(record)
+        if not self._contributions.amin() >= 0:
+            raise InputError("the contributions are NaN: gradients overflow for these images.")
 
     def measure(self) -> None:
         """Runs the network as pruned so far."""
@@ -85,18 +92,16 @@ class _Pruning:
         return count_true(self._active).tolist()
 
     def remove_weakest(self, leave: list[int]) -> bool:
-        """Removes all but the strongest ``leave[i]`` of image i's active neurons; whether any went."""
-        counts = self.active_counts()
+        """Removes all but at most ``leave[i]`` of image i's active neurons, the strongest; whether any went."""
         neurons = self.layout.neurons
         # Inactive neurons contribute 0, so that among all N the weakest active ones follow them.
         kept = keep_above_kth(self._contributions, [neurons - most for most in leave])
         weakest = self._active.logical_and(kept.logical_not_())
-        removed = False
-        for row, (count, most) in enumerate(zip(counts, leave, strict=True)):
-            if count > most:
-                self._remove(row, true_indices(weakest[row]))
-                removed = True
-        return removed
+        going = [true_indices(row) for row in weakest]
+        for row, gone in enumerate(going):
+            if len(gone):
+                self._remove(row, gone)
+        return any(map(len, going))
 
     def _remove(self, row: int, neurons: Tensor) -> None:
         contributions = self._contributions[row].index_select(0, neurons)

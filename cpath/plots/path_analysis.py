@@ -128,7 +128,7 @@ def _responses(at: pd.DataFrame) -> Drawing:
         panel.set_xticks(_sparsities(at) if len(_sparsities(at)) <= 6 else _sparsities(at)[::2])
     left.axhline(0, color="#3C3C3C", linewidth=0.8)
     right.set_ylim(-3, 103)
-    shared_legend(figure, left, columns=4)
+    shared_legend(figure, left)
     caption = (
         "What the restricted network still answers: relative change of the target probability (0: nothing lost, "
         "−1: all lost) and how often the predicted class survives. Bands: 95 % intervals over images."
@@ -223,5 +223,5 @@ def _site_panels(
         panel.set_ylim(*((-0.03, 1.03) if share else (0, None)))
     for panel in panels[::across]:
         panel.set_ylabel(label)
-    shared_legend(figure, panels[0], columns=4 if across > 1 else 2)
+    shared_legend(figure, panels[0])
     return Drawing(name, figure, f"{caption} Bands: 95 % intervals over images.")

@@ -11,19 +11,28 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours for the colour-blind, and greys for the baselines.
+# Okabe and Ito's colours and Tol's muted ones, both for the colour-blind, and greys for the baselines. Markers tell
+# apart what colours alone do not. The order is that of all figures.
 _METHODS: dict[str, tuple[str, str, str]] = {
     "neuron_intgrad": ("NeuronIntGrad", "#0072B2", "o"),
+    "neuron_intgrad_star": ("NeuronIntGrad*", "#332288", "*"),
     "neuron_mct": ("NeuronMCT", "#D55E00", "s"),
     "greedy": ("Greedy", "#009E73", "^"),
     "dgr": ("DGR", "#CC79A7", "D"),
     "dgr_random_init": ("DGR (random init)", "#8C4B8C", "d"),
+    "gradcam": ("GradCAM", "#117733", "P"),
+    "gbp": ("GBP", "#AA4499", "X"),
+    "input_intgrad": ("InputIntGrad", "#44AA99", ">"),
+    "input_mct": ("InputMCT", "#999933", "v"),
+    "gradients": ("Gradients", "#E69F00", "h"),
+    "smoothgrad": ("SmoothGrad", "#882255", "p"),
     "random": ("Random", "#8A8A8A", "x"),
+    "sobel": ("Sobel edges", "#4D4D4D", "1"),
     "active": ("Active subnetwork", "#3C3C3C", "+"),
     "neuron_intgrad_published": ("NeuronIntGrad (released code)", "#56B4E9", "v"),
     "greedy_published": ("Greedy (released code)", "#7FC97F", "<"),
 }
-_OTHERS = ("#E69F00", "#F0E442", "#A6761D", "#1B9E77", "#666666")
+_OTHERS = ("#661100", "#F0E442", "#A6761D", "#1B9E77", "#666666")
 
 DEAD, ACTIVE = "#C9C9C9", "#0072B2"
 
@@ -51,6 +60,8 @@ class Drawing:
     name: str
     figure: Figure
     caption: str
+    picture: bool = False
+    """Whether it shows images and maps: those are written as PNG alone, finer than other figures."""
 
 
 def label_of(method: str) -> str:
@@ -81,20 +92,23 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def shared_legend(figure: Figure, axes: Axes, columns: int = 5) -> None:
-    """One legend for all panels, under them."""
+def shared_legend(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels, under them, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+        inches = 0.6 + 0.075 * max(map(len, labels))
+        columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def save_drawings(drawings: Iterable[Drawing], folder: Path) -> None:
-    """Writes every drawing as PNG and SVG into ``folder``, and the captions beside them."""
+    """Writes every drawing as PNG and, unless it is a picture, SVG into ``folder``; the captions beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}
     for drawing in drawings:
         with mpl.rc_context(STYLE):
-            drawing.figure.savefig(folder / f"{drawing.name}.png", dpi=150)
-            drawing.figure.savefig(folder / f"{drawing.name}.svg", metadata={"Date": None})
+            drawing.figure.savefig(folder / f"{drawing.name}.png", dpi=200 if drawing.picture else 150)
+            if not drawing.picture:
+                drawing.figure.savefig(folder / f"{drawing.name}.svg", metadata={"Date": None})
         captions[drawing.name] = drawing.caption
     (folder / "captions.json").write_text(json.dumps(captions, indent=2, ensure_ascii=False) + "\n")

@@ -14,9 +14,16 @@ import pandas as pd
 from cpath.plots import in_order, label_of
 from experiments.framework.store import write_text
 
+_MOST_COLUMNS = 8
+
 _TITLES = {
     "train": "The model",
     "path_analysis": "Critical pathways: overlap, dead neurons, responses",
+    "path_decoding": "Path decoding: what the pathways respond to",
+    "linearity": "Local linearity of the restricted networks",
+    "saliency": "Pathways as saliency maps",
+    "degradation": "Input degradation: are the removed pixels the relevant ones?",
+    "sanity_checks": "Sanity checks: do the maps depend on what the network learned?",
 }
 
 
@@ -48,16 +55,24 @@ class Stage:
             {
                 "name": name,
                 "caption": caption,
-                "data": base64.b64encode((folder / f"{name}.svg").read_bytes()).decode(),
+                "data": _inlined(folder / f"{name}.svg", folder / f"{name}.png"),
             }
             for name, caption in captions.items()
         ]
 
     @property
     def tables(self) -> list[dict[str, Any]]:
-        """Whole-network numbers by method and x, one table a metric."""
+        """Whole-network numbers by method and x, one table a metric; what has many x is a curve, and drawn."""
         rows = self.table[~self.table.metric.str.contains("/") & (self.table.x_name != "epoch")]
-        return [_matrix(str(metric), part) for metric, part in rows.groupby("metric", sort=False) if len(part)]
+        metrics = [(str(metric), part) for metric, part in rows.groupby("metric", sort=False)]
+        return [_matrix(metric, part) for metric, part in metrics if 0 < part.x.nunique() <= _MOST_COLUMNS]
+
+
+def _inlined(*files: Path) -> str:
+    """The first of ``files`` that is there, as data: address."""
+    file = next(file for file in files if file.exists())
+    kind = "image/svg+xml" if file.suffix == ".svg" else "image/png"
+    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def _matrix(metric: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
 import cpath
+from cpath.attribution import Attribution
 from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.models import load_checkpoint
@@ -69,12 +70,25 @@ def sparsities_of(cfg: DictConfig) -> list[float]:
 
 def methods_of(cfg: DictConfig) -> dict[str, cpath.Method]:
     """The extraction methods in the configuration, by name; modules under ``imports`` may register more."""
+    _import_modules(cfg)
+    return {str(name): cpath.methods.get(str(name), **(settings or {})) for name, settings in cfg.method.items()}
+
+
+def attributions_of(cfg: DictConfig) -> dict[str, Attribution]:
+    """The attributions in the configuration, by name; modules under ``imports`` may register more."""
+    _import_modules(cfg)
+    return {
+        str(name): cpath.attribution.get(str(name), **(settings or {}))
+        for name, settings in cfg.attribution.items()
+    }
+
+
+def _import_modules(cfg: DictConfig) -> None:
     for module in cfg.imports:
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise InputError(f"imports: cannot import '{module}': {error}") from error
-    return {str(name): cpath.methods.get(str(name), **(settings or {})) for name, settings in cfg.method.items()}
 
 
 def load_data(cfg: DictConfig) -> ImageData:

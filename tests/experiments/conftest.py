@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from omegaconf import DictConfig
 
 from experiments.framework import job
 from experiments.framework.choices import register_torchvision_models
+from experiments.framework.store import ArtifactStore
+from experiments.framework.subject import load_data, trained_model
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -42,3 +45,21 @@ def _no_figures_unless_asked_for(request: pytest.FixtureRequest, monkeypatch: py
     # Drawing takes longer than all else in these small jobs.
     if "figures" not in request.fixturenames:
         monkeypatch.setattr(job, "save_drawings", lambda drawings, folder: None)
+
+
+@pytest.fixture(scope="session")
+def _trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    register_torchvision_models()
+    outputs = tmp_path_factory.mktemp("trained")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*SMALL, f"outputs={outputs}"])
+    data = load_data(cfg)
+    trained_model(cfg, data, ArtifactStore(outputs / "artifacts"))
+    return outputs / "artifacts"
+
+
+@pytest.fixture
+def trained(_trained_once: Path, tmp_path: Path) -> Path:
+    """The test's outputs, in which the small model is trained already: once for all tests."""
+    shutil.copytree(_trained_once, tmp_path / "artifacts")
+    return tmp_path

@@ -1,0 +1,60 @@
+"""Numbers that sum up curves over the share of removed pixels, and whether two of them rank methods alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cpath.analysis.intervals import Interval
+from cpath.errors import InputError
+
+_RESAMPLES = 1000
+
+
+def area_under_curve(percents: Sequence[float], values: ArrayLike) -> np.ndarray:
+    """(images,) mean height of the curves ``values`` (images, len(percents)) between 0 and the largest per cent.
+
+    By the trapezoidal rule; every curve starts at (0, 0). NaN where a curve has a NaN.
+    """
+    x = np.asarray(percents, dtype=np.float64)
+    curves = np.asarray(values, dtype=np.float64)
+    if not len(x) or curves.ndim != 2 or curves.shape[1] != len(x) or (np.diff(x, prepend=0) <= 0).any():
+        raise InputError("area_under_curve needs ascending percents above 0 and one column of values for each.")
+    x, curves = np.insert(x, 0, 0.0), np.insert(curves, 0, 0.0, axis=1)
+    return np.asarray(np.trapezoid(curves, x, axis=1) / x[-1])
+
+
+def rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
+    """Kendall's τ_b between the orders in which two quantities put the methods.
+
+    ``first`` and ``second`` (images, methods); the methods are ordered by their means over the images that have all
+    values. With a percentile-bootstrap interval over these images; n is their number. τ is NaN where there are
+    fewer than two methods or all of them tie.
+    """
+    one, other = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    if one.ndim != 2 or one.shape != other.shape:
+        raise InputError("rank_agreement needs two tables of one shape (images, methods).")
+    whole = ~(np.isnan(one).any(1) | np.isnan(other).any(1))
+    one, other = one[whole], other[whole]
+    images = len(one)
+    if images == 0:
+        nothing = np.array(np.nan)
+        return Interval(nothing, nothing, nothing, np.array(0))
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(images, np.full(images, 1 / images), _RESAMPLES) / images
+    found = kendall(one.mean(0)[None], other.mean(0)[None])[0]
+    resampled = kendall(drawn @ one, drawn @ other)
+    low, high = np.nan, np.nan
+    if images > 1 and not np.isnan(resampled).all():
+        low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(np.array(found), np.array(low), np.array(high), np.array(images))
+
+
+def kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(R,) Kendall's τ_b of the rows of two (R, M); NaN where a row has no two different values."""
+    i, j = np.triu_indices(first.shape[1], 1)
+    one, other = (np.sign(rows[:, i] - rows[:, j]) for rows in (first, second))
+    scale = np.sqrt((one**2).sum(1) * (other**2).sum(1))
+    return np.asarray((one * other).sum(1) / np.where(scale > 0, scale, np.nan))

@@ -1,0 +1,166 @@
+"""Figures of the sanity checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from cpath.plots.curves import coinciding, curve
+from cpath.plots.saliency import show_image, show_map
+from cpath.plots.style import (
+    STYLE,
+    Drawing,
+    colour_of,
+    in_order,
+    label_of,
+    marker_of,
+    new_figure,
+    shared_legend,
+)
+
+_MEASURES = {
+    "spearman": "Spearman",
+    "spearman_abs": "Spearman of magnitudes",
+    "ssim": "SSIM",
+    "hog": "HOG correlation",
+}
+
+
+def sanity_check_figures(table: pd.DataFrame) -> list[Drawing]:
+    """Similarity to the original map over the blocks, one panel a measure, and the published curves beside ours."""
+    at = table[table.x_name == "randomized_down_to"]
+    blocks = list(dict.fromkeys(at[~at.metric.str.contains("/")].x))
+    if not blocks:
+        return []
+    places = {"original": 0} | {block: place for place, block in enumerate(blocks, 1)}
+    at = at.assign(place=at.x.map(places))
+    with mpl.rc_context(STYLE):
+        return [*_curves(at, table, blocks), *_published(at, blocks)]
+
+
+def _measures(at: pd.DataFrame, suffix: str = "") -> list[str]:
+    return [measure for measure in _MEASURES if f"{measure}{suffix}" in set(at.metric)]
+
+
+def _from_original(rows: pd.DataFrame) -> pd.DataFrame:
+    """The curve from the original map on, whose similarity to itself is 1."""
+    rows = rows.sort_values("place")
+    first = rows.iloc[:1].assign(place=0, value=1.0, ci_low=1.0, ci_high=1.0)
+    return pd.concat([first, rows])
+
+
+def _ticks(panel: Axes, blocks: Sequence[str], last: str | None = None) -> None:
+    every = max(1, len(blocks) // 14)
+    shown = list(range(0, len(blocks), every))
+    places = [0, *(place + 1 for place in shown)]
+    labels = ["original", *(blocks[place] for place in shown)]
+    if last is not None:
+        places.append(len(blocks) + 2)
+        labels.append(last)
+    panel.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+
+
+def _curves(at: pd.DataFrame, table: pd.DataFrame, blocks: list[str]) -> list[Drawing]:
+    measures = _measures(at)
+    across = min(2, len(measures))
+    down = -(-len(measures) // across)
+    figure = new_figure(0.6 + max(3.3, 0.2 * len(blocks) + 1.4) * across, 1.0 + 2.7 * down)
+    panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    for panel, measure in zip(panels, measures, strict=False):
+        rows = at[at.metric == measure]
+        random = table[table.metric == f"{measure}_random_map"].set_index("method").value
+        methods = in_order(rows.method)
+        for number, method in enumerate(methods):
+            curve(panel, _from_original(rows[rows.method == method]), method, at="place")
+            if method in random.index:
+                # Side by side, so that equal ones are seen.
+                place = len(blocks) + 2 + 0.7 * (number / max(1, len(methods) - 1) - 0.5)
+                look = {"color": colour_of(method), "marker": marker_of(method), "clip_on": False}
+                panel.plot(place, random[method], linestyle="none", **look)
+        panel.axvline(len(blocks) + 1, color="#BBBBBB", linewidth=0.8, linestyle=":")
+        panel.set_title(_MEASURES[measure])
+        low = np.nanmin([rows.value.min(), rows.ci_low.min(), random.min() if len(random) else 0])
+        panel.set_ylim(min(-0.05, 1.05 * low), 1.04)
+        _ticks(panel, blocks, "random map" if len(random) else None)
+    for panel in panels[len(measures) :]:
+        panel.set_visible(False)
+    for panel in panels[::across]:
+        panel.set_ylabel("similarity to the original map")
+    shared_legend(figure, panels[0])
+    caption = (
+        "Cascading randomisation from the logits to the input: similarity of each attribution to that of the "
+        "trained network. What depends on the weights falls to the level of a random map, whose similarity stands "
+        "at the right. Mean over images and weight draws; bands: 95 % intervals over images."
+        + coinciding(at[at.metric.isin(measures)])
+    )
+    return [Drawing("sanity_checks", figure, caption)]
+
+
+def _published(at: pd.DataFrame, blocks: list[str]) -> list[Drawing]:
+    drawings = []
+    for measure in _measures(at, "/published"):
+        paper = at[at.metric == f"{measure}/published"]
+        methods = in_order(paper.method)
+        across = min(4, len(methods))
+        down = -(-len(methods) // across)
+        figure = new_figure(1.0 + 1.9 * across, 1.3 + 1.8 * down)
+        panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+        for panel, method in zip(panels, methods, strict=False):
+            ours = at[(at.metric == measure) & (at.method == method)]
+            curve(panel, _from_original(ours), method, at="place", label="here", color="#0072B2", marker=".")
+            line = paper[paper.method == method].sort_values("place")
+            panel.plot(line.place, line.value, "--", color="#3C3C3C", label="published")
+            panel.set_title(label_of(method), fontsize=9)
+            panel.set_ylim(None, 1.04)
+            places = [0, *range(1, len(blocks) + 1, max(1, len(blocks) // 5))]
+            panel.set_xticks(places, ["original", *(blocks[place - 1] for place in places[1:])])
+            panel.tick_params("x", labelrotation=60, labelsize=6.5)
+        for panel in panels[len(methods) :]:
+            panel.set_visible(False)
+        figure.supylabel(_MEASURES[measure], fontsize=9)
+        shared_legend(figure, panels[0])
+        caption = (
+            f"{_MEASURES[measure]} beside the published curves (dashed), method by method. The released code swaps "
+            "the labels of HOG and SSIM: what is published as SSIM may be either."
+            if measure == "ssim"
+            else f"{_MEASURES[measure]} beside the published curves (dashed), method by method."
+        )
+        drawings.append(Drawing(f"published_{measure}", figure, caption))
+    return drawings
+
+
+def sanity_strip(
+    name: str, image: np.ndarray, title: str, maps: Mapping[str, Tensor], columns: Sequence[str]
+) -> Drawing:
+    """The maps of one ``image`` (H, W, C) in [0, 1]: a row a method, a column a block.
+
+    ``maps`` (len(columns), H, W) by method; ``columns`` from "original" towards the input.
+    """
+    methods = in_order(maps)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(1.25 + 0.88 * (1 + len(columns)), 0.45 + 0.9 * len(methods))
+        panels = figure.subplots(
+            len(methods), 1 + len(columns), squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0}
+        )
+        for line, method in zip(panels, methods, strict=True):
+            show_map(line[1], maps[method][0])
+            for panel, values in zip(line[2:], maps[method][1:], strict=True):
+                show_map(panel, values)
+            line[1].set_ylabel(label_of(method), rotation=0, ha="right", va="center", fontsize=8)
+        for panel, column in zip(panels[0, 1:], columns, strict=True):
+            panel.set_title(column, fontsize=7.5)
+        for panel in panels[:, 0]:
+            panel.set_axis_off()
+        show_image(panels[0, 0], image)
+        panels[0, 0].set_axis_on()
+        panels[0, 0].set_title(title, fontsize=7.5)
+        caption = (
+            f"Magnitudes of the maps of one image ({title.splitlines()[0]}) as the network is randomised from the "
+            "logits (left) towards the input (right), each scaled by itself."
+        )
+        return Drawing(name, figure, caption, picture=True)

@@ -1,0 +1,65 @@
+"""The paper's own numbers, to stand beside ours where dataset and model are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.framework.results import Row
+
+_FILE = Path(__file__).parent.parent / "published.csv"
+
+_METHODS = {
+    "Gradients": "gradients",
+    "GBP": "gbp",
+    "GradCAM": "gradcam",
+    "InputIntGrad": "input_intgrad",
+    "InputMCT": "input_mct",
+    "NeuronIntGrad": "neuron_intgrad",
+    "NeuronIntGrad*": "neuron_intgrad_star",
+    "NeuronMCT": "neuron_mct",
+}
+
+MARK = "/published"
+"""What the metric of a published row ends with."""
+
+
+@cache
+def _all() -> pd.DataFrame:
+    frame = pd.read_csv(_FILE, dtype={"x": str})
+    return frame.assign(method=frame.method.map(lambda name: _METHODS.get(name, name)))
+
+
+def published(experiment: str, dataset: str, model: str) -> pd.DataFrame:
+    """The paper's rows of ``experiment`` (lerf, roar, sanity_checks), with our names of the methods.
+
+    Columns experiment, dataset, model, method, x_name, x (text), metric, value. Empty where the paper has none for
+    this ``dataset`` and ``model``.
+    """
+    rows = _all()
+    return rows[(rows.experiment == experiment) & (rows.dataset == dataset) & (rows.model == model)]
+
+
+def published_rows(
+    experiment: str, dataset: str, model: str, metrics: Mapping[str, str], methods: Iterable[str]
+) -> list[Row]:
+    """The paper's numbers as rows of a job: ``metrics`` gives our name of each published metric.
+
+    Only of ``methods``. The metric is ours with `MARK`, so that they never pass for measured ones.
+    """
+    rows = published(experiment, dataset, model)
+    rows = rows[rows.method.isin(list(methods)) & rows.metric.isin(list(metrics))]
+    return [
+        Row(row.method, metrics[row.metric] + MARK, float(row.value), row.x_name, _place(row.x), n=0)
+        for row in rows.itertuples()
+    ]
+
+
+def _place(x: str) -> float | str:
+    try:
+        return float(x)
+    except ValueError:
+        return x

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+import cpath
+from cpath.evaluation import area_under_curve, rank_agreement
+from cpath.evaluation.curves import kendall
+
+
+def test_the_area_is_the_mean_height_from_zero_on():
+    assert area_under_curve([10], [[0.4]]).tolist() == pytest.approx([0.2])
+    assert area_under_curve([10, 20], [[0.4, 0.4], [0.0, 1.0]]).tolist() == pytest.approx([0.3, 0.25])
+    assert np.isnan(area_under_curve([10, 20], [[0.4, np.nan]])).all()
+
+
+@pytest.mark.parametrize("percents", [[], [10, 5], [0, 5], [5, 5]])
+def test_shares_that_make_no_curve_are_an_error(percents):
+    with pytest.raises(cpath.InputError, match="ascending percents"):
+        area_under_curve(percents, np.zeros((2, len(percents))))
+
+
+def test_tau_is_scipys_with_ties_too():
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(0, 4, (2, 50, 7)).astype(float)
+    expected = [kendalltau(one, other).statistic for one, other in zip(first, second, strict=True)]
+    np.testing.assert_allclose(kendall(first, second), expected)
+    assert np.isnan(kendall(np.ones((1, 3)), np.arange(3.0)[None])).all()
+
+
+def test_agreement_is_of_the_means_over_images_that_have_all_values():
+    generator = np.random.default_rng(1)
+    first, second = generator.random((2, 20, 6)) + np.arange(6) / 3
+    first[0, 2] = second[1, 0] = np.nan
+    found = rank_agreement(first, second)
+    assert found.n == 18
+    assert found.mean == pytest.approx(kendalltau(first[2:].mean(0), second[2:].mean(0)).statistic)
+    assert found.low <= found.mean <= found.high
+    assert rank_agreement(first, -first).mean == -1
+    nothing = rank_agreement(first[:1], first[:1])
+    assert np.isnan(nothing.mean)
+    assert nothing.n == 0
+    with pytest.raises(cpath.InputError, match="one shape"):
+        rank_agreement(first, second[:, :5])

@@ -1,0 +1,131 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import cpath
+from cpath.methods import Greedy
+from tests import zoo
+from tests.oracles import pruning as oracle
+from tests.oracles import threshold as sorting
+from tests.oracles.networks import NETWORKS, Network, Weights
+
+
+@pytest.fixture(params=list(NETWORKS))
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, Network, Weights]:
+    model = zoo.make(request.param, torch.float64)
+    return model, NETWORKS[request.param], dict(model.state_dict())
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return zoo.images(dtype=torch.float64)
+
+
+class Inhibited(nn.Module):
+    """h = relu(x); b = relu(0.5 − h₁) is dead while h₁ is there; f₀ = 0.1 h₁ + h₂ + b; h₃ reaches no logit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(x)
+        b = F.relu(0.5 - h[:, :1])
+        response = 0.1 * h[:, :1] + h[:, 1:2] + b
+        return torch.cat([response, response - 1], 1)
+
+
+@pytest.mark.parametrize(("rounds", "power"), [(1, 2.0), (4, 1.0), (5, 2.0), (10, 2.0), (7, 0.5)])
+def test_order_of_removal_equals_oracle(pair, images, rounds, power):
+    model, network, weights = pair
+    scores = cpath.score(model, images, Greedy(rounds=rounds, power=power))
+    for index, image in enumerate(images):
+        target = int(scores.target[index])
+        removed = oracle.rounds_of_removal(network, weights, image, target, rounds, power)
+        places = oracle.places(removed)
+        expected = [
+            float(places.get((name, i), 0)) for name, size in scores.layout.sizes.items() for i in range(size)
+        ]
+        assert scores.flat[index].tolist() == expected
+        for sparsity in (0, 50, 80, 95):
+            masks = scores.pathway(sparsity).flat[index].tolist()
+            assert sorting.trues(masks) == sorting.kept(expected, sparsity)
+
+
+def test_order_follows_a_chosen_class(images):
+    model = zoo.make("vgg", torch.float64)
+    scores = cpath.score(model, images[:1], Greedy(rounds=3), target=4)
+    removed = oracle.rounds_of_removal(NETWORKS["vgg"], dict(model.state_dict()), images[0], 4, 3, 2.0)
+    assert scores.flat.max() == max(oracle.places(removed).values())
+    assert not torch.equal(scores.flat, cpath.score(model, images[:1], Greedy(rounds=3), target=0).flat)
+
+
+def test_removal_brings_a_dead_neuron_to_life_and_then_it_counts():
+    # Round 1 measures h₁: 0.1, h₂: 2, h₃: 0 and leaves one of the three; without h₁, b comes to life with 0.5.
+    scores = cpath.score(Inhibited(), torch.tensor([[1.0, 2.0, 3.0, -1.0]]), Greedy(rounds=2, power=1))
+    assert scores.values[":relu"].tolist() == [[2.0, 4.0, 1.0, 0.0]]
+    assert scores.values[":relu#2"].tolist() == [[3.0]]
+
+
+def test_neurons_that_tie_go_together_and_share_a_place():
+    class Twins(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            response = F.relu(x).sum(1, keepdim=True)
+            return torch.cat([response, -response], 1)
+
+    images = torch.tensor([[1.0, 1.0, 2.0, 2.0, 3.0, -1.0]])
+    for method, expected in [
+        # Of the five that are active, round 1 leaves ⌊5/2⌋ and so removes three; the fourth ties with the third.
+        (Greedy(rounds=2, power=1), [1.0, 1.0, 3.0, 3.0, 5.0, 0.0]),
+        (Greedy(rounds=1), [1.0, 1.0, 3.0, 3.0, 5.0, 0.0]),
+    ]:
+        assert cpath.score(Twins(), images, method).flat.tolist() == [expected]
+
+
+def test_rounds_that_have_nothing_to_remove_cost_no_pass():
+    class Vanishing(nn.Module):
+        """The second site is all that is left when the first is pruned."""
+
+        passes = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.passes += 1
+            response = F.relu(x)[:, :1]
+            return torch.cat([response, -response], 1)
+
+    model = Vanishing()
+    # Nine of ten are active with no contribution: round 1 removes all nine, and for eight rounds one is few enough.
+    found = cpath.score(model, torch.arange(1.0, 11.0)[None], Greedy(rounds=10, power=1))
+    assert found.flat.tolist() == [[10.0] + [1.0] * 9]
+    assert model.passes == 2
+
+
+def test_greedy_pathways_hold_dead_neurons_and_those_of_neuron_mct_none(model, images):
+    images = images.float()
+    with cpath.observe(model) as seen:
+        model(images)
+    shares = {
+        name: cpath.find_pathway(model, images, name, 70).dead_share(seen.activations)
+        for name in ("greedy", "neuron_mct")
+    }
+    assert (shares["neuron_mct"] == 0).all()
+    assert shares["greedy"].mean() > 0
+
+
+def test_more_neurons_than_float32_counts_are_ranked_in_float64(monkeypatch, images):
+    model = zoo.make("vgg")
+    expected = cpath.score(model, images.float(), "greedy").flat
+    assert expected.dtype == torch.float32
+    monkeypatch.setattr("cpath.methods.pruning._EXACT_IN_FLOAT32", 100)
+    found = cpath.score(model, images.float(), "greedy").flat
+    assert found.dtype == torch.float64
+    assert torch.equal(found, expected.double())
+
+
+def test_half_precision_is_ranked_in_float32(images):
+    found = cpath.score(zoo.make("vgg", torch.bfloat16), images.bfloat16(), "greedy")
+    assert found.flat.dtype == torch.float32
+    assert found.pathway(80).sparsity.min() >= 80
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"power": 0}, {"power": float("inf")}, {"round": 3}])
+def test_unusable_settings_are_refused(settings):
+    with pytest.raises(cpath.InputError, match=next(iter(settings))):
+        cpath.methods.get("greedy", **settings)
