@@ -117,14 +117,17 @@ def _cases(cfg: DictConfig, device: torch.device) -> Iterator[_Case]:
                 partial(_captum_attributions, model, batch),
                 "Captum's five and two pathway gradients",
             )
-            method = cpath.methods.NeuronIntGrad(nodes=settings.nodes)
-            yield _Case(
-                "neuron_intgrad",
-                name,
-                partial(cpath.score, model, batch, method),
-                partial(_captum_layers, model, batch, settings.nodes),
-                f"Captum LayerIntegratedGradients, {settings.nodes} steps",
-            )
+            captum = partial(_captum_layers, model, batch, settings.nodes)
+            # Captum gives the scores alone; ours also come with their residual.
+            for what, residual in (("neuron_intgrad", False), ("neuron_intgrad with residual", True)):
+                method = cpath.methods.NeuronIntGrad(nodes=settings.nodes, residual=residual)
+                yield _Case(
+                    what,
+                    name,
+                    partial(cpath.score, model, batch, method),
+                    captum,
+                    f"Captum LayerIntegratedGradients, {settings.nodes} steps",
+                )
 
 
 def _forward_backward(model: nn.Module, batch: Tensor) -> Tensor:

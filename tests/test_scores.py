@@ -343,3 +343,14 @@ def test_methods_that_draw_with_the_same_seed_draw_different_numbers():
     )
     assert torch.equal(one, same)
     assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 0.15
+
+
+@pytest.mark.parametrize("rule", ["endpoint", "midpoint", "trapezoid"])
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_neuron_intgrad_without_the_residual_gives_the_same_scores(images, rule, nodes):
+    model = zoo.make("residual", torch.float64)
+    with_residual = cpath.score(model, images, cpath.methods.NeuronIntGrad(rule=rule, nodes=nodes))
+    without = cpath.score(model, images, cpath.methods.NeuronIntGrad(rule=rule, nodes=nodes, residual=False))
+    torch.testing.assert_close(without.flat, with_residual.flat, **TIGHT)
+    assert without.residual is None
+    assert with_residual.residual is not None

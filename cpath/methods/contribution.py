@@ -30,21 +30,25 @@ class NeuronIntGrad(Method):
     """Integrated gradients of each site's neurons, from 0 to their value: |z · ∫ ∂f(α z)/∂z dα|.
 
     One site is scaled at a time and everything after it recomputed; ``rule`` and ``nodes`` name the quadrature
-    over α (`cpath.methods.quadrature.RULES`). The completeness residual is reported with the scores.
+    over α (`cpath.methods.quadrature.RULES`). The completeness residual is reported with the scores; without it
+    (``residual=False``) one pass less is needed, beside those of the nodes.
     """
 
     nodes: int = 9
     rule: str = "endpoint"
+    residual: bool = True
 
     def __post_init__(self) -> None:
         quadrature(self.rule, self.nodes)  # raises for unusable settings
 
     def contributions(self, probe: Probe) -> Contributions:
         """Signed z · Σ w_k ∂f(α_k z)/∂z, with the residual."""
-        return weighted_gradients(probe, *quadrature(self.rule, self.nodes))
+        return weighted_gradients(probe, *quadrature(self.rule, self.nodes), residual=self.residual)
 
 
-def weighted_gradients(probe: Probe, alphas: Sequence[float], weights: Sequence[float]) -> Contributions:
+def weighted_gradients(
+    probe: Probe, alphas: Sequence[float], weights: Sequence[float], residual: bool = True
+) -> Contributions:
     """Signed z · Σ w_k ∂f(α_k z)/∂z of every site, with the residual; ``alphas`` ≥ 0 in ascending order."""
     record = probe.record()
     at_one = 0.0
@@ -55,23 +59,23 @@ def weighted_gradients(probe: Probe, alphas: Sequence[float], weights: Sequence[
         else:
             nodes.append((alpha, weight))
     # A first lane at α = 0 gives f(z ← 0), which the residual needs.
-    if not nodes or nodes[0][0] != 0:
+    if residual and (not nodes or nodes[0][0] != 0):
         nodes.insert(0, (0.0, 0.0))
     response = record.logits.gather(1, probe.target.unsqueeze(1)).squeeze(1)
-    values, residual = {}, {}
-    rows = _rows_per_pass(record, len(nodes), probe.max_batch)
+    values, residuals = {}, {}
+    rows = _rows_per_pass(record, max(1, len(nodes)), probe.max_batch)
     for name, activation in record.activations.items():
         gradient = record.gradients[name].mul_(at_one)
         at_zero = torch.empty_like(response)
         for start in range(0, len(probe), rows[name].images):
             part = slice(start, start + rows[name].images)
-            at_zero[part] = _integrate(
-                probe.part(part), name, activation[part], gradient[part], nodes, rows[name].lanes
-            )
+            first = _integrate(probe.part(part), name, activation[part], gradient[part], nodes, rows[name].lanes)
+            if first is not None:
+                at_zero[part] = first
         values[name] = gradient.mul_(activation)
         drop = response - at_zero
-        residual[name] = (values[name].flatten(1).sum(1) - drop).abs() / drop.abs()
-    return Contributions(values, residual)
+        residuals[name] = (values[name].flatten(1).sum(1) - drop).abs() / drop.abs()
+    return Contributions(values, residuals if residual else None)
 
 
 @dataclass(frozen=True)
@@ -103,18 +107,17 @@ def _integrate(
     gradient: Tensor,
     nodes: Sequence[tuple[float, float]],
     lanes: int,
-) -> Tensor:
-    """Adds Σ w_k ∂f(α_k z)/∂z over the ``nodes`` (α_k, w_k) to ``gradient`` in place; returns f(z ← 0), (B,).
+) -> Tensor | None:
+    """Adds Σ w_k ∂f(α_k z)/∂z over the ``nodes`` (α_k, w_k) to ``gradient`` in place.
 
-    The first node is at 0.
+    Returns the response (B,) at the first node; None without nodes.
     """
-    at_zero: Tensor | None = None
+    first: Tensor | None = None
     for start in range(0, len(nodes), lanes):
         scale, weight = activation.new_tensor(nodes[start : start + lanes]).unbind(1)
         scaled = (scale.view(-1, *[1] * activation.dim()) * activation).requires_grad_()
         responses = probe.responses(site, scaled)
-        at_zero = responses[0].detach() if at_zero is None else at_zero
+        first = responses[0].detach() if first is None else first
         (found,) = torch.autograd.grad((weight.unsqueeze(1) * responses).sum(), scaled)
         gradient += found.sum(0)
-    assert at_zero is not None
-    return at_zero
+    return first
