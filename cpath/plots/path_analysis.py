@@ -117,11 +117,11 @@ def _dead_share(at: pd.DataFrame, base: float) -> Drawing:
 
 
 def _responses(at: pd.DataFrame) -> Drawing:
-    figure = new_figure(7.0, 3.0)
+    figure = new_figure(7.0, 2.9 + 0.14 * at.method.nunique())
     left, right = figure.subplots(1, 2)
     for panel, metric, factor, label in (
-        (left, "response_change", 1.0, "(p′ − p) / p of the target class"),
-        (right, "class_kept", 100.0, "images whose class is kept (%)"),
+        (left, "response_change", 1.0, "(p′ − p) / p"),
+        (right, "class_kept", 100.0, "class kept (% of images)"),
     ):
         _curves(panel, at[at.metric == metric], factor)
         panel.set(xlabel="neurons pruned (%)", ylabel=label)
