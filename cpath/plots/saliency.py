@@ -140,7 +140,7 @@ def sparsity_grid(name: str, maps: Maps, sparsities: Sequence[float]) -> Drawing
         panels[0, 0].set_title(_wrapped(maps.titles[0]), fontsize=8)
         caption = (
             "Gradient of the restricted network from sparsity to sparsity (per cent of the neurons pruned). 0 % is "
-            "the gradient of the whole network."
+            "the gradient of the whole network; zero: no path from the input to the class is left."
         )
         return Drawing(name, figure, caption, picture=True)
 
