@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from cpath.errors import InputError, SiteError
+from cpath.replay import Replay
 from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, intercept, unwrap
 
 Target = None | int | Tensor
@@ -143,6 +144,7 @@ class Probe:
         self._asked = check_target(target, len(images), images.device)
         self._resolved: Tensor | None = None
         self._lanes = _Lanes()
+        self._replay = Replay([])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -153,7 +155,17 @@ class Probe:
         part.images = self.images[images]
         part._asked = None if self._asked is None else self._asked[images]
         part._resolved = None if self._resolved is None else self._resolved[images]
+        part._replay = self._replay.part(images)
         return part
+
+    def remembering(self) -> Self:
+        """A probe of the same images that runs no costly operation before the site of `responses` again.
+
+        It keeps what these operations give: about as much memory as the activations take.
+        """
+        probe = copy.copy(self)
+        probe._replay = Replay.record(lambda images: self.model(images.clone()), self.images)
+        return probe
 
     @property
     def target(self) -> Tensor:
@@ -245,13 +257,16 @@ class Probe:
 
     def _response(self, site: str, value: Tensor, write_back: bool) -> Tensor:
         differentiable = value.requires_grad or torch._C._functorch.is_batchedtensor(value)
+        replay = self._replay.handing_out()
 
         def visit(name: str, output: Tensor) -> Tensor:
+            replay.stop()
             torch._C._set_grad_enabled(differentiable)  # the network up to here needs no graph
             return value
 
         with (
             torch.no_grad(),
+            replay,
             intercept(self.model, visit, edits={site}, activations=self.activation_names, write_back=write_back),
         ):
             return self._run().gather(1, self.target.unsqueeze(1)).squeeze(1)

@@ -114,9 +114,7 @@ def score(
     Raises `InputError` for unusable images or targets, `SiteError` where no site is found, `UnknownNameError`
     for an unknown method.
     """
-    method = get(method) if isinstance(method, str) else method
-    if not isinstance(method, Method):
-        raise InputError(f"method must be a registered name or a cpath.Method, not {method!r}.")
+    method = _method(method)
     activations = (activations,) if isinstance(activations, str) else tuple(activations)
     if max_batch < 1:
         raise InputError(f"max_batch must be at least 1, not {max_batch}.")
@@ -135,10 +133,22 @@ def find_pathway(
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     max_batch: int = 64,
 ) -> Pathway:
-    """`score` and `Scores.pathway` in one."""
-    check_sparsity(sparsity)
+    """The pathway that ``method`` finds at ``sparsity`` per cent: `score` and `Scores.pathway` in one.
+
+    A method that only tells which neurons to keep (``graded`` is False: `active`, `greedy_published`) has one
+    pathway, whatever the sparsity. Arguments and errors as for `score` and `Scores.pathway`.
+    """
+    sparsity = check_sparsity(sparsity)
+    method = _method(method).at(sparsity)
     scores = score(model, images, method, target, activations=activations, max_batch=max_batch)
-    return scores.pathway(sparsity)
+    return scores.pathway(sparsity if method.graded else 0)
+
+
+def _method(method: str | Method) -> Method:
+    method = get(method) if isinstance(method, str) else method
+    if not isinstance(method, Method):
+        raise InputError(f"method must be a registered name or a cpath.Method, not {method!r}.")
+    return method
 
 
 def _score(method: Method, whole: Probe) -> Scores:

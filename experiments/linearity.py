@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import pandas as pd
@@ -29,6 +30,8 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    # The nearest pre-activation is a small difference of larger numbers.
+    precise = copy.deepcopy(model).double()
 
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
         batch = images.batch(where)
@@ -41,7 +44,7 @@ def _compute(job: Job) -> list[Row]:
                     scored = variant
                     scores = cpath.score(model, batch, variant, activations=cfg.activations)
                 pathway = scores.pathway(sparsity if method.graded else 0)
-                radius = affine_radius(model, batch, pathway, neurons=settings.neurons)
+                radius = affine_radius(precise, batch.double(), pathway, neurons=settings.neurons)
                 measures[name, "sparsity", sparsity, "affine_radius"] = radius
         return measures
 

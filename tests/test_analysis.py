@@ -12,7 +12,7 @@ from tests import zoo
 
 
 def _pathways(model, images, names=("neuron_mct", "random", "active")):
-    return {name: cpath.find_pathway(model, images, name, sparsity=0 if name == "active" else 80) for name in names}
+    return {name: cpath.find_pathway(model, images, name, sparsity=80) for name in names}
 
 
 def test_measures_equal_those_computed_neuron_by_neuron():

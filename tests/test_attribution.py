@@ -13,18 +13,10 @@ from torch import Tensor, nn
 import cpath
 from cpath.attribution.base import REGISTRY
 from tests import zoo
+from tests.zoo import quick_attribution as quick
 
 NAMES = cpath.attribution.names()
 CAPTUM = ("gradients", "input_mct", "input_intgrad", "smoothgrad", "gbp", "gradcam")
-QUICK: dict[str, dict[str, Any]] = {"input_intgrad": {"steps": 4}, "smoothgrad": {"samples": 3}}
-
-
-def quick(name: str) -> cpath.attribution.Attribution:
-    """The attribution with settings that make it quick."""
-    if name in REGISTRY:
-        return cpath.attribution.get(name, **QUICK.get(name, {}))
-    sparsity = 0 if name == "active" else 60
-    return cpath.attribution.PathwayGradient(method=zoo.quick(name), sparsity=sparsity)
 
 
 @pytest.fixture(params=NAMES)

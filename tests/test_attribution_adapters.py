@@ -25,9 +25,10 @@ def logits(model: torch.nn.Module, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", cpath.attribution.names())
 def test_captum_form(name: str) -> None:
     model, images = zoo.make("residual"), zoo.images()
-    explainer = CaptumAttribution(model, name)
+    method = zoo.quick_attribution(name)
+    explainer = CaptumAttribution(model, method)
     maps = explainer.attribute(images, target=[0, 4, 2])
-    expected = cpath.attribute(model, images, name, torch.tensor([0, 4, 2]))
+    expected = cpath.attribute(model, images, method, torch.tensor([0, 4, 2]))
     assert maps.shape == images.shape
     if expected.shape == images.shape:
         assert torch.equal(maps, expected)
@@ -87,11 +88,11 @@ def test_captum_adapter_refuses_what_it_cannot_do() -> None:
 
 @pytest.mark.parametrize("name", cpath.attribution.names())
 def test_quantus_form(name: str) -> None:
-    model, images = zoo.make("residual"), zoo.images()
+    model, images, method = zoo.make("residual"), zoo.images(), zoo.quick_attribution(name)
     labels = np.array([0, 4, 2])
-    found = quantus_explain(model, images.double().numpy(), labels, method=name, device="cpu")
+    found = quantus_explain(model, images.double().numpy(), labels, method=method, device="cpu")
     assert isinstance(found, np.ndarray)
-    assert np.array_equal(found, cpath.attribute(model, images, name, torch.as_tensor(labels)).numpy())
+    assert np.array_equal(found, cpath.attribute(model, images, method, torch.as_tensor(labels)).numpy())
 
 
 def test_quantus_arguments() -> None:

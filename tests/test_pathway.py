@@ -300,7 +300,7 @@ def test_neuron_mct_and_active_neurons_have_no_dead_share(images):
     with cpath.observe(model) as seen:
         model(images)
     for method in ("neuron_mct", "neuron_intgrad", "active"):
-        pathway = cpath.find_pathway(model, images, method, 50 if method != "active" else 0)
+        pathway = cpath.find_pathway(model, images, method, 50)
         assert pathway.dead_share(seen.activations).tolist() == [0, 0, 0]
     dead = {name: (output == 0).flatten(1) for name, output in seen.activations.items()}
     base = torch.cat(list(dead.values()), 1).double().mean(1)

@@ -48,8 +48,7 @@ def test_neuron_intgrad_published_is_far_from_complete_where_the_definition_is_n
 @pytest.mark.parametrize("sparsity", [30.0, 60.0])
 def test_greedy_published_keeps_what_the_released_loop_keeps(pair, images, rounds, sparsity):
     model, network, weights = pair
-    method = GreedyPublished(rounds=rounds, sparsity=sparsity)
-    pathway = cpath.find_pathway(model, images, method, sparsity=0, target=1)
+    pathway = cpath.find_pathway(model, images, GreedyPublished(rounds=rounds), sparsity, target=1)
     for index, image in enumerate(images):
         expected = oracle.greedy(network, weights, image, 1, rounds, sparsity)
         for site, mask in pathway.masks.items():
@@ -58,7 +57,7 @@ def test_greedy_published_keeps_what_the_released_loop_keeps(pair, images, round
 
 def test_greedy_published_misses_the_sparsity_and_keeps_dead_neurons(images):
     model = zoo.make("vgg", torch.float64)
-    pathway = cpath.find_pathway(model, images, GreedyPublished(rounds=5, sparsity=90), sparsity=0)
+    pathway = cpath.find_pathway(model, images, GreedyPublished(rounds=5), sparsity=90)
     assert (pathway.sparsity < 80).all()
     with cpath.observe(model) as seen:
         model(images)

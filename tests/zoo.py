@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cpath import Method, methods
+from cpath import Method, attribution, methods
 
 CLASSES = 5
 SIZE = 8  # pixels; every model also takes larger images
@@ -28,6 +28,14 @@ QUICK_SETTINGS: dict[str, dict[str, object]] = {
 
 def quick(name: str) -> Method:
     return methods.get(name, **QUICK_SETTINGS.get(name, {}))
+
+
+def quick_attribution(name: str) -> attribution.Attribution:
+    """The attribution with settings that make it quick."""
+    if name in attribution.base.REGISTRY:
+        settings: dict[str, dict[str, int]] = {"input_intgrad": {"steps": 4}, "smoothgrad": {"samples": 3}}
+        return attribution.get(name, **settings.get(name, {}))
+    return attribution.PathwayGradient(method=quick(name), sparsity=60)
 
 
 def sequential() -> nn.Module:

@@ -59,11 +59,12 @@ def _least_distance(before: dict[str, Tensor], source: Tensor, pathway: Pathway,
     for name, where in pathway.layout.slices.items():
         here, value = chosen[:, where], before[name]
         counts = here.sum(1)
+        most = int(counts.max())
         lanes = max(1, _ELEMENTS_AT_ONCE // max(value.numel(), source.numel()))
         # Lane j holds the j-th chosen neuron of every image: they are independent, and share a backward pass.
         order = here.int().argsort(dim=1, descending=True, stable=True)
-        for start in range(0, int(counts.max()), lanes):
-            picked = order[:, start : start + lanes].T
+        for start in range(0, most, lanes):
+            picked = order[:, start : min(start + lanes, most)].T
             there = torch.arange(start, start + len(picked), device=counts.device).unsqueeze(1) < counts
             seeds = torch.zeros(len(picked), *here.shape, dtype=value.dtype, device=value.device)
             seeds.scatter_(2, picked.unsqueeze(2), there.unsqueeze(2).to(value.dtype))

@@ -42,15 +42,12 @@ def get(name: str, **settings: Any) -> Attribution:
 
 
 def _pathway_gradient(method: str | Method, settings: dict[str, Any]) -> PathwayGradient:
-    name = method if isinstance(method, str) else method.name
     of_method = {key: value for key, value in settings.items() if key != "sparsity"}
-    if of_method and isinstance(method, str):
+    if isinstance(method, str):
         method = methods.get(method, **of_method)
     elif of_method:
-        raise InputError(f"settings ({', '.join(of_method)}) go with a name; '{name}' is made already.")
-    # The active subnetwork is no matter of sparsity: its neurons all score the same, and ties are never split.
-    default = 0 if name == "active" else PathwayGradient.sparsity
-    return PathwayGradient(method=method, sparsity=settings.get("sparsity", default))
+        raise InputError(f"settings ({', '.join(of_method)}) go with a name; '{method.name}' is made already.")
+    return PathwayGradient(method=method, sparsity=settings.get("sparsity", PathwayGradient.sparsity))
 
 
 def attribute(

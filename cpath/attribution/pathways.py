@@ -11,7 +11,7 @@ from cpath.attribution.base import Attribution, register
 from cpath.attribution.gradient import pathway_gradient
 from cpath.attribution.gradients import upsample
 from cpath.attribution.response import ResponseProbe
-from cpath.methods.base import Method, get
+from cpath.methods.base import Method
 from cpath.methods.contribution import NeuronIntGrad
 from cpath.methods.quadrature import quadrature
 from cpath.scores import find_pathway
@@ -35,11 +35,10 @@ class PathwayGradient(Attribution):
 
     def maps(self, probe: ResponseProbe) -> Tensor:
         """∂f/∂x of the restricted network."""
-        method = get(self.method) if isinstance(self.method, str) else self.method
         pathway = find_pathway(
             probe.model,
             probe.images,
-            method.at(self.sparsity),
+            self.method,
             self.sparsity,
             probe.asked,
             activations=probe.activation_names,

@@ -51,31 +51,52 @@ def weighted_gradients(
 ) -> Contributions:
     """Signed z · Σ w_k ∂f(α_k z)/∂z of every site, with the residual; ``alphas`` ≥ 0 in ascending order."""
     record = probe.record()
-    at_one = 0.0
-    nodes = []
-    for alpha, weight in zip(alphas, weights, strict=True):
-        if alpha == 1:  # the network is the unscaled one: its gradient is at hand for every site
-            at_one = weight
-        else:
-            nodes.append((alpha, weight))
-    # A first lane at α = 0 gives f(z ← 0), which the residual needs.
-    if residual and (not nodes or nodes[0][0] != 0):
-        nodes.insert(0, (0.0, 0.0))
+    # At α = 1 the network is the unscaled one: its gradient is at hand for every site.
+    at_one = sum(weight for alpha, weight in zip(alphas, weights, strict=True) if alpha == 1)
+    nodes = [(alpha, weight) for alpha, weight in zip(alphas, weights, strict=True) if alpha != 1]
+    for gradient in record.gradients.values():
+        gradient.mul_(at_one)
+    sites = list(record.activations)
+    zeroed = {site: torch.empty_like(record.logits[:, 0]) for site in sites}
+    rows = _rows_per_pass(record, max(1, len(nodes)), probe.max_batch)
+    for group in _groups(record):
+        known = probe.part(group).remembering()
+        for site in sites:
+            activation, gradient, at_zero = (
+                values[group] for values in (record.activations[site], record.gradients[site], zeroed[site])
+            )
+            for start in range(0, len(known), rows[site].images):
+                part = slice(start, start + rows[site].images)
+                here = known.part(part)
+                first = _integrate(here, site, activation[part], gradient[part], nodes, rows[site].lanes)
+                if residual:
+                    if first is None or nodes[0][0] != 0:
+                        first = _at_zero(here, site, activation[part])
+                    at_zero[part] = first
     response = record.logits.gather(1, probe.target.unsqueeze(1)).squeeze(1)
     values, residuals = {}, {}
-    rows = _rows_per_pass(record, max(1, len(nodes)), probe.max_batch)
-    for name, activation in record.activations.items():
-        gradient = record.gradients[name].mul_(at_one)
-        at_zero = torch.empty_like(response)
-        for start in range(0, len(probe), rows[name].images):
-            part = slice(start, start + rows[name].images)
-            first = _integrate(probe.part(part), name, activation[part], gradient[part], nodes, rows[name].lanes)
-            if first is not None:
-                at_zero[part] = first
-        values[name] = gradient.mul_(activation)
-        drop = response - at_zero
-        residuals[name] = (values[name].flatten(1).sum(1) - drop).abs() / drop.abs()
+    for site in sites:
+        values[site] = record.gradients[site].mul_(record.activations[site])
+        drop = response - zeroed[site]
+        residuals[site] = (values[site].flatten(1).sum(1) - drop).abs() / drop.abs()
     return Contributions(values, residuals if residual else None)
+
+
+# What is remembered of the network before a site takes about as much as the activations: no more than this.
+_REMEMBERED_BYTES = 2**30
+
+
+def _groups(record: Record) -> list[slice]:
+    """The images in as many as may be remembered at once."""
+    each = sum(activation[0].numel() * activation.element_size() for activation in record.activations.values())
+    size = max(1, _REMEMBERED_BYTES // each)
+    return [slice(start, start + size) for start in range(0, len(record.logits), size)]
+
+
+def _at_zero(probe: Probe, site: str, activation: Tensor) -> Tensor:
+    """(B,) responses without the site."""
+    with torch.no_grad():
+        return probe.responses(site, torch.zeros_like(activation).unsqueeze(0))[0]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 import cpath
@@ -10,25 +12,24 @@ from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model
 
 
-def test_radii_are_those_of_the_library_and_drawn_over_sparsity(configure, tmp_path):
+def test_radii_are_those_of_the_library_and_drawn_over_sparsity(configure, trained):
     cfg = configure("experiment=linearity", "experiment.images=3", "experiment.batch=2", "experiment.neurons=20")
     cfg.sparsity, cfg.method = [90, 99], {"neuron_mct": {}, "active": {}, "greedy_published": {"rounds": 2}}
     table = linearity.run(cfg)
     data = load_data(cfg)
     images = load_images(cfg, data).batch(slice(0, 3))
-    model = trained_model(cfg, data, ArtifactStore(tmp_path / "artifacts"))
+    model = trained_model(cfg, data, ArtifactStore(trained / "artifacts"))
     for sparsity in (90, 99):
         expected = {
             "neuron_mct": cpath.find_pathway(model, images, "neuron_mct", sparsity),
-            "active": cpath.find_pathway(model, images, "active", 0),
+            "active": cpath.find_pathway(model, images, "active", sparsity),
             "greedy_published": cpath.find_pathway(
-                model, images, cpath.methods.GreedyPublished(rounds=2, sparsity=sparsity), 0
+                model, images, cpath.methods.GreedyPublished(rounds=2), sparsity
             ),
         }
         for name, pathway in expected.items():
             (row,) = table[(table.method == name) & (table.x.astype(float) == sparsity)].itertuples()
-            radius = affine_radius(model, images, pathway, neurons=20)
-            # The nearest pre-activation is a small difference of larger numbers: rounding shows.
-            assert row.value == pytest.approx(radius.mean().item(), rel=1e-2)
+            radius = affine_radius(copy.deepcopy(model).double(), images.double(), pathway, neurons=20)
+            assert row.value == pytest.approx(radius.mean().item(), rel=1e-6)
     (drawing,) = linearity_figures(table)
     assert len(drawing.figure.axes[0].lines) == 3

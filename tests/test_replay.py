@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import cpath
+from cpath.methods import NeuronIntGrad
+from cpath.replay import Replay
+from tests import zoo
+
+AWKWARD = (zoo.InplaceSkip, zoo.Discarding, zoo.Normalising)
+
+
+def record(model: nn.Module, images: Tensor) -> Replay:
+    return Replay.record(lambda some: model(some.clone()), images)
+
+
+class TwoSites(nn.Module):
+    """Two sites behind a convolution each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.conv2 = nn.Conv2d(3, 3, 3, padding=1)
+        self.fc = nn.Linear(3, zoo.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv2(F.relu(self.conv(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", [*zoo.MODELS, *AWKWARD])
+@pytest.mark.parametrize("where", [slice(0, 3), slice(1, 3), torch.tensor([2, 0])])
+def test_a_replayed_pass_gives_the_same(name, where):
+    model, images = zoo.make(name, torch.float64), zoo.images(dtype=torch.float64)
+    replay = record(model, images).part(where)
+    with torch.no_grad():
+        expected = model(images[where].clone())
+        for _ in range(2):  # what the model does to the outputs must not reach the memory
+            with replay.handing_out():
+                torch.testing.assert_close(model(images[where].clone()), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_it_is_answered_from_memory_until_told_to_stop():
+    model, images = zoo.make(TwoSites), zoo.images()
+    replay = record(model, images)
+    with torch.no_grad():
+        before = model(images)
+        model.conv.weight.zero_()
+        model.conv2.weight.zero_()
+        assert not torch.allclose(model(images), before)
+        with replay.handing_out():
+            assert torch.equal(model(images), before)
+        with replay.handing_out() as memory:
+            stopping = model.conv.register_forward_hook(lambda *_: memory.stop())
+            late = model(images)
+        stopping.remove()
+        assert torch.equal(late, model(images))
+
+
+def test_rows_that_are_no_images_are_computed():
+    class Transposed(nn.Module):
+        """Its linear layer has a row a colour: three, as there are images."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(64, 64)
+            self.fc = nn.Linear(3, zoo.CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.mix(x.flatten(2).transpose(0, 1))  # (3, B, 64)
+            return self.fc(F.relu(rows).transpose(0, 1).mean(2))
+
+    model, images = zoo.make(Transposed), zoo.images()
+    replay = record(model, images).part(slice(1, 2))
+    with torch.no_grad(), replay.handing_out():
+        torch.testing.assert_close(model(images[1:2]), model(images)[1:2])
+
+
+def test_another_run_than_the_recorded_one_is_computed():
+    model, other, images = zoo.make("residual"), zoo.make("functional"), zoo.images()
+    with torch.no_grad():
+        expected = other(images.clone())
+        with record(model, images).handing_out():
+            assert torch.equal(other(images.clone()), expected)
+
+
+class Convolutions(TorchDispatchMode):
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.runs = weight, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution.default and args[1] is self.weight:
+            self.runs += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_operations_before_the_site_do_not_run_again_for_any_site_or_node():
+    model, images = zoo.make(TwoSites), zoo.images()
+    runs = []
+    for nodes, max_batch in ((2, 64), (5, 64), (5, 6)):
+        with Convolutions(model.conv.weight) as counting:
+            cpath.score(model, images, NeuronIntGrad(nodes=nodes), max_batch=max_batch)
+        runs.append(counting.runs)
+    # Once for the record, twice to learn of in-place activations, and twice to remember.
+    assert runs == [5, 5, 5]
