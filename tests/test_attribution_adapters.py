@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import cpath
 from cpath.attribution import CaptumAttribution, quantus_explain
@@ -125,5 +125,60 @@ def test_quantus_itself() -> None:
     metric = quantus.PixelFlipping(features_in_step=16, disable_warnings=True, display_progressbar=False)
     curves = np.array(metric(**given, explain_func_kwargs={"method": "neuron_mct", "sparsity": 60}))
     assert curves.shape == (3, 12)  # 3 · 8 · 8 features, 16 a step
-    metric = quantus.MaxSensitivity(nr_samples=2, disable_warnings=True, display_progressbar=False)
-    assert len(metric(**given, explain_func_kwargs={"method": "neuron_mct", "sparsity": 60})) == 3
+    # Faithfulness that can be told by hand: the pixels of a linear model matter by weight times value.
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, zoo.CLASSES, bias=False)).eval()
+    faithful = quantus.FaithfulnessCorrelation(
+        nr_runs=40, subset_size=48, perturb_baseline=0.0, disable_warnings=True, display_progressbar=False
+    )
+    given |= {"model": linear, "softmax": False, "y_batch": logits(linear, images).argmax(1).numpy()}
+    scores = {
+        name: faithful(
+            **given, explain_func_kwargs={"method": name, "seed": 0} if name == "random" else {"method": name}
+        )
+        for name in ("input_mct", "random")
+    }
+    assert min(scores["input_mct"]) > 0.99
+    assert max(np.abs(scores["random"])) < 0.9
+
+
+def test_quantus_localisation_finds_where_the_attribution_is() -> None:
+    quantus = pytest.importorskip("quantus")
+    model, images = zoo.make("residual"), zoo.images()
+    labels = logits(model, images).argmax(1).numpy()
+    maps = quantus_explain(model, images, labels, method="gradcam")
+    row, column = np.unravel_index(maps[0, 0].argmax(), (8, 8))
+    segments = np.zeros((3, 1, 8, 8), dtype=bool)
+    segments[:, :, row, column] = True
+    pointing = quantus.PointingGame(disable_warnings=True, display_progressbar=False)
+    hits = pointing(
+        model=model,
+        x_batch=images.numpy(),
+        y_batch=labels,
+        a_batch=None,
+        s_batch=segments,
+        explain_func=quantus_explain,
+        explain_func_kwargs={"method": "gradcam"},
+        device="cpu",
+    )
+    expected = [one[0].argmax() == row * 8 + column for one in maps]
+    assert [bool(hit) for hit in hits] == expected
+    assert expected[0]
+
+
+def test_quantus_randomisation_tells_what_depends_on_the_weights() -> None:
+    quantus = pytest.importorskip("quantus")
+    model, images = zoo.make("residual"), zoo.images()
+    metric = quantus.MPRT(disable_warnings=True, display_progressbar=False, return_average_correlation=True)
+    found = {}
+    for name in ("neuron_mct", "sobel"):
+        found[name] = metric(
+            model=model,
+            x_batch=images.numpy(),
+            y_batch=logits(model, images).argmax(1).numpy(),
+            a_batch=None,
+            explain_func=quantus_explain,
+            explain_func_kwargs={"method": name},
+            device="cpu",
+        )
+    assert np.allclose(found["sobel"], 1)  # an edge map knows nothing of the network
+    assert (np.array(found["neuron_mct"]) < 0.9).all()
