@@ -58,7 +58,7 @@ def test_the_benchmark_measures_ratios_seconds_and_memory(configure):
         "experiment=benchmark",
         "experiment.models=[squeezenet1_0]",
         "experiment.batch=2",
-        "experiment.size=64",
+        "experiment.size=32",
         "experiment.repeats=1",
         "experiment.nodes=2",
         "experiment.greedy_rounds=2",
@@ -70,5 +70,7 @@ def test_the_benchmark_measures_ratios_seconds_and_memory(configure):
     seconds = table[table.metric == "seconds"].set_index("method").value
     assert set(ratios.index) == set(cfg.experiment.cases)
     assert ratios["neuron_mct"] == pytest.approx(seconds["neuron_mct"] / seconds["forward and input-only backward"])
+    processor = table[table.metric == "processor_ratio"].set_index("method").value
+    assert (processor.reindex(ratios.index) > 0).all()
     assert (table[table.metric == "limit"].value > 0).all()
     assert (table[table.metric == "peak_megabytes"].value >= 0).all()
