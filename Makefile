@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.synced
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-paper test test-slow test-real lint format bench sweep lock clean
+.PHONY: help setup reproduce-paper test test-slow test-real test-slurm lint format bench sweep lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,13 +32,16 @@ reproduce-paper: setup  ## Run every experiment of the paper (PAPER=digits) and 
 	$(PY) -m experiments experiment=reproduce_paper paper=$(PAPER)
 
 test: setup  ## Run the test suite
-	$(PY) -m pytest -n 2 -m "not slow and not real and not gpu"
+	$(PY) -m pytest -n 2 -m "not slow and not real and not gpu and not slurm"
 
 test-slow: setup  ## Run the slow checks (sweeps, subprocesses, long training)
-	$(PY) -m pytest -m "slow and not real"
+	$(PY) -m pytest -m "slow and not real and not slurm"
 
 test-real: setup  ## Run the checks on real weights and images (CPATH_REAL_DATA names their folder)
 	$(PY) -m pytest -m real
+
+test-slurm: setup  ## Run a sweep on a one-node Slurm of this machine (root; Debian's slurm-wlm and munge)
+	$(PY) -m pytest -m slurm
 
 lint: setup  ## Check style and types
 	$(VENV)/bin/ruff check .
@@ -52,8 +55,9 @@ format: setup  ## Put the code into the project's style
 bench: setup  ## Measure speed and memory (CPU, or the GPU where there is one)
 	$(PY) -m experiments experiment=benchmark
 
-sweep: setup  ## An example sweep: path analysis over sparsities and methods
-	$(PY) -m experiments -m experiment=path_analysis sparsity=80,90,99 method=neuron_mct,neuron_intgrad,random
+sweep: setup  ## An example sweep, methods × sparsities × seeds; SWEEP=hydra/launcher=joblib runs jobs side by side
+	$(PY) -m experiments -m experiment=path_analysis experiment.by_site=false \
+	  method=neuron_mct,neuron_intgrad,random sparsity=80,90,99 seed=0,1,2 $(SWEEP)
 
 lock: $(UV)  ## Renew requirements.lock from pyproject.toml
 	$(UV) pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
