@@ -52,8 +52,9 @@ format: setup  ## Put the code into the project's style
 bench: setup  ## Measure speed and memory (CPU, or the GPU where there is one)
 	$(PY) -m experiments experiment=benchmark
 
-sweep: setup  ## An example sweep: path analysis over sparsities and methods
-	$(PY) -m experiments -m experiment=path_analysis sparsity=80,90,99 method=neuron_mct,neuron_intgrad,random
+sweep: setup  ## An example sweep, methods × sparsities × seeds; SWEEP=hydra/launcher=joblib runs jobs side by side
+	$(PY) -m experiments -m experiment=path_analysis experiment.by_site=false \
+	  method=neuron_mct,neuron_intgrad,random sparsity=80,90,99 seed=0,1,2 $(SWEEP)
 
 lock: $(UV)  ## Renew requirements.lock from pyproject.toml
 	$(UV) pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes \

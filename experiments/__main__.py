@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cpath.errors import CpathError
-from experiments.framework.choices import check_choices, register_torchvision_models
+from experiments.framework.choices import check_choices, register_choices
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = 24
@@ -30,17 +30,24 @@ def run(cfg: DictConfig) -> pd.DataFrame:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def _job(cfg: DictConfig) -> None:
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         table = run(cfg)
     except CpathError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # the other jobs of the sweep go on
         _LOG.error("error: %s", error)
+        if sweeping:
+            raise  # the other jobs of the sweep go on
         sys.exit(1)
     except KeyboardInterrupt:
-        _LOG.error("stopped; the same command goes on from here")
+        if not sweeping:
+            _LOG.error("stopped; the same command goes on from here")
         sys.exit(130)
-    _show(table)
+    except Exception:
+        if sweeping:
+            _LOG.exception("error")
+        raise
+    if not sweeping:
+        _show(table)
 
 
 def _show(table: pd.DataFrame) -> None:
@@ -65,7 +72,7 @@ def main() -> None:
         check_choices(sys.argv[1:], Path(__file__).parent.parent / "conf")
     except CpathError as error:
         sys.exit(f"error: {error}")
-    register_torchvision_models()
+    register_choices()
     _job()
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib
 import logging
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from hydra import compose
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from cpath.errors import InputError
-from experiments.framework.job import job_folder
+from cpath.errors import CpathError, InputError
+from experiments.framework.job import is_finished, job_folder
+from experiments.framework.progress import Overall
 from experiments.framework.report import Stage, write_report
 from experiments.framework.results import write_table
+from experiments.framework.store import digest
 from experiments.framework.subject import (
     attributions_of,
     build_model,
@@ -29,37 +31,89 @@ _LOG = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the stages of ``paper=…``, writes the report, and returns all results as one tidy table."""
+    """Runs the stages of ``paper=…``, writes the report, and returns all results as one tidy table.
+
+    A stage that fails leaves the others alone; the report is written without it, and says so, and then
+    `InputError` is raised.
+    """
     if cfg.get("paper") is None:
         raise InputError("experiment=reproduce_paper needs paper=digits, paper=cifar10 or paper=imagenet.")
-    started = time.perf_counter()
-    common = [f"outputs={cfg.outputs}", f"device={cfg.device}", f"seed={cfg.seed}", f"redo={cfg.redo}"]
+    common = [
+        *(f"outputs={cfg.outputs}", f"device={cfg.device}", f"seed={cfg.seed}", f"redo={cfg.redo}"),
+        f"threads={cfg.threads}",
+    ]
     stages = {str(name): compose("config", [*overrides, *common]) for name, overrides in cfg.paper.stages.items()}
-    for name, stage in stages.items():
-        _preflight(name, stage)
-    results, done = [], []
-    for number, (name, stage) in enumerate(stages.items(), 1):
-        _LOG.info("[%d/%d] %s", number, len(stages), name)
-        frame = importlib.import_module(f"experiments.{stage.experiment.name}").run(stage)
-        results.append(frame)
-        done.append(Stage(name, job_folder(stage), frame))
-    table = pd.concat(results, ignore_index=True)
+    todo = {name: stage for name, stage in stages.items() if cfg.redo or not is_finished(job_folder(stage))}
+    _preflight(todo)
+    done, failed = _run_stages(stages, _expected(cfg, stages, todo))
     folder = Path(cfg.outputs) / "reproduce-paper" / cfg.paper.name
-    write_table(table, folder / "results.csv")
-    report = write_report(folder, cfg.paper.title, done, time.perf_counter() - started)
-    _LOG.info("report: %s", report)
+    table = pd.concat([stage.table for stage in done], ignore_index=True) if done else pd.DataFrame()
+    if done:
+        write_table(table, folder / "results.csv")
+        _LOG.info("report: %s", write_report(folder, cfg.paper.title, done, failed))
+    if failed:
+        raise InputError("; ".join(f"stage {name} failed: {error}" for name, error in failed.items()))
     return table
 
 
-def _preflight(name: str, cfg: DictConfig) -> None:
-    """Everything a stage needs, before the first one starts: data, weights, names, values."""
-    try:
-        sparsities_of(cfg)
-        methods_of(cfg)
-        attributions_of(cfg)
-        data = load_data(cfg)
-        model = build_model(cfg, data)
-        if "images" in cfg.experiment:
-            check_sites(model, load_images(cfg, data), cfg)
-    except InputError as error:
-        raise InputError(f"stage {name}: {error}") from error
+def _run_stages(
+    stages: Mapping[str, DictConfig], expected: Mapping[str, float | None]
+) -> tuple[list[Stage], dict[str, str]]:
+    """The stages that are finished, and the errors of those that failed."""
+    done, failed = [], {}
+    with Overall(expected) as overall:
+        for name, stage in stages.items():
+            _LOG.info("%s %s", overall.words(), name)
+            with overall.stage(name):
+                try:
+                    frame = importlib.import_module(f"experiments.{stage.experiment.name}").run(stage)
+                except Exception as error:
+                    _LOG.error("stage %s failed: %s", name, error, exc_info=not isinstance(error, CpathError))
+                    failed[name] = str(error) or repr(error)
+                    continue
+            done.append(Stage(name, job_folder(stage), frame))
+    return done, failed
+
+
+def _expected(
+    cfg: DictConfig, stages: Mapping[str, DictConfig], todo: Mapping[str, DictConfig]
+) -> dict[str, float | None]:
+    """Seconds that each stage will take, as far as the paper's file says: what is finished takes none."""
+    told = cfg.paper.get("seconds") or {}
+    return {name: told.get(name) if name in todo else 0.1 for name in stages}
+
+
+def _preflight(stages: Mapping[str, DictConfig]) -> None:
+    """Everything the stages need, before the first one starts: data, weights, names, values. All of it at once."""
+    missing: dict[str, list[str]] = {}
+    checked: dict[str, str | None] = {}
+    for name, stage in stages.items():
+        for error in _missing(stage, checked):
+            missing.setdefault(error, []).append(name)
+    if missing:
+        lines = [f"  - {error} (needed by: {', '.join(names)})" for error, names in missing.items()]
+        raise InputError("nothing was started, because this is missing or wrong:\n" + "\n".join(lines))
+
+
+def _missing(cfg: DictConfig, checked: dict[str, str | None]) -> list[str]:
+    """What one stage lacks. ``checked`` remembers datasets and models: several stages share them."""
+    errors = []
+    for check in (sparsities_of, methods_of, attributions_of):
+        try:
+            check(cfg)
+        except CpathError as error:
+            errors.append(str(error))
+    names = ("dataset", "model", "checkpoint", "activations", "imports", "device")
+    key = digest({name: OmegaConf.to_container(cfg, resolve=True)[name] for name in names})  # type: ignore[index,call-overload]
+    if key not in checked:
+        checked[key] = None
+        try:
+            data = load_data(cfg)
+            model = build_model(cfg, data)
+            if "images" in cfg.experiment:
+                check_sites(model, load_images(cfg, data), cfg)
+        except CpathError as error:
+            checked[key] = str(error)
+    if (found := checked[key]) is not None:
+        errors.append(found)
+    return errors

@@ -9,6 +9,7 @@ from cpath.plots.quadrature import quadrature_figures
 from cpath.plots.saliency import Maps, map_grid, saliency_figures, sparsity_grid
 from cpath.plots.sanity import sanity_check_figures, sanity_strip
 from cpath.plots.style import Drawing, colour_of, in_order, label_of, save_drawings
+from cpath.plots.sweep import sweep_figures
 from cpath.plots.training import training_figures
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "sanity_strip",
     "save_drawings",
     "sparsity_grid",
+    "sweep_figures",
     "training_figures",
 ]

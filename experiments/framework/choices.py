@@ -1,4 +1,4 @@
-"""Choices on the command line: torchvision's models as choices of `model`, and errors with the close matches."""
+"""Choices on the command line: those that no file under conf/ makes, and errors with the close matches."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from cpath.errors import unknown_name
 from cpath.models.torchvision import names
 
 
-def register_torchvision_models() -> None:
-    """Makes every torchvision classifier a choice of the group ``model``."""
+def register_choices() -> None:
+    """Makes every torchvision classifier a choice of ``model``, and conf/ the only source of launchers."""
     store = ConfigStore.instance()
     for name in names():
         node = {
@@ -24,11 +25,17 @@ def register_torchvision_models() -> None:
             "weights": "auto",
         }
         store.store(group="model", name=name, node=node, provider="torchvision")
+    Plugins.instance()  # registers its own launchers when it is first asked for
+    launchers = store.repo["hydra"]["launcher"]
+    for name in list(launchers):
+        # Hydra would take those for schemas of the files of the same name, and warn with every job.
+        del launchers[name]
 
 
 def check_choices(arguments: Sequence[str], conf: Path) -> None:
     """Raises `UnknownNameError` for an argument GROUP=NAME whose NAME is no choice of the group."""
-    groups = {path.name: path for path in conf.iterdir() if path.is_dir()}
+    folders = [path for path in conf.rglob("*") if path.is_dir()]
+    groups = {path.relative_to(conf).as_posix(): path for path in folders if any(path.glob("*.yaml"))}
     for argument in arguments:
         group, equals, value = argument.partition("=")
         if not equals or group not in groups or value in ("null", ""):

@@ -6,11 +6,15 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,19 +22,21 @@ from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.plots import Drawing, save_drawings
+from experiments.framework.resources import device_of, use_threads
 from experiments.framework.results import Row, read_table, table, write_table
 from experiments.framework.store import ArtifactStore, digest, slug, write_json, write_text
-from experiments.framework.subject import device_of
 from experiments.framework.tracker import Tracker
 
 _LOG = logging.getLogger(__name__)
 
 # What does not change a job's results is not part of its identity.
-_INCIDENTAL = ("outputs", "redo", "tracker", "device", "paper")
+_INCIDENTAL = ("outputs", "redo", "tracker", "device", "threads", "paper")
+_MANIFEST = "manifest.json"
 
 
 @dataclass
@@ -66,33 +72,88 @@ def run_job(
     """Runs ``compute`` unless the job is finished already; leaves table, figures, manifest; returns the table.
 
     The figures are drawn from the table alone, but for the job's pictures. A failed job leaves a manifest that
-    says so.
+    says so. Of two processes that want the same job one waits for the other, and then finds it finished.
     """
     folder = job_folder(cfg)
-    if is_finished(folder) and not cfg.redo:
-        _LOG.info("finished before: %s (redo=true does it again)", folder)
+    asked = time.time()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        done_meanwhile = is_finished(folder) and (folder / _MANIFEST).stat().st_mtime > asked
+        if is_finished(folder) and (done_meanwhile or not cfg.redo):
+            _LOG.info("finished before: %s (redo=true does it again)", folder)
+        else:
+            _run(cfg, folder, compute, draw)
         return read_table(folder / "results.csv")
+
+
+def _run(
+    cfg: DictConfig,
+    folder: Path,
+    compute: Callable[[Job], Iterable[Row]],
+    draw: Callable[[pd.DataFrame], Iterable[Drawing]],
+) -> None:
+    use_threads(cfg)
     tracker: Tracker = instantiate(cfg.tracker)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
+    begun = {"status": "running", "started": _now(), "process": os.getpid(), "host": socket.gethostname()}
+    write_json(folder / _MANIFEST, begun)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     job = Job(cfg, folder, ArtifactStore(Path(cfg.outputs) / "artifacts"), tracker)
     started, failed = time.perf_counter(), True
-    tracker.start(cfg, folder)
     try:
+        tracker.start(cfg, folder)
         frame = table(compute(job), cfg)
         write_table(frame, folder / "results.csv")
         save_drawings([*draw(read_table(folder / "results.csv")), *job.pictures], folder / "figures")
         tracker.results(frame, folder)
         failed = False
     except BaseException as error:
-        write_json(folder / "manifest.json", _manifest(job, started, "failed", repr(error)))
+        wrong = {"error": str(error) or repr(error), "traceback": traceback.format_exc()}
+        write_json(folder / _MANIFEST, _manifest(job, started, "failed", wrong))
         raise
     finally:
         tracker.finish(failed)
-    write_json(folder / "manifest.json", _manifest(job, started, "finished"))
+    write_json(folder / _MANIFEST, _manifest(job, started, "finished"))
     _LOG.info("results: %s", folder)
-    return read_table(folder / "results.csv")
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process works on the job of this folder meanwhile; the system lifts the lock of one that dies."""
+    lock = _lock(folder)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _LOG.info("waiting for another process that runs %s", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process is at work on the job of this folder now."""
+    if not folder.parent.is_dir():
+        return False
+    lock = _lock(folder)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def mark_failed(folder: Path, error: str) -> None:
+    """Notes for a job that could not do it itself that it failed, unless it is finished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_finished(folder):
+        write_json(folder / _MANIFEST, {"status": "failed", "error": error, "finished": _now()})
 
 
 def redraw(folder: Path, draw: Callable[[pd.DataFrame], Iterable[Drawing]]) -> None:
@@ -105,19 +166,29 @@ def redraw(folder: Path, draw: Callable[[pd.DataFrame], Iterable[Drawing]]) -> N
 
 def is_finished(folder: Path) -> bool:
     """Whether the job of this folder ran to its end."""
+    return bool(read_manifest(folder).get("status") == "finished")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a job left about itself; empty where it left nothing readable."""
     try:
-        return bool(json.loads((folder / "manifest.json").read_text())["status"] == "finished")
-    except (OSError, ValueError, KeyError):
-        return False
+        manifest = json.loads((folder / _MANIFEST).read_text())
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
-def _manifest(job: Job, started: float, status: str, error: str | None = None) -> dict[str, Any]:
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _manifest(job: Job, started: float, status: str, wrong: dict[str, str] | None = None) -> dict[str, Any]:
     packages = ("torch", "torchvision", "numpy", "hydra-core", "pytorch-lightning", "captum", "scipy")
     device = device_of(job.cfg)
     return {
         "status": status,
-        **({} if error is None else {"error": error}),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **(wrong or {}),
+        "finished": _now(),
         "seconds": round(time.perf_counter() - started, 2),
         "seed": job.cfg.seed,
         "command": " ".join(Path(part).name if part == sys.argv[0] else part for part in sys.argv),

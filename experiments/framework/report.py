@@ -12,12 +12,17 @@ import jinja2
 import pandas as pd
 
 from cpath.plots import in_order, label_of
+from experiments.framework.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
+from experiments.framework.progress import duration
+from experiments.framework.published import MARK
 from experiments.framework.store import write_text
 
 _MOST_COLUMNS = 8
 
 _TITLES = {
     "train": "The model",
+    "roar": "ROAR: retraining without the relevant pixels",
+    "kar": "KAR: retraining on the relevant pixels alone",
     "path_analysis": "Critical pathways: overlap, dead neurons, responses",
     "path_decoding": "Path decoding: what the pathways respond to",
     "linearity": "Local linearity of the restricted networks",
@@ -47,18 +52,18 @@ class Stage:
         return manifest
 
     @property
-    def figures(self) -> list[dict[str, str]]:
-        """Its figures, to be put into the page itself, with captions."""
+    def figures(self) -> list[dict[str, Any]]:
+        """Its figures, to be put into the page itself, with captions, and how wide they want to be."""
         folder = self.folder / "figures"
         captions = json.loads((folder / "captions.json").read_text())
-        return [
-            {
-                "name": name,
-                "caption": caption,
-                "data": _inlined(folder / f"{name}.svg", folder / f"{name}.png"),
-            }
-            for name, caption in captions.items()
-        ]
+        found = []
+        for name, caption in captions.items():
+            width = _natural_width(folder / f"{name}.png", 150 if (folder / f"{name}.svg").exists() else 200)
+            data = _inlined(folder / f"{name}.svg", folder / f"{name}.png")
+            found.append(
+                {"name": name, "caption": caption, "data": data, "width": width, "least": round(_LEAST * width)}
+            )
+        return found
 
     @property
     def tables(self) -> list[dict[str, Any]]:
@@ -66,6 +71,51 @@ class Stage:
         rows = self.table[~self.table.metric.str.contains("/") & (self.table.x_name != "epoch")]
         metrics = [(str(metric), part) for metric, part in rows.groupby("metric", sort=False)]
         return [_matrix(metric, part) for metric, part in metrics if 0 < part.x.nunique() <= _MOST_COLUMNS]
+
+    @property
+    def published(self) -> list[dict[str, Any]]:
+        """Our numbers with the paper's beside them, at some places of each curve; empty where settings differ."""
+        paper = self.table[self.table.metric.str.endswith(MARK)]
+        tables = []
+        for metric, theirs in paper.groupby("metric", sort=False):
+            name = str(metric).removesuffix(MARK)
+            ours = self.table[(self.table.metric == name) & self.table.method.isin(theirs.method)]
+            both = sorted(set(ours.x.astype(str)) & set(theirs.x.astype(str)), key=_order(theirs))
+            places = [both[round(i * (len(both) - 1) / (_BESIDE - 1))] for i in range(_BESIDE)] if both else []
+            ours = ours[ours.x.astype(str).isin(places)]
+            if len(ours):
+                beside = {(row.method, str(row.x)): _number(row.value) for row in theirs.itertuples()}
+                tables.append(_matrix(name, ours, beside))
+        return tables
+
+    @property
+    def variants(self) -> list[dict[str, Any]]:
+        """Definitions and, under each, what the released code computes in its place."""
+        rows = self.table[self.table.method.isin(_VARIANTS)]
+        if not rows.method.str.endswith("_published").any():
+            return []
+        rows = rows[~rows.metric.str.contains("/") & (rows.x_name == "sparsity")]
+        return [_matrix(str(metric), part) for metric, part in rows.groupby("metric", sort=False)]
+
+
+_BESIDE = 6  # places of a curve in a table beside the published numbers
+_VARIANTS = ("neuron_intgrad", "neuron_intgrad_published", "greedy", "greedy_published")
+
+
+def _order(rows: pd.DataFrame) -> Any:
+    places = list(dict.fromkeys(rows.x.astype(str)))
+    return places.index
+
+
+_LEAST = 0.68  # of its natural width, below which a figure's labels are too small to read: then it scrolls
+
+
+def _natural_width(file: Path, dots_per_inch: int) -> int:
+    """Width at which its letters have the size they were drawn with, in a page's 96 pixels an inch."""
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        return round(picture.width / dots_per_inch * 96)
 
 
 def _inlined(*files: Path) -> str:
@@ -75,17 +125,23 @@ def _inlined(*files: Path) -> str:
     return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
-def _matrix(metric: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _matrix(metric: str, rows: pd.DataFrame, beside: dict[tuple[str, str], str] | None = None) -> dict[str, Any]:
     columns = list(dict.fromkeys(rows.x))
     cells = {(row.method, row.x): row for row in rows.itertuples()}
-    methods = in_order(rows.method)
     return {
         "metric": metric.replace("_", " "),
-        "x_name": str(rows.x_name.iloc[0]),
+        "x_name": str(rows.x_name.iloc[0]).replace("_", " "),
         "columns": [_number(column) for column in columns],
         "rows": [
-            {"method": label_of(method), "cells": [_cell(cells.get((method, column))) for column in columns]}
-            for method in methods
+            {
+                "method": label_of(method),
+                "cells": [
+                    _cell(cells.get((method, column)))
+                    | {"published": (beside or {}).get((method, str(column)), "")}
+                    for column in columns
+                ],
+            }
+            for method in in_order(rows.method)
         ],
     }
 
@@ -104,8 +160,11 @@ def _number(value: Any) -> str:
         return str(value)
 
 
-def write_report(folder: Path, title: str, stages: list[Stage], seconds: float) -> Path:
-    """Writes ``folder``/report.html and returns its path."""
+_ORDER = (NOT_REPRODUCED, UNCLEAR, REPRODUCED, NOT_MEASURED)
+
+
+def write_report(folder: Path, title: str, stages: list[Stage], failed: dict[str, str] | None = None) -> Path:
+    """Writes ``folder``/report.html and returns its path; ``failed`` are the errors of stages that it lacks."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates"),
         autoescape=True,
@@ -113,10 +172,35 @@ def write_report(folder: Path, title: str, stages: list[Stage], seconds: float) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    spent = sum(float(stage.manifest["seconds"]) for stage in stages)
+    found = verdicts(pd.concat([stage.table for stage in stages], ignore_index=True))
+    seconds = [float(stage.manifest["seconds"]) for stage in stages]
     page = environment.get_template("report.html.j2").render(
-        title=title, stages=stages, seconds=seconds, spent=spent
+        title=title,
+        stages=stages,
+        failed=failed or {},
+        times=[duration(part) for part in seconds],
+        spent=duration(sum(seconds)),
+        verdicts={word: [one for one in found if one.word == word] for word in _ORDER},
+        variants=next((stage.variants for stage in stages if stage.variants), []),
+        made=_made(stages),
     )
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _made(stages: list[Stage]) -> dict[str, str]:
+    """What the whole page was made with: each fact once, or all its values where stages differ."""
+    manifests = [stage.manifest for stage in stages]
+    facts = {
+        "Device": [str(manifest["device"]) for manifest in manifests],
+        "Threads": [str(manifest["threads"]) for manifest in manifests],
+        "Seed": [str(manifest["seed"]) for manifest in manifests],
+        "Code revision": [str(manifest["git"]) for manifest in manifests],
+        "Finished": [max(str(manifest["finished"]) for manifest in manifests)],
+        **{
+            name: [str(manifest["versions"].get(name)) for manifest in manifests]
+            for name in ("cpath", "python", "torch", "torchvision", "captum")
+        },
+    }
+    return {name: ", ".join(dict.fromkeys(values)) for name, values in facts.items()}

@@ -68,6 +68,7 @@ class ArtifactStore:
                 make(partial)
                 write_json(partial / _MANIFEST, {"key": dict(key), "files": _sizes(partial)})
                 os.replace(partial, folder)
+                _LOG.info("made: %s", folder)
         finally:
             lock.release()
         return folder

@@ -20,6 +20,7 @@ from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.models import load_checkpoint
 from cpath.threshold import check_sparsity
+from experiments.framework.resources import device_of
 from experiments.framework.store import ArtifactStore
 
 _LOG = logging.getLogger(__name__)
@@ -45,19 +46,6 @@ class Images:
     def batch(self, where: slice) -> Tensor:
         """Images (B, C, H, W), on the device."""
         return self.data.test.batch(self.indices[where]).to(self.device)
-
-
-def device_of(cfg: DictConfig) -> torch.device:
-    """The device named in the configuration; ``auto`` is the GPU where there is one."""
-    if cfg.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(cfg.device)
-    except RuntimeError:
-        raise InputError(f"no such device: '{cfg.device}'. Say device=auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={cfg.device} asked for, but no CUDA device is available: say device=cpu.")
-    return device
 
 
 def sparsities_of(cfg: DictConfig) -> list[float]:

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from experiments.framework import job
-from experiments.framework.choices import register_torchvision_models
+from experiments.framework.choices import register_choices
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, trained_model
 
@@ -26,7 +26,7 @@ SMALL = [
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., DictConfig]:
     """Composes the project's configuration with overrides, into a temporary outputs folder."""
-    register_torchvision_models()
+    register_choices()
 
     def make(*overrides: str, small: bool = True) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -49,7 +49,7 @@ def _no_figures_unless_asked_for(request: pytest.FixtureRequest, monkeypatch: py
 
 @pytest.fixture(scope="session")
 def _trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    register_torchvision_models()
+    register_choices()
     outputs = tmp_path_factory.mktemp("trained")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [*SMALL, f"outputs={outputs}"])

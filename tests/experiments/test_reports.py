@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from cpath.errors import InputError
-from experiments import benchmark, reproduce_paper, train
+from experiments import benchmark, reproduce_paper, saliency, train
 from experiments.framework.job import job_folder
+from experiments.framework.report import Stage, write_report
+from experiments.framework.results import Row, table
+from tests.experiments.conftest import CONF, SMALL
 
 
 def test_train_reports_the_accuracy_of_the_kept_weights(configure, figures):
@@ -51,6 +55,106 @@ def test_the_paper_runs_into_one_self_contained_page(tmp_path):
 def test_the_paper_needs_to_be_named(configure):
     with pytest.raises(InputError, match="paper=digits"):
         reproduce_paper.run(configure("experiment=reproduce_paper"))
+
+
+@pytest.fixture
+def hydra():
+    """The paper's stages are composed while Hydra is up, as under the command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def _paper(outputs: Path, **stages: list[str]):
+    cfg = compose("config", ["experiment=reproduce_paper", "paper=digits", f"outputs={outputs}"])
+    cfg.paper.stages = stages
+    cfg.paper.seconds = dict.fromkeys(stages, 5)
+    return cfg
+
+
+def test_everything_that_is_missing_is_said_at_once_before_anything_starts(tmp_path, monkeypatch, hydra):
+    monkeypatch.setattr(reproduce_paper, "_run_stages", lambda *_: pytest.fail("work was started"))
+    cfg = _paper(
+        tmp_path,
+        fine=["experiment=train", *SMALL],
+        images=["experiment=path_analysis", "dataset=imagenet", "dataset.root=nowhere", "model=vgg16"],
+        same=["experiment=saliency", "dataset=imagenet", "dataset.root=nowhere", "model=vgg16"],
+        channels=["experiment=path_analysis", "model=vgg11"],
+        sparsity=["experiment=path_analysis", *SMALL, "sparsity=120"],
+    )
+    with pytest.raises(InputError) as raised:
+        reproduce_paper.run(cfg)
+    text = str(raised.value)
+    assert text.count("\n  - ") == 3, text
+    assert "dataset.root=FOLDER" in text
+    assert "(needed by: images, same)" in text
+    assert "3 channels" in text
+    assert "0 ≤ sparsity < 100" in text
+    assert "fine" not in text
+
+
+def test_a_stage_that_fails_leaves_the_others_alone(trained, monkeypatch, figures, hydra):
+    def fails(cfg):
+        raise RuntimeError("out of <memory>")
+
+    monkeypatch.setattr(saliency, "run", fails)
+    cfg = _paper(trained, saliency=["experiment=saliency", *SMALL], train=["experiment=train", *SMALL])
+    with pytest.raises(InputError, match="stage saliency failed: out of <memory>"):
+        reproduce_paper.run(cfg)
+    page = (trained / "reproduce-paper" / "digits" / "report.html").read_text()
+    assert "The stage saliency failed" in page
+    assert "out of &lt;memory&gt;" in page
+    assert "test accuracy" in page
+
+
+def test_finished_stages_are_not_checked_or_run_again(trained, monkeypatch, figures, hydra):
+    cfg = _paper(trained, train=["experiment=train", *SMALL])
+    first = reproduce_paper.run(cfg)
+    monkeypatch.setattr(reproduce_paper, "load_data", lambda cfg: pytest.fail("checked again"))
+    assert len(reproduce_paper.run(cfg)) == len(first)
+
+
+def _stage(folder: Path, cfg, rows: list[Row]) -> Stage:
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "captions.json").write_text("{}")
+    made = {"status": "finished", "seconds": 90, "device": "CPU", "threads": 1, "seed": 0, "git": "abc"}
+    (folder / "manifest.json").write_text(
+        json.dumps({**made, "finished": "2030-01-01", "versions": {"torch": "9"}})
+    )
+    return Stage("degradation", folder, table(rows, cfg))
+
+
+def test_ours_stand_beside_the_published_numbers_at_the_same_places(configure, tmp_path):
+    rows = [
+        Row("gradcam", "lerf_change", 0.001 * x, "percent_removed", float(x), 0.0, 1.0, 9) for x in range(1, 11)
+    ]
+    rows += [
+        Row("gradcam", "lerf_change/published", 0.1 + 0.001 * x, "percent_removed", float(x)) for x in (1, 5, 10)
+    ]
+    stage = _stage(tmp_path / "job", configure(), rows)
+    (found,) = stage.published
+    cells = {
+        column: (cell["value"], cell["published"])
+        for column, cell in zip(found["columns"], found["rows"][0]["cells"], strict=True)
+    }
+    assert cells == {"1": ("0.001", "0.101"), "5": ("0.005", "0.105"), "10": ("0.01", "0.11")}
+    page = write_report(tmp_path, "a title", [stage]).read_text()
+    assert "Beside the published numbers" in page
+    assert "<b>0.105</b>" in page
+    assert "90 s" in page or "2 min" in page
+
+
+def test_without_published_numbers_no_table_claims_any(configure, tmp_path):
+    stage = _stage(tmp_path / "job", configure(), [Row("gradcam", "lerf_change", 0.1, "percent_removed", 1.0)])
+    assert stage.published == []
+    assert "Beside the published numbers" not in write_report(tmp_path, "a title", [stage]).read_text()
+
+
+def test_released_variants_stand_beside_the_definitions(configure, tmp_path):
+    methods = ("greedy", "greedy_published", "random")
+    rows = [Row(method, "dead_share", 0.5, "sparsity", 90.0) for method in methods]
+    (found,) = _stage(tmp_path / "job", configure(), rows).variants
+    assert [row["method"] for row in found["rows"]] == ["Greedy", "Greedy (released code)"]
+    assert _stage(tmp_path / "other", configure(), rows[::2]).variants == []
 
 
 def test_the_benchmark_measures_ratios_seconds_and_memory(configure):

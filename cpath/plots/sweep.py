@@ -1,0 +1,137 @@
+"""Figures of a sweep: every measure against what was swept, one line a method."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cpath.plots.curves import curve
+from cpath.plots.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
+
+_LABELS = {
+    "sparsity": "neurons pruned (%)",
+    "percent_removed": "pixels removed (%)",
+    "up_to_percent": "pixels removed (%)",
+    "dead_share": "dead share",
+    "class_kept": "class kept",
+    "response_change": "(p′ − p) / p",
+}
+_SHARES = ("dead_share", "class_kept")
+_LAST = ("realised_sparsity",)
+_MOST = 12  # panels in one figure
+
+
+def sweep_figures(table: pd.DataFrame) -> list[Drawing]:
+    """A figure for every experiment, dataset, model, variant and x; and one for what has no numeric x.
+
+    ``table`` is tidy, with the further columns ``variant`` and ``over`` (seeds or images).
+    """
+    rows = table[~table.metric.str.contains("/") & table.value.notna()]
+    if rows.empty:
+        return []
+    place = pd.to_numeric(rows.x, errors="coerce")
+    numeric, others = rows[place.notna()].assign(x=place[place.notna()]), rows[rows.x == ""]
+    drawings: list[Drawing] = []
+    with mpl.rc_context(STYLE):
+        for key, part in numeric.groupby(["experiment", "dataset", "model", "variant", "x_name"], sort=False):
+            drawings.append(_against_x(part, [str(name) for name in key]))
+        for key, part in others.groupby(["experiment"], sort=False):
+            drawings.append(_without_x(part, str(key[0])))
+    return drawings
+
+
+def _against_x(rows: pd.DataFrame, key: list[str]) -> Drawing:
+    metrics, methods = _metrics(rows), in_order(rows.method)
+    down, across = _grid(len(metrics))
+    figure = new_figure(max(4.2, 0.8 + 2.9 * across), 0.7 + 2.5 * down + 0.07 * len(methods))
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for panel, metric in zip(panels, metrics, strict=False):
+        here = rows[rows.metric == metric].sort_values("x")
+        for method in methods:
+            if (here.method == method).any():
+                curve(panel, here[here.method == method], method)
+        places = sorted(here.x.unique())
+        if len(places) <= 6:
+            panel.set_xticks(places, [f"{place:g}" for place in places])
+        panel.set(xlabel=_label(key[-1]), ylabel=_label(metric), ylim=_limits(here, metric))
+    for panel in panels[len(metrics) :]:
+        panel.set_visible(False)
+    _all_methods(panels[0], methods)
+    shared_legend(figure, panels[0])
+    what = ", ".join(part for part in key[1:4] if part)
+    caption = f"{key[0].replace('_', ' ').capitalize()} against {_label(key[-1])}: {what}. {_band(rows)}"
+    return Drawing("-".join(_file_name(part) for part in key if part), figure, caption)
+
+
+def _metrics(rows: pd.DataFrame) -> list[str]:
+    return sorted(dict.fromkeys(rows.metric), key=lambda metric: metric in _LAST)[:_MOST]
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    across = panels if panels <= 3 else 2 if panels == 4 else 3
+    return -(-panels // across), across
+
+
+def _limits(rows: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """The range of the lines; bands from two or three seeds can be many times as wide, and may leave the panel."""
+    if metric in _SHARES:
+        return -0.03, 1.03
+    low, high = rows.value.min(), rows.value.max()
+    room = max(high - low, 0.1 * abs(high), 1e-9)
+    bottom, top = rows.ci_low.min(), rows.ci_high.max()
+    return (
+        low - min(room, max(0.08 * room, low - bottom if bottom == bottom else 0)),
+        high + min(room, max(0.08 * room, top - high if top == top else 0)),
+    )
+
+
+def _all_methods(panel: Axes, methods: list[str]) -> None:
+    """The legend is the first panel's, which need not have a line of every method."""
+    there = {line.get_label() for line in panel.get_lines()}
+    for method in methods:
+        if label_of(method) not in there:
+            panel.plot([], [], color=colour_of(method), marker=marker_of(method), label=label_of(method))
+
+
+def _without_x(rows: pd.DataFrame, experiment: str) -> Drawing:
+    metrics = _metrics(rows)
+    rows = rows.assign(row=[_row_label(row) for row in rows.itertuples()])
+    places = list(dict.fromkeys(rows.row))
+    down, across = _grid(len(metrics))
+    figure = new_figure(1.8 + 2.6 * across, (0.9 + 0.3 * len(places)) * down)
+    panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for panel, metric in zip(panels, metrics, strict=False):
+        here = rows[rows.metric == metric].drop_duplicates("row").set_index("row").reindex(places)
+        spread = np.nan_to_num([here.value - here.ci_low, here.ci_high - here.value])
+        panel.errorbar(
+            here.value, range(len(places)), xerr=np.clip(spread, 0, None), fmt="o", color="#0072B2", elinewidth=1
+        )
+        panel.set_yticks(range(len(places)), places)
+        panel.set(xlabel=_label(metric))
+        panel.set_ylim(len(places) - 0.4, -0.6)
+    for panel in panels[len(metrics) :]:
+        panel.set_visible(False)
+    caption = f"{experiment.replace('_', ' ').capitalize()}: numbers of each configuration. {_band(rows)}"
+    return Drawing(f"{_file_name(experiment)}-values", figure, caption)
+
+
+def _row_label(row: object) -> str:
+    parts = [getattr(row, name) for name in ("dataset", "model", "method", "variant")]
+    return ", ".join(label_of(part) for part in parts if part)
+
+
+def _label(name: str) -> str:
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def _band(rows: pd.DataFrame) -> str:
+    seeds = sorted(rows[rows.over == "seeds"].n.unique())
+    if not seeds:
+        return "Bands: 95 % intervals over images, of one seed."
+    return f"Mean and 95 % interval over {seeds[-1]:g} seeds."
+
+
+def _file_name(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._=" else "_" for letter in text)

@@ -1,0 +1,277 @@
+"""What the paper claims, held against a tidy table: every verdict is computed, and comes with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cpath.plots import label_of
+
+REPRODUCED, NOT_REPRODUCED, UNCLEAR, NOT_MEASURED = "reproduced", "not reproduced", "unclear", "not measured"
+_A_FEW = 0.01  # a share of dead neurons below this is none to speak of
+_OTHERS = ("gradients", "input_mct", "input_intgrad", "gbp")
+_OURS = ("neuron_mct", "neuron_intgrad")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two numbers, and whether they are as claimed; None where their intervals overlap or are missing."""
+
+    text: str
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper and how the table speaks to it."""
+
+    place: str
+    """Where the paper says it."""
+    text: str
+    compare: Callable[[pd.DataFrame], list[Comparison]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what came of it."""
+
+    claim: Claim
+    comparisons: list[Comparison]
+
+    @property
+    def word(self) -> str:
+        """Reproduced if every comparison holds, not reproduced if one is the other way round, else unclear."""
+        if not self.comparisons:
+            return NOT_MEASURED
+        if any(comparison.holds is False for comparison in self.comparisons):
+            return NOT_REPRODUCED
+        return UNCLEAR if any(comparison.holds is None for comparison in self.comparisons) else REPRODUCED
+
+
+def verdicts(table: pd.DataFrame) -> list[Verdict]:
+    """All claims with their verdicts, in the paper's order."""
+    return [Verdict(claim, claim.compare(table)) for claim in CLAIMS]
+
+
+def _rows(table: pd.DataFrame, metric: str, methods: Sequence[str], x_name: str) -> pd.DataFrame:
+    return table[(table.metric == metric) & table.method.isin(list(methods)) & (table.x_name == x_name)]
+
+
+def _at(table: pd.DataFrame, metric: str, method: str, x_name: str, x: str) -> pd.Series | None:
+    rows = _rows(table, metric, [method], x_name)
+    rows = rows[(rows.x.astype(str) == x) & rows.value.notna()]
+    return None if rows.empty else rows.iloc[0]
+
+
+def _shown(row: pd.Series) -> str:
+    if pd.isna(row.ci_low):
+        return f"{row.value:.3g}"
+    return f"{row.value:.3g} ({row.ci_low:.3g} to {row.ci_high:.3g})"
+
+
+def _places(table: pd.DataFrame, metric: str, x_name: str) -> list[str]:
+    rows = table[(table.metric == metric) & (table.x_name == x_name)]
+    return list(dict.fromkeys(rows.x.astype(str)))
+
+
+def _per_cent(x: str) -> str:
+    return f"{float(x):g} %"
+
+
+def _smaller(less: pd.Series, more: pd.Series) -> bool | None:
+    """Whether one number is smaller than another: the intervals decide, None where they overlap."""
+    if pd.isna(less.ci_high) or pd.isna(more.ci_low):
+        return None
+    return True if less.ci_high < more.ci_low else False if less.ci_low > more.ci_high else None
+
+
+def _pairs(
+    table: pd.DataFrame,
+    metric: str,
+    small: Iterable[str],
+    large: Sequence[str],
+    x_name: str,
+    places: Iterable[str],
+) -> list[Comparison]:
+    """Each of ``small`` beside the one of ``large`` that comes nearest to it, at each place."""
+    found = []
+    for x in places:
+        others = [row for row in (_at(table, metric, name, x_name, x) for name in large) if row is not None]
+        for name in small:
+            mine = _at(table, metric, name, x_name, x)
+            if mine is None or not others:
+                continue
+            outcomes = [_smaller(mine, other) for other in others]
+            holds = False if False in outcomes else None if None in outcomes else True
+            nearest = min(others, key=lambda row: row.value)
+            where = f" at {_per_cent(x)}" if x_name == "sparsity" else ""
+            text = (
+                f"{label_of(name)} {_shown(mine)}, smallest of the others {label_of(nearest.method)} "
+                f"{_shown(nearest)}{where}"
+            )
+            found.append(Comparison(text, holds))
+    return found
+
+
+def _no_dead(table: pd.DataFrame) -> list[Comparison]:
+    rows = _rows(table, "dead_share", _OURS, "sparsity")
+    return [
+        Comparison(f"{label_of(row.method)} {100 * row.value:.3g} % at {_per_cent(row.x)}", bool(row.value == 0))
+        for row in rows.itertuples()
+    ]
+
+
+def _some_dead(method: str) -> Callable[[pd.DataFrame], list[Comparison]]:
+    def compare(table: pd.DataFrame) -> list[Comparison]:
+        return [
+            Comparison(
+                f"{label_of(method)} {_shown(row)} at {_per_cent(row.x)}",
+                True if row.ci_low > _A_FEW else False if row.ci_high < _A_FEW else None,
+            )
+            for _, row in _rows(table, "dead_share", [method], "sparsity").iterrows()
+        ]
+
+    return compare
+
+
+def _more_dead_from_random_gates(table: pd.DataFrame) -> list[Comparison]:
+    places = _places(table, "dead_share", "sparsity")
+    return _pairs(table, "dead_share", ["dgr"], ["dgr_random_init"], "sparsity", places)
+
+
+def _overlap(table: pd.DataFrame) -> list[Comparison]:
+    found = []
+    for x in _places(table, "jaccard/neuron_intgrad", "sparsity"):
+        together = _at(table, "jaccard/neuron_intgrad", "neuron_mct", "sparsity", x)
+        for method in ("greedy", "dgr"):
+            apart = _at(table, "jaccard/neuron_intgrad", method, "sparsity", x)
+            if together is not None and apart is not None:
+                text = (
+                    f"with NeuronMCT {_shown(together)}, with {label_of(method)} {_shown(apart)} at {_per_cent(x)}"
+                )
+                found.append(Comparison(text, _smaller(apart, together)))
+    return found
+
+
+def _class_kept(table: pd.DataFrame) -> list[Comparison]:
+    found = []
+    for x in _places(table, "class_kept", "sparsity"):
+        by_chance = _at(table, "class_kept", "random", "sparsity", x)
+        for method in _OURS:
+            kept = _at(table, "class_kept", method, "sparsity", x)
+            if kept is not None and by_chance is not None:
+                text = f"{label_of(method)} {_shown(kept)}, random {_shown(by_chance)} at {_per_cent(x)}"
+                found.append(Comparison(text, _smaller(by_chance, kept)))
+    return found
+
+
+def _decoded(table: pd.DataFrame) -> list[Comparison]:
+    places = _places(table, "probability_original", "sparsity")[-1:]
+    return _pairs(table, "probability_original", ["greedy", "dgr"], _OURS, "sparsity", places)
+
+
+def _lerf(small: Sequence[str], large: Sequence[str]) -> Callable[[pd.DataFrame], list[Comparison]]:
+    def compare(table: pd.DataFrame) -> list[Comparison]:
+        places = _places(table, "lerf_area", "up_to_percent")[:1]  # the paper's figure ends at 10 %
+        return _pairs(table, "lerf_area", small, large, "up_to_percent", places)
+
+    return compare
+
+
+def _roar(small: Sequence[str], large: Sequence[str]) -> Callable[[pd.DataFrame], list[Comparison]]:
+    def compare(table: pd.DataFrame) -> list[Comparison]:
+        places = _places(table, "roar_area", "up_to_percent")[-1:]
+        return _pairs(table, "roar_area", small, large, "up_to_percent", places)
+
+    return compare
+
+
+_CHANGED = 0.5  # a rank correlation below this is another map
+
+
+def _sensitive(methods: Sequence[str]) -> Callable[[pd.DataFrame], list[Comparison]]:
+    def compare(table: pd.DataFrame) -> list[Comparison]:
+        found = []
+        for x in _places(table, "spearman_abs", "randomized_down_to")[-1:]:
+            for method in methods:
+                row = _at(table, "spearman_abs", method, "randomized_down_to", x)
+                if row is not None:
+                    holds = True if row.ci_high < _CHANGED else False if row.ci_low > _CHANGED else None
+                    found.append(Comparison(f"{label_of(method)} {_shown(row)}", holds))
+        return found
+
+    return compare
+
+
+CLAIMS = (
+    Claim(
+        "Path analysis",
+        "The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron. Share of dead neurons:",
+        _no_dead,
+    ),
+    Claim(
+        "Path analysis",
+        "Greedy pruning selects originally dead neurons. Share of dead neurons:",
+        _some_dead("greedy"),
+    ),
+    Claim(
+        "Path analysis",
+        "Distillation guided routing selects originally dead neurons. Share of dead neurons:",
+        _some_dead("dgr"),
+    ),
+    Claim(
+        "Path analysis",
+        "Gates that start at random select more dead neurons than gates that start at 1. Share of dead neurons:",
+        _more_dead_from_random_gates,
+    ),
+    Claim(
+        "Path analysis",
+        "The pathway of NeuronIntGrad overlaps more with that of NeuronMCT than with those of pruning and routing. "
+        "Jaccard index of NeuronIntGrad:",
+        _overlap,
+    ),
+    Claim(
+        "Path analysis",
+        "The selected neurons are critical: the restricted network keeps the predicted class more often than with "
+        "random neurons. Share of images that keep it:",
+        _class_kept,
+    ),
+    Claim(
+        "Path decoding",
+        "What the pathways of NeuronMCT and NeuronIntGrad encode speaks for the class more than what those of "
+        "pruning and routing encode. Probability of the class that the original network gives to their "
+        "pictures:",
+        _decoded,
+    ),
+    Claim(
+        "Sanity checks",
+        "The maps of NeuronMCT and NeuronIntGrad depend on the weights: after all are randomised another map is "
+        f"left. Spearman correlation of magnitudes with the original map, claimed to be below {_CHANGED:g}:",
+        _sensitive(_OURS),
+    ),
+    Claim(
+        "Input degradation (LeRF)",
+        "NeuronMCT and NeuronIntGrad rank pixels better than Gradients, GBP, InputMCT and InputIntGrad. Mean "
+        "change of the probability up to 10 % of the pixels, lower is better:",
+        _lerf(_OURS, _OTHERS),
+    ),
+    Claim(
+        "Input degradation (LeRF)",
+        "NeuronIntGrad* is the best of all. Mean change of the probability up to 10 % of the pixels, lower is "
+        "better:",
+        _lerf(["neuron_intgrad_star"], ["gradcam", *_OURS, *_OTHERS]),
+    ),
+    Claim(
+        "ROAR",
+        "Retraining without the pixels that NeuronMCT and NeuronIntGrad find costs more accuracy than without "
+        "those of Gradients, GBP, InputMCT and InputIntGrad. Mean accuracy (%), lower is better:",
+        _roar(_OURS, _OTHERS),
+    ),
+    Claim(
+        "ROAR",
+        "NeuronIntGrad* is the best of all. Mean accuracy (%), lower is better:",
+        _roar(["neuron_intgrad_star"], ["gradcam", *_OURS, *_OTHERS]),
+    ),
+)

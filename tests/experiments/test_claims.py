@@ -1,0 +1,106 @@
+"""Verdicts on the paper's claims, from tables made so that the right answer is known."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from experiments.framework.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
+from experiments.framework.results import COLUMNS
+
+DEAD = "The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron"
+LERF = "NeuronMCT and NeuronIntGrad rank pixels better"
+ROAR = "Retraining without the pixels"
+
+
+def _table(*rows: tuple[str, str, str, str, float, float]) -> pd.DataFrame:
+    """Rows (metric, method, x_name, x, value, half the interval)."""
+    return pd.DataFrame(
+        [
+            ("any", "digits", "resnet8", method, x_name, x, metric, value, value - half, value + half, 9, 0)
+            for metric, method, x_name, x, value, half in rows
+        ],
+        columns=list(COLUMNS),
+    )
+
+
+def _verdict(table: pd.DataFrame, start: str):
+    (found,) = [one for one in verdicts(table) if one.claim.text.startswith(start)]
+    return found
+
+
+def _lerf(ours: float, theirs: float, half: float = 0.01) -> pd.DataFrame:
+    values = {"neuron_mct": ours, "neuron_intgrad": ours, "gradients": theirs, "gbp": theirs + 0.1}
+    return _table(
+        *(("lerf_area", method, "up_to_percent", "10.0", value, half) for method, value in values.items())
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "half", "word"),
+    [
+        (0.1, 0.3, 0.01, REPRODUCED),
+        (0.3, 0.1, 0.01, NOT_REPRODUCED),
+        (0.1, 0.11, 0.05, UNCLEAR),
+        (0.1, 0.3, float("nan"), UNCLEAR),  # without an interval nothing is decided
+    ],
+)
+def test_intervals_decide(ours, theirs, half, word):
+    assert _verdict(_lerf(ours, theirs, half), LERF).word == word
+
+
+def test_the_numbers_stand_beside_the_verdict():
+    found = _verdict(_lerf(0.1, 0.3), LERF)
+    assert found.comparisons[0].text == (
+        "NeuronMCT 0.1 (0.09 to 0.11), smallest of the others Gradients 0.3 (0.29 to 0.31)"
+    )
+
+
+def test_one_method_that_is_better_is_enough_to_refute_even_if_others_are_not():
+    table = pd.concat([_lerf(0.2, 0.1), _table(("lerf_area", "input_mct", "up_to_percent", "10.0", 0.9, 0.01))])
+    assert _verdict(table, LERF).word == NOT_REPRODUCED
+
+
+def test_a_single_dead_neuron_refutes_that_there_are_none():
+    clean = [
+        ("dead_share", method, "sparsity", x, 0.0, 0.0) for method in ("neuron_mct", "neuron_intgrad") for x in "89"
+    ]
+    assert _verdict(_table(*clean), DEAD).word == REPRODUCED
+    dirty = [*clean[:-1], ("dead_share", "neuron_intgrad", "sparsity", "9", 1e-6, 0.0)]
+    assert _verdict(_table(*dirty), DEAD).word == NOT_REPRODUCED
+
+
+@pytest.mark.parametrize(("share", "word"), [(0.4, REPRODUCED), (0.0, NOT_REPRODUCED), (0.012, UNCLEAR)])
+def test_greedy_has_to_hold_dead_neurons(share, word):
+    table = _table(("dead_share", "greedy", "sparsity", "90.0", share, 0.005))
+    assert _verdict(table, "Greedy pruning selects").word == word
+
+
+@pytest.mark.parametrize(("together", "apart", "word"), [(0.6, 0.2, REPRODUCED), (0.2, 0.6, NOT_REPRODUCED)])
+def test_overlap_is_compared_at_the_same_sparsity(together, apart, word):
+    metric = "jaccard/neuron_intgrad"
+    table = _table(
+        (metric, "neuron_mct", "sparsity", "90.0", together, 0.01),
+        (metric, "greedy", "sparsity", "90.0", apart, 0.01),
+        (metric, "greedy", "sparsity", "99.0", 0.99, 0.01),
+    )
+    found = _verdict(table, "The pathway of NeuronIntGrad overlaps more")
+    assert (found.word, len(found.comparisons)) == (word, 1)
+
+
+@pytest.mark.parametrize(("after", "word"), [(0.1, REPRODUCED), (0.9, NOT_REPRODUCED), (0.5, UNCLEAR)])
+def test_maps_have_to_change_after_the_last_block(after, word):
+    blocks = {"fc": (0.95, 0.01), "conv": (after, 0.05)}
+    rows = [("spearman_abs", "neuron_mct", "randomized_down_to", x, *values) for x, values in blocks.items()]
+    table = _table(*rows)
+    assert _verdict(table, "The maps of NeuronMCT").word == word
+
+
+def test_roar_counts_the_accuracy_that_is_left():
+    methods = {"neuron_mct": 50.0, "neuron_intgrad": 52.0, "gradients": 80.0}
+    table = _table(*(("roar_area", method, "up_to_percent", "90", value, 2.0) for method, value in methods.items()))
+    assert _verdict(table, ROAR).word == REPRODUCED
+
+
+def test_what_no_experiment_measured_is_not_called_anything_else():
+    assert {one.word for one in verdicts(_table())} == {NOT_MEASURED}
