@@ -24,9 +24,9 @@ import cpath
 from cpath.models import torchvision_model
 from cpath.plots import benchmark_figures
 from cpath.threshold import keep_above
+from experiments.framework.devices import device_of
 from experiments.framework.job import Job, run_job
 from experiments.framework.results import Row
-from experiments.framework.subject import device_of
 
 _SPARSITY = 90.0
 # Ratios that cpath sets itself as limits: (what, model) → at most.

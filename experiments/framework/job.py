@@ -22,9 +22,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.plots import Drawing, save_drawings
+from experiments.framework.devices import check_trainer, device_of
 from experiments.framework.results import Row, read_table, table, write_table
 from experiments.framework.store import ArtifactStore, digest, slug, write_json, write_text
-from experiments.framework.subject import device_of
 from experiments.framework.tracker import Tracker
 
 _LOG = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def run_job(
     The figures are drawn from the table alone, but for the job's pictures. A failed job leaves a manifest that
     says so.
     """
+    check_trainer(cfg)
     folder = job_folder(cfg)
     if is_finished(folder) and not cfg.redo:
         _LOG.info("finished before: %s (redo=true does it again)", folder)
