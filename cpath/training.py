@@ -23,6 +23,8 @@ from cpath.data import Batches, ImageData, Split
 from cpath.errors import InputError
 
 _CPU = torch.device("cpu")
+# Of Lightning: on its own use of PyTorch, and on what is meant to be as it is.
+_HINTS = (".*LeafSpec.*", ".*does not have many workers.*", ".*srun.*", ".*exists and is not empty.*")
 
 
 @dataclass(frozen=True)
@@ -281,21 +283,21 @@ def train(
         folder, filename="best", monitor="val_accuracy", mode="max", save_last=True, enable_version_counter=False
     )
     bar = _Bar(recipe.epochs, name, quiet, position)
-    fit = pl.Trainer(
-        max_epochs=recipe.epochs,
-        callbacks=[best, _History(), bar, *callbacks],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,  # the training order is the epoch's own
-        use_distributed_sampler=False,  # the batches are shared out already
-        **_trainer_settings(hardware),
-    )
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of PyTorch
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        for message in _HINTS:
+            warnings.filterwarnings("ignore", message=message)
+        fit = pl.Trainer(
+            max_epochs=recipe.epochs,
+            callbacks=[best, _History(), bar, *callbacks],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,  # the training order is the epoch's own
+            use_distributed_sampler=False,  # the batches are shared out already
+            **_trainer_settings(hardware),
+        )
         fit.fit(
             Classifier(network, recipe, seed, channels_last=hardware.channels_last),
             datamodule=batches,

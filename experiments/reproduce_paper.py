@@ -59,6 +59,9 @@ def _preflight(name: str, cfg: DictConfig) -> None:
         attributions_of(cfg)
         data = load_data(cfg)
         model = build_model(cfg, data)
+        check = getattr(importlib.import_module(f"experiments.{cfg.experiment.name}"), "check", None)
+        if check is not None:
+            check(cfg)
         if "images" in cfg.experiment:
             check_sites(model, load_images(cfg, data), cfg)
     except InputError as error:
