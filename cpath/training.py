@@ -280,8 +280,10 @@ def train(
     if hardware.compile:
         network.compile()  # in place: the names of the weights stay
     best = ModelCheckpoint(
-        folder, filename="best", monitor="val_accuracy", mode="max", save_last=True, enable_version_counter=False
+        folder, filename="best", monitor="val_accuracy", mode="max", enable_version_counter=False
     )
+    # After every epoch, behind `best` so that it knows of it; `save_last` would only follow the best epochs.
+    latest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     bar = _Bar(recipe.epochs, name, quiet, position)
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
@@ -289,7 +291,7 @@ def train(
             warnings.filterwarnings("ignore", message=message)
         fit = pl.Trainer(
             max_epochs=recipe.epochs,
-            callbacks=[best, _History(), bar, *callbacks],
+            callbacks=[_History(), bar, *callbacks, best, latest],
             enable_progress_bar=False,
             enable_model_summary=False,
             logger=False,

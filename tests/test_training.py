@@ -34,6 +34,19 @@ def test_training_learns_and_keeps_the_best_validation_epoch(tmp_path):
     assert not model.training
 
 
+def test_every_epoch_is_in_the_history_whether_or_not_it_was_a_good_one(tmp_path):
+    torch.manual_seed(0)
+    model = resnet8(10, DATA.shape, width=2)
+    recipe = Recipe(3, 512, partial(torch.optim.SGD, lr=0.0))
+    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    history = train(model, DATA, recipe, tmp_path, quiet=True)
+    assert [row["epoch"] for row in history] == [0, 1, 2]
+    for name, tensor in model.named_parameters():  # a rate of zero
+        assert torch.equal(tensor, before[name])
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert state["epoch"] == 2
+
+
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, monkeypatch):
     whole, history = _train(tmp_path / "whole", 4)
     calls = 0

@@ -15,7 +15,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, crop: int = 0, 
     count, _, height, width = images.shape
     device = images.device
     if flip:
-        flipped = torch.rand(count, generator=generator, device=device) < 0.5
+        flipped = torch.rand(count, generator=generator, device=device, dtype=torch.float32) < 0.5
         images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
     if crop:
         top, left = torch.randint(0, 2 * crop + 1, (2, count, 1, 1), generator=generator, device=device)
