@@ -44,6 +44,22 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         partial.unlink(missing_ok=True)
 
 
+def open_tensors(path: str | Path, kind: str, version: int) -> Any:
+    """A file of ``kind``, opened to read parts of its tensors (``get_slice``); its checksum is not checked.
+
+    Raises `InputError` for any other, newer or damaged file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such {kind} file: {path}")
+    try:
+        file = safe_open(str(path), framework="pt")
+        _metadata(file, path, kind, version)
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
+    return file
+
+
 def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file of ``kind``; raises `InputError` for any other, newer or damaged file."""
     path = Path(path)
@@ -51,15 +67,20 @@ def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, T
         raise InputError(f"no such {kind} file: {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
-            metadata = json.loads(header) if header is not None else {}
-            if not isinstance(metadata, dict) or metadata.get("kind") != kind:
-                raise InputError(f"{path} is not a cpath {kind} file.")
-            if metadata.get("format") != version:
-                raise InputError(f"{path} has {kind} format {metadata.get('format')}, this cpath reads {version}.")
+            metadata = _metadata(file, path, kind, version)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is damaged or not a safetensors file: {error}") from error
     if metadata.pop("checksum", None) != checksum(tensors, metadata):
         raise InputError(f"{path} is damaged: its checksum does not fit its content. Make it again.")
     return tensors, metadata
+
+
+def _metadata(file: Any, path: Path, kind: str, version: int) -> dict[str, Any]:
+    header = (file.metadata() or {}).get(_KEY)
+    metadata = json.loads(header) if header is not None else {}
+    if not isinstance(metadata, dict) or metadata.get("kind") != kind:
+        raise InputError(f"{path} is not a cpath {kind} file.")
+    if metadata.get("format") != version:
+        raise InputError(f"{path} has {kind} format {metadata.get('format')}, this cpath reads {version}.")
+    return metadata

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from cpath.data import ImageData, Split
+from cpath.data import Batches, ImageData, Split
+from cpath.errors import InputError
+
+_CPU = torch.device("cpu")
+# Of Lightning: on its own use of PyTorch, and on what is meant to be as it is.
+_HINTS = (".*LeafSpec.*", ".*does not have many workers.*", ".*srun.*", ".*exists and is not empty.*")
 
 
 @dataclass(frozen=True)
@@ -26,42 +33,103 @@ class Recipe:
 
     epochs: int
     batch_size: int
+    """Images of a step, those of all processes together."""
     optimizer: Callable[..., torch.optim.Optimizer]
     """Called with the parameters."""
     scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
     """Called with the optimizer; stepped after every epoch."""
-    crop: int = 0
-    """Pixels of zero padding before a random crop back to size."""
-    flip: bool = False
-    """Random horizontal flips."""
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    """Called with logits (B, classes) and labels (B,); the mean over the batch."""
+    augmentation: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    """Called with a training batch, normalised and on the device, and a generator there; gives such a batch."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a training computes. Changes its speed, and its numbers only by rounding."""
+
+    device: torch.device = _CPU
+    processes: int = 1
+    """More than one: distributed data parallel, on as many GPUs, or as many processes on the CPU."""
+    precision: str = "32-true"
+    """Of Lightning: 32-true, bf16-mixed, 16-mixed, …"""
+    tf32: bool = True
+    """Products of float32 matrices in TF32, on GPUs that can."""
+    channels_last: bool = False
+    compile: bool = False
+    """Whether `torch.compile` makes the network faster, after a minute or so."""
+    workers: int = 0
+    """Processes that read image files; what is in memory needs none."""
+    memory_gb: float = 8.0
+    """Splits that are in memory, and no larger, are moved to the device as a whole."""
+    sync_batchnorm: bool = True
+    """Batch statistics over all processes, where there are several GPUs."""
+
+    def __post_init__(self) -> None:
+        if self.processes < 1 or self.workers < 0:
+            raise InputError(
+                f"trainer.processes must be at least 1 and trainer.workers not negative; "
+                f"got {self.processes} and {self.workers}."
+            )
+
+    def place(self, split: Split, device: torch.device) -> Split:
+        """``split`` in the memory of ``device`` if it is to go there; itself otherwise."""
+        return split.to(device) if split.bytes is not None and split.bytes <= self.memory_gb * 1e9 else split
 
 
 class Classifier(pl.LightningModule):
-    """A classifier under cross entropy; logs the accuracy on validation and test images in per cent."""
+    """A classifier; logs its losses, and the accuracy on validation images in per cent.
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    The augmentation of an epoch, and whatever else the network draws, depend on nothing but ``seed`` and the
+    number of the epoch: a resumed training goes on exactly as it would have gone on.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, seed: int = 0, *, channels_last: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.recipe = recipe
+        self.recipe, self.seed = recipe, seed
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self._generator = torch.Generator()
+        self._sums: dict[str, Tensor | float] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes)."""
-        return self.model(images)  # type: ignore[no-any-return]
+        return self.model(images.contiguous(memory_format=self.format))  # type: ignore[no-any-return]
+
+    def on_train_epoch_start(self) -> None:
+        """Draws from here on follow from the seed, the epoch and the rank."""
+        seed = _epoch_seed(self.seed, self.current_epoch) + 7919 * self.global_rank
+        torch.manual_seed(seed)
+        self._generator = torch.Generator(self.device).manual_seed(seed + 1)
+        self._sums = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Cross entropy of a batch."""
+        """The loss of a batch."""
         images, labels = batch
-        loss = F.cross_entropy(self(images), labels)
-        self.log("loss", loss, prog_bar=True)
+        if self.recipe.augmentation is not None:
+            images = self.recipe.augmentation(images, self._generator)
+        loss = self.recipe.loss(self(images), labels)
+        # Logging every step would cost more than the step of a small network, and reading a value would wait
+        # for the GPU.
+        self._add("loss", loss.detach(), len(labels))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Logs loss and accuracy."""
+        """Adds up loss and hits."""
         images, labels = batch
         logits = self(images)
-        accuracy = 100 * (logits.argmax(1) == labels).float().mean()
-        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels))
-        self.log("val_accuracy", accuracy, prog_bar=True, batch_size=len(labels))
+        self._add("val_loss", self.recipe.loss(logits, labels), len(labels))
+        self._add("val_accuracy", 100.0 * (logits.argmax(1) == labels).double().mean(), len(labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over the images of the epoch. Processes agree on those of the first one."""
+        figures = {
+            name: torch.as_tensor(self._sums[name] / self._sums[f"{name}/images"], dtype=torch.float64)
+            for name in ("loss", "val_loss", "val_accuracy")
+            if name in self._sums
+        }
+        self.log_dict({name: self.trainer.strategy.broadcast(value) for name, value in figures.items()})
+        self._sums = {}
 
     def configure_optimizers(self) -> Any:
         """Optimizer, and the schedule by epochs."""
@@ -70,82 +138,70 @@ class Classifier(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.recipe.scheduler(optimizer)}
 
-
-class Batches:
-    """Batches of a split, augmented as whole tensors; in an order that ``seed`` alone decides.
-
-    An epoch's order and augmentation depend on nothing but the seed, so a resumed training goes on with
-    exactly the batches that it would have seen.
-    """
-
-    def __init__(
-        self, split: Split, batch_size: int, *, seed: int | None = None, crop: int = 0, flip: bool = False
-    ) -> None:
-        self.split, self.batch_size, self.seed, self.crop, self.flip = split, batch_size, seed, crop, flip
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.split) / self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels); shuffled and augmented when there is a seed."""
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
-        count = len(self.split)
-        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-        for indices in torch.split(order, self.batch_size):
-            images = self.split.batch(indices)
-            if generator is not None:
-                images = augment(images, self.crop, self.flip, generator)
-            yield images, self.split.labels[indices]
+    def _add(self, name: str, mean: Tensor, images: int) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + mean * images
+        self._sums[f"{name}/images"] = self._sums.get(f"{name}/images", 0.0) + images
 
 
-def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Random crops after ``crop`` pixels of zero padding, and random horizontal flips, each image its own."""
-    count, _, height, width = images.shape
-    if flip:
-        flipped = torch.rand(count, generator=generator) < 0.5
-        images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
-    if crop:
-        top, left = torch.randint(0, 2 * crop + 1, (2, count, 1, 1), generator=generator)
-        rows = top + torch.arange(height).view(1, -1, 1)
-        columns = left + torch.arange(width).view(1, 1, -1)
-        padded = F.pad(images, (crop, crop, crop, crop))
-        images = padded[torch.arange(count).view(-1, 1, 1), :, rows, columns].permute(0, 3, 1, 2)
-    return images.contiguous()
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return seed * 1_000_003 + epoch
 
 
 class ImageModule(pl.LightningDataModule):
-    """Training and validation batches of a dataset; the training order changes with the epoch."""
+    """Training and validation batches of a dataset, original or altered; the order changes with the epoch.
 
-    def __init__(self, data: ImageData, recipe: Recipe, seed: int) -> None:
+    A split in memory goes to the device as a whole and is cut there; files are read by worker processes.
+    """
+
+    def __init__(self, data: ImageData, recipe: Recipe, seed: int, hardware: Hardware) -> None:
         super().__init__()
         self.train, self.val = data.training_splits()
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.hardware = recipe, seed, hardware
 
-    def train_dataloader(self) -> Batches:
+    def setup(self, stage: str) -> None:
+        """Moves what is in memory to the device."""
+        device = self._trainer.strategy.root_device
+        self.train, self.val = (self.hardware.place(split, device) for split in (self.train, self.val))
+
+    def train_dataloader(self) -> Any:
         """The batches of the trainer's current epoch."""
-        assert self.trainer is not None
-        return Batches(
-            self.train,
-            self.recipe.batch_size,
-            seed=self.seed * 1_000_003 + self.trainer.current_epoch,
-            crop=self.recipe.crop,
-            flip=self.recipe.flip,
+        trainer = self._trainer
+        seed = _epoch_seed(self.seed, trainer.current_epoch)
+        return self._served(
+            Batches(
+                self.train,
+                self.recipe.batch_size,
+                seed=seed,
+                rank=trainer.global_rank,
+                ranks=trainer.world_size,
+            )
         )
 
-    def val_dataloader(self) -> Batches:
-        """The validation images in order."""
-        return Batches(self.val, 4 * self.recipe.batch_size)
+    def val_dataloader(self) -> Any:
+        """The validation images in order, all of them in every process."""
+        return self._served(Batches(self.val, 4 * self.recipe.batch_size))
+
+    @property
+    def _trainer(self) -> pl.Trainer:
+        assert self.trainer is not None
+        return self.trainer
+
+    def _served(self, batches: Batches) -> Any:
+        if batches.split.bytes is not None:
+            return batches
+        on_gpu = self._trainer.strategy.root_device.type == "cuda"
+        return DataLoader(batches, batch_size=None, num_workers=self.hardware.workers, pin_memory=on_gpu)  # type: ignore[arg-type]
 
 
 class _History(pl.Callback):
     """The logged figures of every epoch; survives a resume."""
 
+    state_key = "history"
+
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": float(trainer.current_epoch), **figures})
 
@@ -153,20 +209,27 @@ class _History(pl.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
+        self.rows = list(state_dict["rows"])
 
 
 class _Bar(pl.Callback):
     """One progress bar over the whole training, with the time left."""
 
-    def __init__(self, total: int, quiet: bool | None) -> None:
-        self.total, self.quiet = total, quiet
+    def __init__(self, epochs: int, name: str, quiet: bool | None, position: int) -> None:
+        self.epochs, self.name, self.quiet, self.position = epochs, name, quiet, position
         self.bar: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.bar = tqdm(
-            total=self.total, initial=trainer.global_step, desc="training", unit="step", disable=self.quiet
-        )
+        if trainer.is_global_zero:
+            self.bar = tqdm(
+                total=self.epochs * int(trainer.num_training_batches),
+                initial=trainer.global_step,
+                desc=self.name,
+                unit="step",
+                disable=self.quiet,
+                position=self.position,
+                leave=self.position == 0,
+            )
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.bar is not None:
@@ -189,53 +252,100 @@ def train(
     folder: Path,
     *,
     seed: int = 0,
+    hardware: Hardware | None = None,
+    name: str = "training",
     quiet: bool | None = None,
-    **trainer: Any,
+    position: int = 0,
+    callbacks: tuple[pl.Callback, ...] = (),
 ) -> list[dict[str, float]]:
-    """Trains ``model`` in place and leaves it with the weights of the best validation epoch.
+    """Trains ``model`` and leaves it, on the CPU, with the weights of the best validation epoch.
 
-    Checkpoints go to ``folder``; when it holds an interrupted training, that one goes on. ``trainer`` are
-    settings of `pytorch_lightning.Trainer`; ``quiet`` hides the progress bar (None: where there is no
-    terminal). Returns the logged figures of every epoch.
+    Of equally good epochs it is the first. Checkpoints go to ``folder``; when it holds an interrupted training,
+    that one goes on. ``name`` stands before the progress bar at line ``position``; ``quiet`` hides it (None: where
+    there is no terminal). Returns the losses and the validation accuracy in per cent of every epoch. Raises
+    `InputError` where there is nothing to train on, and for a batch that the processes cannot share evenly.
     """
+    hardware = hardware or Hardware()
+    if recipe.batch_size % hardware.processes:
+        raise InputError(
+            f"a batch of {recipe.batch_size} images cannot be shared evenly by {hardware.processes} processes: "
+            "change dataset.recipe.batch_size or trainer.processes."
+        )
+    batches = ImageModule(data, recipe, seed, hardware)
     # Its hints on devices and products would drown the progress bar.
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for logger in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
     pl.seed_everything(seed, workers=True, verbose=False)
-    history = _History()
+    network = copy.deepcopy(model).train().to(memory_format=_memory_format(hardware))
+    if hardware.compile:
+        network.compile()  # in place: the names of the weights stay
     best = ModelCheckpoint(
-        folder, filename="best", monitor="val_accuracy", mode="max", save_last=True, enable_version_counter=False
+        folder, filename="best", monitor="val_accuracy", mode="max", enable_version_counter=False
     )
-    module = Classifier(model.train(), recipe)
-    batches = ImageModule(data, recipe, seed)
-    bar = _Bar(recipe.epochs * len(Batches(batches.train, recipe.batch_size)), quiet)
-    fit = pl.Trainer(
-        max_epochs=recipe.epochs,
-        callbacks=[best, history, bar],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,  # the training order is the epoch's own
-        **trainer,
-    )
+    # After every epoch, behind `best` so that it knows of it; `save_last` would only follow the best epochs.
+    latest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+    bar = _Bar(recipe.epochs, name, quiet, position)
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of PyTorch
+        for message in _HINTS:
+            warnings.filterwarnings("ignore", message=message)
+        fit = pl.Trainer(
+            max_epochs=recipe.epochs,
+            callbacks=[_History(), bar, *callbacks, best, latest],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,  # the training order is the epoch's own
+            use_distributed_sampler=False,  # the batches are shared out already
+            **_trainer_settings(hardware),
+        )
         fit.fit(
-            module,
+            Classifier(network, recipe, seed, channels_last=hardware.channels_last),
             datamodule=batches,
             ckpt_path=str(last) if last.exists() else None,
             weights_only=True,
         )
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+    # From files, since the processes of a distributed training have ended.
+    state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({key.removeprefix("model."): tensor for key, tensor in state.items()})
     model.cpu().eval()
-    return history.rows
+    history = torch.load(last, map_location="cpu", weights_only=True)["callbacks"][_History.state_key]
+    rows: list[dict[str, float]] = history["rows"]
+    return rows
+
+
+def _memory_format(hardware: Hardware) -> torch.memory_format:
+    return torch.channels_last if hardware.channels_last else torch.preserve_format
+
+
+def _trainer_settings(hardware: Hardware) -> dict[str, Any]:
+    on_gpu = hardware.device.type == "cuda"
+    if on_gpu:
+        torch.set_float32_matmul_precision("high" if hardware.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = hardware.tf32
+    settings: dict[str, Any] = {
+        "accelerator": "gpu" if on_gpu else "cpu",
+        "precision": hardware.precision,
+        "benchmark": on_gpu,  # all batches but the last have one shape
+        "plugins": [LightningEnvironment()],  # inside a Slurm job too, the processes are ours to start
+    }
+    if hardware.processes == 1:
+        return {**settings, "devices": [hardware.device.index or 0] if on_gpu else 1}
+    # Spawned, not started as the same command again: the other processes would wait for the artifact's lock.
+    return {
+        **settings,
+        "devices": hardware.processes,
+        "strategy": "ddp_spawn",
+        "sync_batchnorm": on_gpu and hardware.sync_batchnorm,
+    }
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, split: Split, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
     """(N,) bool: whether each image of ``split`` is classified correctly. Leaves the model in eval mode."""
+    device = torch.device(device)
     model.to(device).eval()
-    hits = [model(images.to(device)).argmax(1).cpu() == labels for images, labels in Batches(split, batch_size)]
-    return torch.cat(hits)
+    placed = Hardware().place(split, device)
+    batches = Batches(placed, batch_size)
+    return torch.cat([model(images.to(device)).argmax(1).cpu() == labels.cpu() for images, labels in batches])

@@ -24,8 +24,8 @@ import cpath
 from cpath.models import torchvision_model
 from cpath.plots import benchmark_figures
 from cpath.threshold import keep_above
+from experiments.framework.devices import device_of
 from experiments.framework.job import Job, run_job
-from experiments.framework.resources import device_of
 from experiments.framework.results import Row
 
 _SPARSITY = 90.0

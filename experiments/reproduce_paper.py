@@ -98,7 +98,11 @@ def _preflight(stages: Mapping[str, DictConfig]) -> None:
 def _missing(cfg: DictConfig, checked: dict[str, str | None]) -> list[str]:
     """What one stage lacks. ``checked`` remembers datasets and models: several stages share them."""
     errors = []
-    for check in (sparsities_of, methods_of, attributions_of):
+    checks = [sparsities_of, methods_of, attributions_of]
+    own = getattr(importlib.import_module(f"experiments.{cfg.experiment.name}"), "check", None)
+    if own is not None:
+        checks.append(own)
+    for check in checks:
         try:
             check(cfg)
         except CpathError as error:

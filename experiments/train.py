@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
 from omegaconf import DictConfig
 
 from cpath.plots import training_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.results import Row, rows_of_means
-from experiments.framework.subject import build_model, load_data, train_artifact
+from experiments.framework.subject import build_model, load_data
+from experiments.framework.trained import epoch_rows, read_history, train_artifact
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -22,12 +21,6 @@ def _compute(job: Job) -> list[Row]:
     data = load_data(job.cfg)
     folder = train_artifact(job.cfg, data, job.store, build_model(job.cfg, data))
     job.notes["model"] = str(folder)
-    history = json.loads((folder / "history.json").read_text())
-    rows = [
-        Row("training", metric, value, "epoch", epoch["epoch"] + 1)
-        for epoch in history["epochs"]
-        for metric, value in epoch.items()
-        if metric != "epoch"
-    ]
+    history = read_history(folder)
     hits = [100.0 * hit for hit in history["test_hits"]]
-    return [*rows, *rows_of_means({("training", "", "", "test_accuracy"): hits})]
+    return [*epoch_rows("training", history), *rows_of_means({("training", "", "", "test_accuracy"): hits})]

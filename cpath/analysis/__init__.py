@@ -1,6 +1,6 @@
 """What pathways are made of, how they overlap, and what the restricted network still answers."""
 
-from cpath.analysis.intervals import Interval, bootstrap_mean
+from cpath.analysis.intervals import Interval, bootstrap_mean, t_mean
 from cpath.analysis.linearity import affine_radius
 from cpath.analysis.overlap import compare_pathways, response_preservation, site_counts
 
@@ -11,4 +11,5 @@ __all__ = [
     "compare_pathways",
     "response_preservation",
     "site_counts",
+    "t_mean",
 ]

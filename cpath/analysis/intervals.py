@@ -44,3 +44,22 @@ def bootstrap_mean(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> 
         tail = (1 - level) / 2
         low[enough], high[enough] = np.nanquantile(means[:, enough], [tail, 1 - tail], axis=0)
     return Interval(mean, low, high, count)
+
+
+def t_mean(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Means over repetitions (seeds) with Student's t intervals, of ``values`` (repetitions, K).
+
+    For few values that scatter about a mean, where resampling them would give intervals that are too short. NaN
+    values are left out. A quantity with a single value has no interval (NaN).
+    """
+    from scipy.stats import t
+
+    data = np.asarray(values, dtype=np.float64)
+    present = ~np.isnan(data)
+    count = present.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(present, data, 0.0).sum(0) / count
+        variance = (np.where(present, data - mean, 0.0) ** 2).sum(0) / (count - 1)
+        half = t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * np.sqrt(variance / count)
+    half = np.where(count > 1, half, np.nan)
+    return Interval(mean, mean - half, mean + half, count)

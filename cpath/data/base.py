@@ -25,6 +25,20 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where images and labels lie, and where indices of images are expected."""
+        return self.labels.device
+
+    @property
+    def bytes(self) -> int | None:
+        """Memory that the images take; None where they are files, read when asked for."""
+        return None
+
+    def to(self, device: torch.device) -> Split:
+        """The split with its images in the memory of ``device``; itself where they are files."""
+        return self
+
     @abstractmethod
     def batch(self, indices: Tensor) -> Tensor:
         """The images of ``indices`` (B,), as (B, C, H, W)."""
@@ -94,6 +108,17 @@ class TensorSplit(Split):
     def __init__(self, pixels: Tensor, labels: Tensor, ids: Sequence[str], normalisation: Normalisation) -> None:
         self.pixels, self.labels, self.ids, self.normalisation = pixels, labels, ids, normalisation
 
+    @property
+    def bytes(self) -> int:
+        """Memory that the pixels take."""
+        return self.pixels.nbytes
+
+    def to(self, device: torch.device) -> TensorSplit:
+        """The split in the memory of ``device``, its pixels as they are: bytes stay bytes."""
+        if device == self.device:
+            return self
+        return TensorSplit(self.pixels.to(device), self.labels.to(device), self.ids, self.normalisation)
+
     def batch(self, indices: Tensor) -> Tensor:
         """The images of ``indices`` (B,), as (B, C, H, W)."""
         pixels = self.pixels[indices]
@@ -120,6 +145,10 @@ class FileSplit(Split):
 
     def batch(self, indices: Tensor) -> Tensor:
         """The images of ``indices`` (B,), as (B, C, H, W)."""
+        return self.normalisation.apply(self.pixels(indices).float() / 255)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """The images of ``indices`` as bytes, (B, C, H, W) uint8."""
         return torch.stack([self._read(self.files[int(index)]) for index in indices])
 
     def _read(self, file: Path) -> Tensor:
@@ -133,4 +162,5 @@ class FileSplit(Split):
                 resized = F.resize(image.convert("RGB"), [self.resize], InterpolationMode.BILINEAR)
         except (OSError, UnidentifiedImageError) as error:
             raise InputError(f"{file} is not a readable image: {error}") from error
-        return self.normalisation.apply(F.to_tensor(F.center_crop(resized, [self.size, self.size])))
+        pixels: Tensor = F.pil_to_tensor(F.center_crop(resized, [self.size, self.size]))
+        return pixels

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import torch
 
-from cpath.data.base import FileSplit, ImageData, Normalisation
+from cpath.data.base import FileSplit, ImageData, Normalisation, Split
+from cpath.data.memory import hold
 from cpath.errors import InputError
 
 IMAGENET_NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -66,18 +67,29 @@ def imagefolder(
     root: str,
     size: int = 224,
     resize: int | None = None,
-    mean: Sequence[float] = IMAGENET_NORMALISATION.mean,
-    std: Sequence[float] = IMAGENET_NORMALISATION.std,
+    mean: Sequence[float] | None = IMAGENET_NORMALISATION.mean,
+    std: Sequence[float] | None = IMAGENET_NORMALISATION.std,
     name: str = "imagefolder",
+    in_memory: bool = False,
+    cache: str | None = None,
+    val_share: float = 0.1,
+    per_class: int | None = None,
 ) -> ImageData:
     """Anybody's own images: ``root``/test/<class>/*.jpg, and ``root``/train/<class>/*.jpg for training.
 
-    Without a test folder the classes are taken from ``root`` itself, for evaluation only. A tenth of the
-    training images is validation unless ``root``/val exists. The shorter side is resized to ``resize``
-    (default: ``size``), then the centre of ``size`` cropped. Raises `InputError` when images are missing.
+    Without a test folder the classes are taken from ``root`` itself, for evaluation only. A share ``val_share`` of
+    the training images is validation unless ``root``/val exists. The shorter side is resized to ``resize``
+    (default: ``size``), then the centre of ``size`` cropped. ``per_class`` takes the first so many images of each
+    class only, of the training images. ``in_memory`` decodes all images at once and holds them as bytes: for
+    small images; ``cache`` is a folder that keeps them decoded for the next time. ``mean`` and ``std`` None: those
+    of the training images, which have to be in memory. Raises `InputError` when images are missing.
     """
     folder = Path(root).expanduser()
-    normalisation = Normalisation(tuple(mean), tuple(std))
+    if (mean is None or std is None) and not in_memory:
+        raise InputError("mean and std of images that are not in memory must be given (or in_memory=true).")
+    if not 0 < val_share < 1:
+        raise InputError(f"val_share must be between 0 and 1, not {val_share}.")
+    normalisation = Normalisation(tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3))
     how = "expected FOLDER/test/<class>/*.jpg and, to train, FOLDER/train/<class>/*.jpg (dataset.root=FOLDER)."
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder.resolve()}; {how}")
@@ -87,39 +99,63 @@ def imagefolder(
     source = parts.get("train", parts["test"])
     classes = tuple(sorted(child.name for child in source.iterdir() if child.is_dir()))
     splits = {
-        part: _read_split(path, classes, normalisation, resize or size, size, how) for part, path in parts.items()
+        part: _read_split(
+            path,
+            classes,
+            normalisation,
+            resize or size,
+            size,
+            how,
+            per_class=per_class if part == "train" else None,
+        )
+        for part, path in parts.items()
     }
+    files = {part: _digest(split) for part, split in splits.items()}
     train, val = splits.get("train"), splits.get("val")
     if train is not None and val is None:
-        train, val = _split_off(train, 1 / 10)
+        train, val = _split_off(train, val_share)
+    read = {"test": splits["test"], "train": train, "val": val}
+    held = hold(read, mean, std, cache) if in_memory else None
+    served: Mapping[str, Split | None] = held or read
+    test = served["test"]
+    assert test is not None
+    if held and held["test"]:
+        normalisation = held["test"].normalisation
     return ImageData(
         name=name,
         classes=classes,
         shape=(3, size, size),
         normalisation=normalisation,
-        test=splits["test"],
-        train=train,
-        val=val,
+        test=test,
+        train=served["train"],
+        val=served["val"],
         settings={
             "name": name,
             "size": size,
             "resize": resize or size,
-            "mean": list(mean),
-            "std": list(std),
-            "files": {part: _digest(split) for part, split in splits.items()},
+            "mean": list(normalisation.mean),
+            "std": list(normalisation.std),
+            "files": files,
+            "val_share": val_share,
         },
     )
 
 
 def _read_split(
-    folder: Path, classes: Sequence[str], normalisation: Normalisation, resize: int, size: int, how: str
+    folder: Path,
+    classes: Sequence[str],
+    normalisation: Normalisation,
+    resize: int,
+    size: int,
+    how: str,
+    per_class: int | None = None,
 ) -> FileSplit:
     numbers = {name: number for number, name in enumerate(classes)}
     files, labels = [], []
     for child in sorted(path for path in folder.iterdir() if path.is_dir()):
         if child.name not in numbers:
             raise InputError(f"{child} is no class of the dataset: {how}")
-        found = sorted(path for path in child.iterdir() if path.suffix.lower() in _SUFFIXES)
+        found = sorted(path for path in child.iterdir() if path.suffix.lower() in _SUFFIXES)[:per_class]
         files += found
         labels += [numbers[child.name]] * len(found)
     if not files:

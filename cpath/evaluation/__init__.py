@@ -1,10 +1,11 @@
 """Evaluation of attributions: pixel removal (degradation, ROAR) and sanity checks."""
 
-from cpath.evaluation.curves import area_under_curve, rank_agreement
+from cpath.evaluation.curves import area_under_curve, mean_height, rank_agreement
 from cpath.evaluation.degradation import PERCENTS, Degradation, degrade
 from cpath.evaluation.imputation import NoisyLinear
 from cpath.evaluation.randomization import INITS, find_blocks, redraw
 from cpath.evaluation.removal import ORDERS, rank_pixels, remove_pixels, removed_pixels
+from cpath.evaluation.retraining import AlteredSplit, StoredRanks, altered, parts_of, stored_ranks
 from cpath.evaluation.sanity_checks import SanityCheck, randomise, sanity_check
 from cpath.evaluation.similarity import MEASURES, Comparison
 
@@ -13,13 +14,18 @@ __all__ = [
     "MEASURES",
     "ORDERS",
     "PERCENTS",
+    "AlteredSplit",
     "Comparison",
     "Degradation",
     "NoisyLinear",
     "SanityCheck",
+    "StoredRanks",
+    "altered",
     "area_under_curve",
     "degrade",
     "find_blocks",
+    "mean_height",
+    "parts_of",
     "randomise",
     "rank_agreement",
     "rank_pixels",
@@ -27,4 +33,5 @@ __all__ = [
     "remove_pixels",
     "removed_pixels",
     "sanity_check",
+    "stored_ranks",
 ]

@@ -26,6 +26,20 @@ def area_under_curve(percents: Sequence[float], values: ArrayLike) -> np.ndarray
     return np.asarray(np.trapezoid(curves, x, axis=1) / x[-1])
 
 
+def mean_height(x: Sequence[float], values: ArrayLike) -> np.ndarray:
+    """(K,) mean height of curves ``values`` (K, len(x)) over the range of ``x``, by the trapezoidal rule.
+
+    ``x`` must ascend; a single place gives the value there. NaN where a curve has a NaN.
+    """
+    places = np.asarray(x, dtype=np.float64)
+    curves = np.asarray(values, dtype=np.float64)
+    if not len(places) or curves.ndim != 2 or curves.shape[1] != len(places) or (np.diff(places) <= 0).any():
+        raise InputError("mean_height needs ascending places and one column of values for each.")
+    if len(places) == 1:
+        return curves[:, 0].copy()
+    return np.asarray(np.trapezoid(curves, places, axis=1) / (places[-1] - places[0]))
+
+
 def rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
     """Kendall's τ_b between the orders in which two quantities put the methods.
 

@@ -6,6 +6,7 @@ from cpath.plots.degradation import degradation_figures
 from cpath.plots.linearity import linearity_figures
 from cpath.plots.path_analysis import path_analysis_figures
 from cpath.plots.quadrature import quadrature_figures
+from cpath.plots.roar import roar_cell_figures, roar_figures
 from cpath.plots.saliency import Maps, map_grid, saliency_figures, sparsity_grid
 from cpath.plots.sanity import sanity_check_figures, sanity_strip
 from cpath.plots.style import Drawing, colour_of, in_order, label_of, save_drawings
@@ -28,6 +29,8 @@ __all__ = [
     "map_grid",
     "path_analysis_figures",
     "quadrature_figures",
+    "roar_cell_figures",
+    "roar_figures",
     "saliency_figures",
     "sanity_check_figures",
     "sanity_strip",

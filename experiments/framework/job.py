@@ -27,7 +27,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.plots import Drawing, save_drawings
-from experiments.framework.resources import device_of, use_threads
+from experiments.framework.devices import check_trainer, device_of, use_threads
 from experiments.framework.results import Row, read_table, table, write_table
 from experiments.framework.store import ArtifactStore, digest, slug, write_json, write_text
 from experiments.framework.tracker import Tracker
@@ -74,6 +74,7 @@ def run_job(
     The figures are drawn from the table alone, but for the job's pictures. A failed job leaves a manifest that
     says so. Of two processes that want the same job one waits for the other, and then finds it finished.
     """
+    check_trainer(cfg)
     folder = job_folder(cfg)
     asked = time.time()
     folder.parent.mkdir(parents=True, exist_ok=True)

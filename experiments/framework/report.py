@@ -28,6 +28,7 @@ _TITLES = {
     "linearity": "Local linearity of the restricted networks",
     "saliency": "Pathways as saliency maps",
     "degradation": "Input degradation: are the removed pixels the relevant ones?",
+    "roar_table": "ROAR and KAR: retraining without the pixels that matter",
     "sanity_checks": "Sanity checks: do the maps depend on what the network learned?",
 }
 

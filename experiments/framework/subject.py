@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 from torch import Tensor, nn
 
 import cpath
@@ -20,11 +18,9 @@ from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.models import load_checkpoint
 from cpath.threshold import check_sparsity
-from experiments.framework.resources import device_of
+from experiments.framework.devices import device_of
 from experiments.framework.store import ArtifactStore
-
-_LOG = logging.getLogger(__name__)
-_MODEL_FILE = "model.safetensors"
+from experiments.framework.trained import MODEL_FILE, train_artifact
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def _import_modules(cfg: DictConfig) -> None:
 
 def load_data(cfg: DictConfig) -> ImageData:
     """The dataset of the configuration."""
-    data = _instantiate(cfg.dataset, "dataset", exclude=("name", "recipe"))
+    data = _instantiate(cfg.dataset, "dataset", exclude=("name", "recipe", "published_as"))
     if not isinstance(data, ImageData):
         raise InputError(f"dataset._target_ must return cpath.data.ImageData, not {type(data).__name__}.")
     return data
@@ -107,55 +103,13 @@ def trained_model(cfg: DictConfig, data: ImageData, store: ArtifactStore) -> nn.
     check_sites(model, Images(data, torch.arange(1), torch.device("cpu")), cfg)
     if cfg.checkpoint is None and not _pretrained(cfg, data):
         folder = train_artifact(cfg, data, store, model)
-        load_checkpoint(model, folder / _MODEL_FILE)
+        load_checkpoint(model, folder / MODEL_FILE)
     return model.eval().to(device_of(cfg))
 
 
 def _pretrained(cfg: DictConfig, data: ImageData) -> bool:
     weights = cfg.model.get("weights")
     return data.name == "imagenet" if weights == "auto" else weights is not None
-
-
-def train_artifact(cfg: DictConfig, data: ImageData, store: ArtifactStore, model: nn.Module) -> Path:
-    """The folder with the trained model and its history; trains ``model`` unless that was done before."""
-    recipe = OmegaConf.to_container(cfg.dataset.recipe, resolve=True)
-    key = {
-        "format": 1,
-        "cpath": cpath.__version__,
-        "model": OmegaConf.to_container(cfg.model, resolve=True),
-        "data": data.settings,
-        "recipe": recipe,
-        "precision": cfg.trainer.precision,
-        "seed": cfg.seed,
-    }
-
-    def make(folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        from cpath.training import Recipe, accuracy, train
-        from experiments.framework.store import write_json
-
-        device = device_of(cfg)
-        history = train(
-            model,
-            data,
-            Recipe(**instantiate(cfg.dataset.recipe)),
-            folder,
-            seed=cfg.seed,
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision=cfg.trainer.precision,
-        )
-        hits = accuracy(model, data.test, device)
-        model.cpu()
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _MODEL_FILE)
-        write_json(folder / "history.json", {"epochs": history, "test_hits": hits.int().tolist()})
-        for checkpoint in folder.glob("*.ckpt"):  # of use to an interrupted training only
-            checkpoint.unlink()
-
-    data.training_splits()  # raises where there is nothing to train on
-    _LOG.info("model: %s", store.path("models", f"{cfg.model.name}-{data.name}", key))
-    return store.build("models", f"{cfg.model.name}-{data.name}", key, make)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -28,7 +28,7 @@ def test_every_config_file_composes_and_explains_itself(configure, group, name):
 
 
 def _mandatory(group: str, name: str) -> list[str]:
-    if (group, name) == ("dataset", "imagefolder"):
+    if (group, name) in (("dataset", "imagefolder"), ("dataset", "cifar10_folder")):
         return ["dataset.root=somewhere"]
     return ["model._target_=mine.model"] if (group, name) == ("model", "custom") else []
 

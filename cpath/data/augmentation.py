@@ -1,0 +1,27 @@
+"""Augmentation of training images: batched tensor operations, on whatever device the images are."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, *, crop: int = 0, flip: bool = False) -> Tensor:
+    """Random crops after ``crop`` pixels of zero padding, and random horizontal flips, each image its own.
+
+    ``images`` (B, C, H, W) normalised, so that the padding has the mean colour; ``generator`` on their device.
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    if flip:
+        flipped = torch.rand(count, generator=generator, device=device, dtype=torch.float32) < 0.5
+        images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
+    if crop:
+        top, left = torch.randint(0, 2 * crop + 1, (2, count, 1, 1), generator=generator, device=device)
+        rows = top + torch.arange(height, device=device).view(1, -1, 1)
+        columns = left + torch.arange(width, device=device).view(1, 1, -1)
+        padded = F.pad(images, (crop, crop, crop, crop))
+        which = torch.arange(count, device=device).view(-1, 1, 1)
+        images = padded[which, :, rows, columns].permute(0, 3, 1, 2)
+    return images.contiguous()

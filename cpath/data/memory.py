@@ -1,0 +1,78 @@
+"""Small image files, decoded once and held in memory as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cpath.data.base import FileSplit, Normalisation, TensorSplit
+from cpath.errors import InputError
+from cpath.storage import read_tensors, write_tensors
+
+_FORMAT = 1
+_AT_ONCE = 256  # images between two steps of the progress bar
+_MOST_GB = 32.0
+
+
+def hold(
+    splits: Mapping[str, FileSplit | None],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    cache: str | None,
+) -> dict[str, TensorSplit | None]:
+    """The splits (test, train, val) with their images in memory; None stays None.
+
+    Decoded images are kept in the folder ``cache`` and found there by the names and sizes of the files. ``mean``
+    and ``std`` None: those of the training images. Raises `InputError` for more images than memory should hold.
+    """
+    pixels = {name: _pixels(name, split, cache) for name, split in splits.items() if split is not None}
+    if mean is None or std is None:
+        if "train" not in pixels:
+            raise InputError("without training images, mean and std of the pixels must be given.")
+        mean, std = _moments(pixels["train"])
+    normalisation = Normalisation(tuple(mean), tuple(std))
+    return {
+        name: None if split is None else TensorSplit(pixels[name], split.labels, split.ids, normalisation)
+        for name, split in splits.items()
+    }
+
+
+def _pixels(name: str, split: FileSplit, cache: str | None) -> Tensor:
+    if len(split) * 3 * split.size**2 > _MOST_GB * 1e9:
+        raise InputError(f"{len(split)} images of {split.size}×{split.size} are too many to hold: in_memory=false.")
+    file = None if cache is None else Path(cache).expanduser() / f"{name}-{_digest(split)}.safetensors"
+    if file is not None and file.is_file():
+        return read_tensors(file, "pixels", _FORMAT)[0]["pixels"]
+    parts = torch.arange(len(split)).split(_AT_ONCE)  # type: ignore[no-untyped-call]
+    decoded = torch.cat(
+        [split.pixels(part) for part in tqdm(parts, desc=f"decoding {name}", unit="batch", disable=None)]
+    )
+    if file is not None:
+        write_tensors(file, {"pixels": decoded}, {"kind": "pixels", "format": _FORMAT})
+    return decoded
+
+
+def _digest(split: FileSplit) -> str:
+    """What determines the pixels: names and sizes of the files, in order, and how they are cut."""
+    hasher = hashlib.sha256(f"{split.resize} {split.size}".encode())
+    for name, file in zip(split.ids, split.files, strict=True):
+        hasher.update(f"{name}:{file.stat().st_size}\n".encode())
+    return hasher.hexdigest()[:16]
+
+
+def _moments(pixels: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, of pixels in [0, 1]; exact, from counts of the 256 values."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in range(pixels.shape[1]):
+        shares = torch.bincount(pixels[:, channel].flatten().int(), minlength=256).double()
+        shares /= shares.sum()
+        mean = (shares * values).sum()
+        means.append(mean.item())
+        deviations.append(((shares * (values - mean) ** 2).sum().sqrt()).item())
+    return means, deviations

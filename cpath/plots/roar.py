@@ -1,0 +1,220 @@
+"""Figures of ROAR and KAR."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cpath.plots.curves import coinciding, curve
+from cpath.plots.style import (
+    STYLE,
+    Drawing,
+    colour_of,
+    in_order,
+    label_of,
+    marker_of,
+    new_figure,
+    shared_legend,
+)
+from cpath.plots.training import training_figures
+
+_Mode = tuple[str, str, str, str]
+_MODES: tuple[_Mode, ...] = (
+    ("roar", "ROAR: most relevant removed", "lower is better", "most relevant pixels removed (%)"),
+    ("kar", "KAR: only most relevant kept", "higher is better", "most relevant pixels kept (%)"),
+)
+
+
+def roar_cell_figures(table: pd.DataFrame) -> list[Drawing]:
+    """The training of one cell, by epoch."""
+    renamed = {"roar_accuracy": "test_accuracy", "kar_accuracy": "test_accuracy"}
+    return training_figures(table.replace({"metric": renamed}))
+
+
+def roar_figures(table: pd.DataFrame) -> list[Drawing]:
+    """Curves, areas, every method against every other, whether orders agree, and the published curves."""
+    modes = [mode for mode in _MODES if f"{mode[0]}_accuracy" in set(table.metric)]
+    if not modes:
+        return []
+    with mpl.rc_context(STYLE):
+        return [
+            _curves(table, modes),
+            _areas(table, modes),
+            *_comparisons(table, modes),
+            *_agreement(table, modes),
+            *_published(table),
+        ]
+
+
+def _at(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return table[table.metric == metric].assign(x=lambda frame: frame.x.astype(float))
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    count = int(rows.n.max())
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
+def _curves(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
+    figure = new_figure(1.4 + 3.4 * len(modes), 4.2)
+    panels = figure.subplots(1, len(modes), squeeze=False, sharey=True)[0]
+    base = table[(table.metric == "test_accuracy") & (table.method == "base")].value
+    for panel, (mode, title, better, x_label) in zip(panels, modes, strict=True):
+        rows = _at(table, f"{mode}_accuracy")
+        for method in in_order(rows.method):
+            curve(panel, rows[rows.method == method].sort_values("x"), method)
+        panel.set(title=f"{title}\n({better})", xlabel=x_label, xlim=(0, rows.x.max() * 1.03))
+        if len(base):
+            panel.axhline(base.iloc[0], color="#3C3C3C", linestyle=":", linewidth=1, label="untouched images")
+    panels[0].set_ylabel("test accuracy after retraining (%)")
+    shared_legend(figure, panels[0])
+    rows = _at(table, f"{modes[0][0]}_accuracy")
+    caption = (
+        "Retraining on images whose pixels were replaced by the mean colour, in training, validation and test "
+        f"images. Mean over {_seeds(rows)}" + ("; bands: 95 % intervals." if rows.n.max() > 1 else ".")
+    )
+    metrics = table[table.metric.isin([f"{mode[0]}_accuracy" for mode in modes])]
+    return Drawing("roar", figure, caption + coinciding(metrics.assign(value=metrics.value / 100)))
+
+
+def _areas(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
+    methods = in_order(table[table.metric == f"{modes[0][0]}_area"].method)
+    figure = new_figure(1.6 + 2.7 * len(modes), 1.3 + 0.26 * len(methods))
+    panels = figure.subplots(1, len(modes), squeeze=False, sharey=True)[0]
+    for panel, (mode, title, better, _) in zip(panels, modes, strict=True):
+        rows = table[table.metric == f"{mode}_area"].set_index("method")
+        for place, method in enumerate(methods):
+            if method in rows.index:
+                _dot(panel, rows.loc[method], place, colour_of(method), marker_of(method))
+        panel.set(title=title, xlabel=f"mean accuracy, %  ({better})")
+        panel.set_yticks(range(len(methods)), [label_of(method) for method in methods])
+    panels[0].invert_yaxis()
+    rows = table[table.metric == f"{modes[0][0]}_area"]
+    caption = (
+        f"Area under the curves, as mean accuracy over the range up to {float(rows.x.iloc[0]):g} % of the pixels"
+        + (f", with 95 % intervals over {_seeds(rows)}." if rows.n.max() > 1 else " (one seed: no intervals).")
+    )
+    return Drawing("areas", figure, caption)
+
+
+def _dot(panel: Axes, row: pd.Series, place: float, colour: str, marker: str) -> None:
+    spread = np.nan_to_num([[row.value - row.ci_low], [row.ci_high - row.value]])
+    panel.errorbar(row.value, place, xerr=np.clip(spread, 0, None), fmt=marker, color=colour, elinewidth=1)
+
+
+def _comparisons(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
+    rows = table[table.metric.str.contains("_difference/")]
+    if rows.empty:
+        return []
+    rows = rows.assign(other=rows.metric.str.split("/").str[1], mode=rows.metric.str.split("_").str[0])
+    methods = in_order([*rows.method, *rows.other])
+    side = 0.5 * len(methods)
+    figure = new_figure(1.9 + (side + 0.5) * len(modes), 1.7 + side)
+    panels = figure.subplots(1, len(modes), squeeze=False, sharey=True)[0]
+    limit = max(rows.value.abs().max(), 1e-9)
+    for panel, mode in zip(panels, modes, strict=True):
+        image = _matrix(panel, rows[rows["mode"] == mode[0]], methods, limit, -1 if mode[0] == "roar" else 1)
+        panel.set_title(mode[1])
+    _colour_bar(figure, image, panels)
+    pairs = int(rows.n.max())
+    caption = (
+        "Every method (row) against every other (column): difference of the accuracies in percentage points, "
+        f"paired over seeds and shares ({pairs} pairs). Blue: the method of the row is better. Bold: the 95 % "
+        "interval of the difference excludes zero."
+    )
+    return [Drawing("paired", figure, caption)]
+
+
+def _matrix(panel: Axes, rows: pd.DataFrame, methods: list[str], limit: float, sign: int) -> object:
+    values = np.full((len(methods), len(methods)), np.nan)
+    for row in rows.itertuples():
+        i, j = methods.index(row.method), methods.index(row.other)
+        certain = row.ci_low > 0 or row.ci_high < 0
+        for place, value in (((i, j), row.value), ((j, i), -row.value)):
+            values[place] = value
+            dark = abs(value) > 0.6 * limit
+            panel.text(
+                place[1],
+                place[0],
+                f"{value:+.1f}",
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color="white" if dark else "#202020",
+                fontweight="bold" if certain else "normal",
+            )
+    image = panel.imshow(sign * values, cmap="RdBu", vmin=-limit, vmax=limit)
+    names = [label_of(method) for method in methods]
+    panel.set_xticks(range(len(methods)), names, rotation=60, ha="right", rotation_mode="anchor")
+    panel.set_yticks(range(len(methods)), names)
+    panel.grid(False)
+    return image
+
+
+def _colour_bar(figure: Figure, image: object, panels: np.ndarray) -> None:
+    bar = figure.colorbar(image, ax=list(panels), shrink=0.6, pad=0.02)
+    bar.set_label("row better by (points)")
+    bar.outline.set_visible(False)
+
+
+def _agreement(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
+    tau = table[table.metric == "rank_agreement/roar/kar"]
+    if tau.empty or len(modes) < 2:
+        return []
+    areas = {mode[0]: table[table.metric == f"{mode[0]}_area"].set_index("method") for mode in modes}
+    figure = new_figure(5.6, 3.4)
+    panel = figure.subplots()
+    for method in in_order(areas["roar"].index):
+        removed, kept = areas["roar"].loc[method], areas["kar"].loc[method]
+        panel.errorbar(
+            removed.value,
+            kept.value,
+            xerr=np.nan_to_num([[removed.value - removed.ci_low], [removed.ci_high - removed.value]]),
+            yerr=np.nan_to_num([[kept.value - kept.ci_low], [kept.ci_high - kept.value]]),
+            fmt=marker_of(method),
+            color=colour_of(method),
+            label=label_of(method),
+            elinewidth=0.8,
+        )
+    panel.invert_xaxis()
+    panel.set(xlabel="ROAR: mean accuracy, % (better →)", ylabel="KAR: mean accuracy, % (better ↑)")
+    figure.legend(loc="outside right upper")
+    row = tau.iloc[0]
+    interval = "" if pd.isna(row.ci_low) else f" (95 % interval {row.ci_low:.2f} to {row.ci_high:.2f} over seeds)"
+    caption = (
+        "Whether both criteria put the methods into the same order, the best at the upper right: Kendall's τ = "
+        f"{row.value:.2f}{interval}; 1: the same order, 0: unrelated, −1: the reverse."
+    )
+    return [Drawing("rank_agreement", figure, caption)]
+
+
+def _published(table: pd.DataFrame) -> list[Drawing]:
+    paper = _at(table, "roar_accuracy/published")
+    methods = in_order(paper.method)
+    if not methods:
+        return []
+    ours = _at(table, "roar_accuracy")
+    across = min(4, len(methods))
+    down = -(-len(methods) // across)
+    figure = new_figure(1.0 + 1.9 * across, 0.9 + 1.8 * down)
+    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, method in zip(panels, methods, strict=False):
+        mine = ours[ours.method == method].sort_values("x")
+        curve(panel, mine, method, label="here", color="#0072B2", marker=".")
+        line = paper[paper.method == method].sort_values("x")
+        panel.plot(line.x, line.value, "--", color="#3C3C3C", label="published")
+        panel.set_title(label_of(method), fontsize=9)
+        panel.set(xlim=(0, None))
+    for panel in panels[len(methods) :]:
+        panel.set_visible(False)
+    figure.supxlabel("most relevant pixels removed (%)", fontsize=9)
+    figure.supylabel("test accuracy (%)", fontsize=9)
+    shared_legend(figure, panels[0])
+    caption = "ROAR curves beside the published ones (dashed), method by method."
+    tau = table[table.metric == "rank_agreement/roar/published"]
+    if len(tau):
+        caption += f" Kendall's τ between the orders of the methods, by area: {tau.value.iloc[0]:.2f}."
+    return [Drawing("published", figure, caption)]

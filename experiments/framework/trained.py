@@ -1,0 +1,108 @@
+"""Trained models as artifacts: made once, resumed from the last epoch, found again by what determines them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import cpath
+from cpath.data import ImageData
+from experiments.framework.devices import check_trainer, hardware_of
+from experiments.framework.results import Row
+from experiments.framework.store import ArtifactStore, write_json
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 2
+MODEL_FILE = "model.safetensors"
+HISTORY_FILE = "history.json"
+
+
+def train_artifact(cfg: DictConfig, data: ImageData, store: ArtifactStore, model: nn.Module) -> Path:
+    """The folder with the trained model and its history; trains ``model`` unless that was done before."""
+    key, name = training_key(cfg, data), f"{cfg.model.name}-{data.name}"
+
+    def make(folder: Path) -> None:
+        train_in(folder, cfg, data, model, name=f"training {name}")
+
+    data.training_splits()  # raises where there is nothing to train on
+    check_trainer(cfg)
+    _LOG.info("model: %s", store.path("models", name, key))
+    return store.build("models", name, key, make)
+
+
+def training_key(cfg: DictConfig, data: ImageData) -> dict[str, Any]:
+    """Everything that determines the weights."""
+    trainer = cfg.trainer
+    return {
+        "format": _FORMAT,
+        "cpath": cpath.__version__,
+        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "data": data.settings,
+        "recipe": OmegaConf.to_container(cfg.dataset.recipe, resolve=True),
+        "precision": trainer.precision,
+        # Batch statistics are those of a process, unless they are shared.
+        "processes": 1 if trainer.processes == 1 else [trainer.processes, trainer.sync_batchnorm],
+        "seed": cfg.seed,
+    }
+
+
+def train_in(
+    folder: Path,
+    cfg: DictConfig,
+    data: ImageData,
+    model: nn.Module,
+    *,
+    name: str,
+    position: int = 0,
+    keep_model: bool = True,
+) -> None:
+    """Trains ``model`` on ``data`` as the configuration says, in the artifact's ``folder``, and tests it.
+
+    Leaves the history, whether each test image was a hit, and with ``keep_model`` the weights of the best
+    validation epoch.
+    """
+    from safetensors.torch import save_file
+
+    from cpath.training import Recipe, accuracy, train
+
+    hardware = hardware_of(cfg)
+    history = train(
+        model,
+        data,
+        Recipe(**instantiate(cfg.dataset.recipe)),
+        folder,
+        seed=cfg.seed,
+        hardware=hardware,
+        name=name,
+        position=position,
+    )
+    hits = accuracy(model, data.test, hardware.device)
+    model.cpu()
+    if keep_model:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / MODEL_FILE)
+    write_json(folder / HISTORY_FILE, {"epochs": history, "test_hits": hits.int().tolist()})
+    for checkpoint in folder.glob("*.ckpt"):  # of use to an interrupted training only
+        checkpoint.unlink()
+
+
+def read_history(folder: Path) -> dict[str, Any]:
+    """Figures by epoch (``epochs``) and hits on the test images (``test_hits``) of a training."""
+    history: dict[str, Any] = json.loads((folder / HISTORY_FILE).read_text())
+    return history
+
+
+def epoch_rows(method: str, history: Mapping[str, Any]) -> list[Row]:
+    """The training's figures by epoch, counted from 1."""
+    return [
+        Row(method, metric, value, "epoch", epoch["epoch"] + 1)
+        for epoch in history["epochs"]
+        for metric, value in epoch.items()
+        if metric != "epoch"
+    ]

@@ -1,0 +1,57 @@
+"""ROAR and KAR (paper, section 4), one cell: retrain without the pixels that an attribution ranks first."""
+
+from __future__ import annotations
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from cpath.errors import InputError
+from cpath.plots import roar_cell_figures
+from experiments.framework.job import Job, run_job
+from experiments.framework.results import Row
+from experiments.framework.retraining import (
+    UNTOUCHED,
+    Cell,
+    accuracy_of,
+    base_model,
+    cell_artifact,
+    check_percent,
+    check_settings,
+    rank_artifact,
+)
+from experiments.framework.subject import load_data
+from experiments.framework.trained import epoch_rows
+
+
+def run(cfg: DictConfig) -> pd.DataFrame:
+    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
+    return run_job(cfg, _compute, roar_cell_figures)
+
+
+def _compute(job: Job) -> list[Row]:
+    cfg = job.cfg
+    percent = check_percent(cfg.percent)
+    data = load_data(cfg)
+    attributions = check_settings(cfg, data)
+    if percent > 0 and len(attributions) > 1:
+        raise InputError(
+            f"one cell has one attribution, not {len(attributions)}: attribution=gradcam, a sweep over several "
+            "(-m attribution=gradcam,random), or experiment=roar_table for all of them in one job."
+        )
+    name, attribution = next(iter(attributions.items()))
+    if percent == 0:
+        name, ranks = UNTOUCHED, None
+    else:
+        model = base_model(cfg, data, job.store)
+        ranks = rank_artifact(cfg, data, job.store, model, name, attribution)
+        del model
+    cell = Cell(name, percent, bool(cfg.keep), int(cfg.seed))
+    history = cell_artifact(cfg, data, job.store, cell, ranks)
+    best = max(history["epochs"], key=lambda epoch: float(epoch["val_accuracy"]))
+    job.notes["best_epoch"] = best["epoch"] + 1
+    mode, x_name = ("kar", "percent_kept") if cell.keep else ("roar", "percent_removed")
+    return [
+        Row(name, f"{mode}_accuracy", accuracy_of(history), x_name, percent),
+        Row(name, f"{mode}_val_accuracy", float(best["val_accuracy"]), x_name, percent),
+        *epoch_rows(name, history),
+    ]

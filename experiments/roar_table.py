@@ -1,0 +1,277 @@
+"""ROAR and KAR (paper, section 4), a whole table: accuracy after retraining by attribution, share and seed."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, ListConfig
+from torch import nn
+
+from cpath.analysis import t_mean
+from cpath.data import ImageData
+from cpath.errors import InputError
+from cpath.evaluation import mean_height, rank_agreement
+from cpath.plots import in_order, roar_figures
+from experiments.framework.job import Job, run_job
+from experiments.framework.published import published, published_rows
+from experiments.framework.results import Row, rows_of_means, write_table
+from experiments.framework.retraining import (
+    UNTOUCHED,
+    Cell,
+    accuracy_of,
+    base_model,
+    check_percent,
+    check_settings,
+    rank_artifact,
+)
+from experiments.framework.side_by_side import how_many, train_cells
+from experiments.framework.subject import load_data
+
+_LOG = logging.getLogger(__name__)
+_PUBLISHED = {"test_accuracy_percent": "roar_accuracy"}
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """Removing (ROAR) or keeping (KAR) the most relevant pixels."""
+
+    keep: bool
+
+    @property
+    def name(self) -> str:
+        return "kar" if self.keep else "roar"
+
+    @property
+    def x_name(self) -> str:
+        return "percent_kept" if self.keep else "percent_removed"
+
+    def places(self, percents: Sequence[float]) -> tuple[float, ...]:
+        """Where the curve has values: nothing removed is the untouched data, nothing kept is no data at all."""
+        return tuple(percents) if self.keep else (0.0, *percents)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the table is made of."""
+
+    modes: tuple[_Mode, ...]
+    percents: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+    def cells(self, methods: Sequence[str]) -> list[Cell]:
+        """All retrainings; a whole table of the first seed comes first."""
+        cells = []
+        for seed in self.seeds:
+            cells.append(Cell(UNTOUCHED, 0.0, False, seed))
+            for mode, percent, method in itertools.product(self.modes, self.percents, methods):
+                cells.append(Cell(method, percent, mode.keep, seed))
+        return cells
+
+
+def run(cfg: DictConfig) -> pd.DataFrame:
+    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
+    return run_job(cfg, _compute, roar_figures)
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises `InputError` for settings with which the table cannot be made; starts nothing."""
+    _plan(cfg)
+    how_many(cfg)
+    check_settings(cfg, load_data(cfg))
+
+
+def _compute(job: Job) -> list[Row]:
+    cfg = job.cfg
+    plan, processes = _plan(cfg), how_many(cfg)
+    data = load_data(cfg)
+    attributions = check_settings(cfg, data)
+    methods = in_order(attributions)
+    model = base_model(cfg, data, job.store)
+    base = _base_hits(model, data)
+    ranks = {
+        name: rank_artifact(cfg, data, job.store, model, name, attribution)
+        for name, attribution in attributions.items()
+    }
+    model.cpu()  # the retrainings need the memory
+    found = train_cells(cfg, data, job.store, plan.cells(methods), ranks, processes)
+    accuracies = {cell: accuracy_of(history) for cell, history in found.items()}
+    job.notes.update(cells=len(found), side_by_side=processes)
+    write_table(_cells_table(found), job.folder / "cells.csv")
+    curves = {(mode, method): _curve(accuracies, mode, method, plan) for mode in plan.modes for method in methods}
+    return [
+        *_base_rows(base, accuracies, plan),
+        *_areas(curves, plan),
+        *_agreements(curves, methods, plan, cfg),
+        *_accuracies(curves, plan),
+        *_comparisons(curves, methods, plan),
+        *published_rows("roar", _published_as(cfg), cfg.model.name, _PUBLISHED, methods),
+    ]
+
+
+def _plan(cfg: DictConfig) -> _Plan:
+    """The table that the configuration asks for, everything in it checked."""
+    percents = tuple(check_percent(percent) for percent in cfg.experiment.percents)
+    if not percents or percents[0] <= 0 or list(percents) != sorted(set(percents)):
+        raise InputError(
+            f"experiment.percents must ascend from above 0 to at most 100, not {list(cfg.experiment.percents)}; "
+            "the untouched images (0) are always there."
+        )
+    seeds = tuple(cfg.experiment.seeds)
+    if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise InputError(f"experiment.seeds must be different numbers from 0, not {list(seeds)}.")
+    asked = list(cfg.keep) if isinstance(cfg.keep, ListConfig) else [cfg.keep]
+    if not asked or len(set(asked)) != len(asked) or not all(isinstance(keep, bool) for keep in asked):
+        raise InputError(f"keep must be false (ROAR), true (KAR) or [false,true], not {cfg.keep}.")
+    return _Plan(tuple(_Mode(keep) for keep in asked), percents, seeds)
+
+
+def _published_as(cfg: DictConfig) -> str:
+    return str(cfg.dataset.get("published_as") or cfg.dataset.name)
+
+
+def _base_hits(model: nn.Module, data: ImageData) -> list[float]:
+    from cpath.training import accuracy
+
+    device = next(model.parameters()).device
+    return (100.0 * accuracy(model, data.test, device).double()).tolist()
+
+
+def _cells_table(found: Mapping[Cell, Mapping[str, list[dict[str, float]]]]) -> pd.DataFrame:
+    """Cell by cell, for analyses of one's own."""
+    records = []
+    for cell, history in found.items():
+        best = max(history["epochs"], key=lambda epoch: epoch["val_accuracy"])
+        records.append(
+            {
+                **vars(cell),
+                "test_accuracy": accuracy_of(history),
+                "val_accuracy": best["val_accuracy"],
+                "best_epoch": int(best["epoch"]) + 1,
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def _curve(accuracies: Mapping[Cell, float], mode: _Mode, method: str, plan: _Plan) -> np.ndarray:
+    """Accuracies (seeds, places)."""
+    return np.array(
+        [
+            [
+                accuracies[Cell(method, x, mode.keep, seed) if x > 0 else Cell(UNTOUCHED, 0.0, False, seed)]
+                for x in mode.places(plan.percents)
+            ]
+            for seed in plan.seeds
+        ]
+    )
+
+
+_Curves = Mapping[tuple[_Mode, str], np.ndarray]
+
+
+def _means(values: np.ndarray) -> Iterator[tuple[float, float, float, int]]:
+    """Mean, interval and number over the first axis, for each column."""
+    found = t_mean(values)
+    for mean, low, high, n in zip(found.mean, found.low, found.high, found.n, strict=True):
+        yield float(mean), float(low), float(high), int(n)
+
+
+def _base_rows(base: Sequence[float], accuracies: Mapping[Cell, float], plan: _Plan) -> list[Row]:
+    """The explained network, and whether the untouched retrainings agree with it: a control of the pipeline."""
+    untouched = np.array([[accuracies[Cell(UNTOUCHED, 0.0, False, seed)]] for seed in plan.seeds])
+    ((mean, low, high, n),) = _means(untouched)
+    rows = [
+        *rows_of_means({("base", "", "", "test_accuracy"): base}),
+        Row(UNTOUCHED, "test_accuracy", mean, ci_low=low, ci_high=high, n=n),
+    ]
+    if n > 1:
+        # One more training is expected within the interval of a prediction, not within that of the mean.
+        spread = (high - mean) * np.sqrt(n + 1)
+        inside = bool(abs(float(np.mean(base)) - mean) <= spread + 1e-9)
+        rows.append(Row("base", "within_interval_of_untouched", float(inside), n=n))
+        if not inside:
+            _LOG.warning(
+                "control failed: the explained network has %.2f %% test accuracy, its retrainings on untouched "
+                "images %.2f ± %.2f %%",
+                np.mean(base),
+                mean,
+                spread,
+            )
+    return rows
+
+
+def _accuracies(curves: _Curves, plan: _Plan) -> list[Row]:
+    """The curves: mean over seeds with its interval."""
+    return [
+        Row(method, f"{mode.name}_accuracy", mean, mode.x_name, x, low, high, n)
+        for (mode, method), values in curves.items()
+        for x, (mean, low, high, n) in zip(mode.places(plan.percents), _means(values), strict=True)
+    ]
+
+
+def _area(values: np.ndarray, mode: _Mode, plan: _Plan) -> np.ndarray:
+    """(seeds,) mean accuracy over the range of shares."""
+    return mean_height(mode.places(plan.percents), values)
+
+
+def _areas(curves: _Curves, plan: _Plan) -> list[Row]:
+    rows = []
+    for (mode, method), values in curves.items():
+        ((mean, low, high, n),) = _means(_area(values, mode, plan)[:, None])
+        rows.append(Row(method, f"{mode.name}_area", mean, "up_to_percent", plan.percents[-1], low, high, n))
+    return rows
+
+
+def _comparisons(curves: _Curves, methods: Sequence[str], plan: _Plan) -> list[Row]:
+    """Every method against every later one, cell by cell: the difference of two with equal share and seed."""
+    rows = []
+    for mode, (one, other) in itertools.product(plan.modes, itertools.combinations(methods, 2)):
+        touched = slice(len(mode.places(plan.percents)) - len(plan.percents), None)
+        difference = curves[mode, one][:, touched] - curves[mode, other][:, touched]
+        ((mean, low, high, n),) = _means(difference.reshape(-1, 1))
+        rows.append(Row(one, f"{mode.name}_difference/{other}", mean, "", "", low, high, n))
+    return rows
+
+
+def _agreements(curves: _Curves, methods: Sequence[str], plan: _Plan, cfg: DictConfig) -> list[Row]:
+    """Kendall's τ between orders of the methods, from the best: ROAR and KAR, and ROAR here and as published."""
+    if len(methods) < 2:
+        return []
+    # A good method leaves little accuracy when its pixels are removed, much when only they are kept.
+    quality = {
+        mode: np.stack([_area(curves[mode, method], mode, plan) for method in methods], 1)
+        * (1 if mode.keep else -1)
+        for mode in plan.modes
+    }
+    rows = []
+    if len(quality) == 2:
+        rows.append(_agreement("roar/kar", quality[_Mode(False)], quality[_Mode(True)], plan))
+    paper = published("roar", _published_as(cfg), cfg.model.name)
+    paper = paper[paper.method.isin(methods)].assign(x=lambda frame: frame.x.astype(float))
+    named = [method for method in methods if method in set(paper.method)]
+    if _Mode(False) in quality and len(named) > 1:
+        theirs = [
+            -mean_height(part.x.tolist(), part.value.to_numpy()[None])[0]
+            for part in (paper[paper.method == method].sort_values("x") for method in named)
+        ]
+        ours = quality[_Mode(False)][:, [methods.index(method) for method in named]]
+        rows.append(_agreement("roar/published", ours, np.tile(theirs, (len(ours), 1)), plan))
+    return rows
+
+
+def _agreement(name: str, first: np.ndarray, second: np.ndarray, plan: _Plan) -> Row:
+    found = rank_agreement(first, second)
+    return Row(
+        "all",
+        f"rank_agreement/{name}",
+        float(found.mean),
+        "up_to_percent",
+        plan.percents[-1],
+        float(found.low),
+        float(found.high),
+        int(found.n),
+    )

@@ -1,0 +1,93 @@
+"""ROAR over several processes, and killed: subprocesses, so slow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.experiments.conftest import CONF
+
+pytestmark = pytest.mark.slow
+
+COMMAND = [sys.executable, "-m", "experiments"]
+SETTINGS = [
+    "dataset._target_=tests.experiments.tiny.digits",
+    "dataset.size=8",
+    "model.width=4",
+    "dataset.recipe.batch_size=16",
+    "device=cpu",
+]
+TABLE = [
+    "experiment=roar_table",
+    *SETTINGS,
+    "attribution=gradients",
+    "experiment.percents=[50]",
+    "experiment.seeds=[0,1]",
+    "dataset.recipe.epochs=40",
+]
+
+
+def _start(outputs: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*COMMAND, f"outputs={outputs}", *arguments],
+        cwd=CONF.parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _run(outputs: Path, *arguments: str) -> tuple[int, str]:
+    process = _start(outputs, *arguments)
+    said = process.communicate(timeout=300)[0]
+    return process.returncode, said
+
+
+def _results(outputs: Path, experiment: str = "roar_table") -> pd.DataFrame:
+    (file,) = outputs.glob(f"runs/{experiment}/*/results.csv")
+    return pd.read_csv(file)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_tables_end_with_the_numbers_of_undisturbed_ones(tmp_path, processes):
+    arguments = [*TABLE, f"experiment.side_by_side={processes}"]
+    assert _run(tmp_path / "whole", *arguments)[0] == 0
+    killed = tmp_path / "killed"
+    process = _start(killed, *arguments)
+    pattern = "artifacts/cells/.*.partial/last.ckpt"
+    while process.poll() is None and not list(killed.glob(pattern)):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
+    assert not list(killed.glob("runs/*/*/results.csv"))
+    assert list(killed.glob(pattern)), "a cell was killed in the middle"
+    code, said = _run(killed, *arguments)
+    assert code == 0, said
+    pd.testing.assert_frame_equal(_results(killed), _results(tmp_path / "whole"), check_exact=True)
+
+
+def test_two_processes_train_as_one_does_and_not_in_a_sweep(tmp_path):
+    # Batches of two halves; statistics of batches are a process's own, so the numbers are near, not equal.
+    arguments = ["experiment=train", *SETTINGS, "dataset.recipe.epochs=30", "trainer=ddp"]
+    code, said = _run(tmp_path, *arguments)
+    assert code == 0, said
+    table = _results(tmp_path, "train")
+    assert len(table[table.metric == "val_accuracy"]) == 30
+    loss = table[table.metric == "loss"].value.to_numpy()
+    assert loss[-1] < 0.7 * loss[0]
+    assert table[table.metric == "test_accuracy"].value.iloc[0] > 30  # chance: 10
+    code, said = _run(tmp_path / "sweep", "-m", *arguments, "seed=0,1")
+    assert code == 1
+    assert "inside a sweep" in said
+    assert not list((tmp_path / "sweep").glob("artifacts/**/*.ckpt"))
