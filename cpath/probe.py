@@ -243,9 +243,9 @@ class Probe:
         What comes before the site is computed once, the rest in K lanes by `torch.vmap`; a model that vmap
         cannot run gets K full passes instead. Differentiable in ``values``.
         """
-        if self._lanes.possible is None:
+        if len(values) > 1 and self._lanes.possible is None:
             self._lanes.possible = self._survives_without_write_back()
-        if self._lanes.possible:
+        if len(values) > 1 and self._lanes.possible:
             try:
                 return torch.vmap(lambda value: self._response(site, value, False), randomness="same")(values)
             except torch.OutOfMemoryError:

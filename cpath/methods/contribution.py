@@ -58,21 +58,24 @@ def weighted_gradients(
         gradient.mul_(at_one)
     sites = list(record.activations)
     zeroed = {site: torch.empty_like(record.logits[:, 0]) for site in sites}
+    starts_at_zero = bool(nodes) and nodes[0][0] == 0
     rows = _rows_per_pass(record, max(1, len(nodes)), probe.max_batch)
+    single = _rows_per_pass(record, 1, probe.max_batch)
     for group in _groups(record):
         known = probe.part(group).remembering()
         for site in sites:
             activation, gradient, at_zero = (
                 values[group] for values in (record.activations[site], record.gradients[site], zeroed[site])
             )
-            for start in range(0, len(known), rows[site].images):
-                part = slice(start, start + rows[site].images)
-                here = known.part(part)
-                first = _integrate(here, site, activation[part], gradient[part], nodes, rows[site].lanes)
-                if residual:
-                    if first is None or nodes[0][0] != 0:
-                        first = _at_zero(here, site, activation[part])
+            for part in _parts(len(known), rows[site].images):
+                first = _integrate(
+                    known.part(part), site, activation[part], gradient[part], nodes, rows[site].lanes
+                )
+                if starts_at_zero and first is not None:
                     at_zero[part] = first
+            if residual and not starts_at_zero:
+                for part in _parts(len(known), single[site].images):
+                    at_zero[part] = _at_zero(known.part(part), site, activation[part])
     response = record.logits.gather(1, probe.target.unsqueeze(1)).squeeze(1)
     values, residuals = {}, {}
     for site in sites:
@@ -89,8 +92,11 @@ _REMEMBERED_BYTES = 2**30
 def _groups(record: Record) -> list[slice]:
     """The images in as many as may be remembered at once."""
     each = sum(activation[0].numel() * activation.element_size() for activation in record.activations.values())
-    size = max(1, _REMEMBERED_BYTES // each)
-    return [slice(start, start + size) for start in range(0, len(record.logits), size)]
+    return _parts(len(record.logits), max(1, _REMEMBERED_BYTES // each))
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _at_zero(probe: Probe, site: str, activation: Tensor) -> Tensor:

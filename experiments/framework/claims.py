@@ -136,11 +136,6 @@ def _some_dead(method: str) -> Callable[[pd.DataFrame], list[Comparison]]:
     return compare
 
 
-def _more_dead_from_random_gates(table: pd.DataFrame) -> list[Comparison]:
-    places = _places(table, "dead_share", "sparsity")
-    return _pairs(table, "dead_share", ["dgr"], ["dgr_random_init"], "sparsity", places)
-
-
 def _overlap(table: pd.DataFrame) -> list[Comparison]:
     found = []
     for x in _places(table, "jaccard/neuron_intgrad", "sparsity"):
@@ -152,18 +147,6 @@ def _overlap(table: pd.DataFrame) -> list[Comparison]:
                     f"with NeuronMCT {_shown(together)}, with {label_of(method)} {_shown(apart)} at {_per_cent(x)}"
                 )
                 found.append(Comparison(text, _smaller(apart, together)))
-    return found
-
-
-def _class_kept(table: pd.DataFrame) -> list[Comparison]:
-    found = []
-    for x in _places(table, "class_kept", "sparsity"):
-        by_chance = _at(table, "class_kept", "random", "sparsity", x)
-        for method in _OURS:
-            kept = _at(table, "class_kept", method, "sparsity", x)
-            if kept is not None and by_chance is not None:
-                text = f"{label_of(method)} {_shown(kept)}, random {_shown(by_chance)} at {_per_cent(x)}"
-                found.append(Comparison(text, _smaller(by_chance, kept)))
     return found
 
 
@@ -223,20 +206,9 @@ CLAIMS = (
     ),
     Claim(
         "Path analysis",
-        "Gates that start at random select more dead neurons than gates that start at 1. Share of dead neurons:",
-        _more_dead_from_random_gates,
-    ),
-    Claim(
-        "Path analysis",
         "The pathway of NeuronIntGrad overlaps more with that of NeuronMCT than with those of pruning and routing. "
         "Jaccard index of NeuronIntGrad:",
         _overlap,
-    ),
-    Claim(
-        "Path analysis",
-        "The selected neurons are critical: the restricted network keeps the predicted class more often than with "
-        "random neurons. Share of images that keep it:",
-        _class_kept,
     ),
     Claim(
         "Path decoding",
