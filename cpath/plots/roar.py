@@ -69,6 +69,9 @@ def _curves(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
         panel.set(title=f"{title}\n({better})", xlabel=x_label, xlim=(0, rows.x.max() * 1.03))
         if len(base):
             panel.axhline(base.iloc[0], color="#3C3C3C", linestyle=":", linewidth=1, label="untouched images")
+    means = table[table.metric.isin([f"{mode[0]}_accuracy" for mode in modes])].value
+    # The means decide what is shown: intervals over two seeds are wider than 0 to 100 %.
+    panels[0].set_ylim(max(0, means.min() - 10), min(102, means.max() + 10))
     panels[0].set_ylabel("test accuracy after retraining (%)")
     shared_legend(figure, panels[0])
     rows = _at(table, f"{modes[0][0]}_accuracy")
