@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.errors import InputError, unknown_name
@@ -69,7 +71,7 @@ class WandbTracker:
             raise InputError("tracker=wandb needs the package wandb: pip install 'cpath[experiments]'.") from error
         self.run = wandb.init(
             project=self.project,
-            group=self.group,
+            group=self.group or _sweep(),
             job_type=cfg.experiment.name,
             name=folder.name,
             dir=str(base),
@@ -82,7 +84,7 @@ class WandbTracker:
         self.run.log(figures)
 
     def results(self, frame: pd.DataFrame, folder: Path) -> None:
-        """Logs the whole-network means as scalars, the table, and the figures."""
+        """Logs the whole-network means as scalars, the table and the figures; keeps table and settings as files."""
         import wandb
         from PIL import Image
 
@@ -94,9 +96,20 @@ class WandbTracker:
             with Image.open(file) as picture:  # uint8: wandb saves floats in [0, 1] black
                 pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
             self.run.log({f"figures/{file.stem}": wandb.Image(pixels)})
+        artifact = wandb.Artifact(f"results-{folder.name}", type="results")
+        for name in ("results.csv", "config.yaml"):
+            artifact.add_file(str(folder / name))
+        self.run.log_artifact(artifact)
 
     def finish(self, failed: bool) -> None:
         """Closes the run, so that the next job of a sweep opens its own."""
         if self.run is not None:
             self.run.finish(exit_code=1 if failed else 0)
             self.run = None
+
+
+def _sweep() -> str | None:
+    """Name of the sweep that this job is part of, by which its runs are grouped."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name

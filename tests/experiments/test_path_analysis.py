@@ -11,6 +11,7 @@ import torch
 
 import cpath
 from experiments import path_analysis
+from experiments.framework import tracker
 from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model
@@ -152,7 +153,8 @@ def test_a_model_without_sites_is_refused_before_any_training(configure):
 
 
 @pytest.mark.slow
-def test_wandb_keeps_an_offline_run_a_job_with_config_scalars_and_figures(configure, tmp_path, figures):
+def test_wandb_keeps_an_offline_run_a_job_with_all_that_it_found(configure, tmp_path, figures, monkeypatch):
+    monkeypatch.setattr(tracker, "_sweep", lambda: "path_analysis-1234abcd")
     cfg = configure(*SETTINGS, "tracker=wandb", "method=random")
     path_analysis.run(cfg)
     (record,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")
@@ -164,5 +166,7 @@ def test_wandb_keeps_an_offline_run_a_job_with_config_scalars_and_figures(config
     )
     text = done.stdout
     assert "dead_share/random@80.0" in text
-    assert "path_analysis" in text
+    assert '"path_analysis"' in text
+    assert '"path_analysis-1234abcd"' in text
+    assert f"results-{job_folder(cfg).name}" in text
     assert list(record.parent.glob("files/media/images/figures/*.png"))
