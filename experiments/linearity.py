@@ -45,7 +45,10 @@ def _compute(job: Job) -> list[Row]:
                     scores = cpath.score(model, batch, variant, activations=cfg.activations)
                 pathway = scores.pathway(sparsity if method.graded else 0)
                 radius = affine_radius(precise, batch.double(), pathway, neurons=settings.neurons)
-                measures[name, "sparsity", sparsity, "affine_radius"] = radius
+                # A ball without an end is counted, and left out of the mean.
+                unbounded = radius.isinf()
+                measures[name, "sparsity", sparsity, "affine_radius"] = radius.masked_fill(unbounded, float("nan"))
+                measures[name, "sparsity", sparsity, "affine_everywhere"] = unbounded.double()
         return measures
 
     return rows_of_means(measure_in_parts(job, images, measure, "measuring linear regions"))

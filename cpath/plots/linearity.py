@@ -24,6 +24,7 @@ def linearity_figures(table: pd.DataFrame) -> list[Drawing]:
         shared_legend(figure, panel)
         caption = (
             "How far an image can move in any direction before a kept neuron changes sign, by sparsity: within "
-            "this radius the restricted network is an affine function. Bands: 95 % intervals over images."
+            "this radius the restricted network is an affine function. Mean over the images for which it ends "
+            "somewhere; bands: 95 % intervals."
         )
         return [Drawing("linearity", figure, caption)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+import torch
 
 import cpath
 from cpath.analysis import affine_radius
@@ -28,8 +29,19 @@ def test_radii_are_those_of_the_library_and_drawn_over_sparsity(configure, train
             ),
         }
         for name, pathway in expected.items():
-            (row,) = table[(table.method == name) & (table.x.astype(float) == sparsity)].itertuples()
+            here = table[(table.method == name) & (table.x.astype(float) == sparsity)].set_index("metric").value
             radius = affine_radius(copy.deepcopy(model).double(), images.double(), pathway, neurons=20)
-            assert row.value == pytest.approx(radius.mean().item(), rel=1e-6)
+            assert here["affine_radius"] == pytest.approx(radius[radius.isfinite()].mean().item(), rel=1e-6)
+            assert here["affine_everywhere"] == radius.isinf().double().mean().item()
     (drawing,) = linearity_figures(table)
     assert len(drawing.figure.axes[0].lines) == 3
+
+
+def test_a_ball_without_an_end_is_counted_and_left_out_of_the_mean(configure, trained, monkeypatch):
+    radii = torch.tensor([1.0, float("inf"), 3.0])
+    monkeypatch.setattr(linearity, "affine_radius", lambda *_, **__: radii)
+    cfg = configure("experiment=linearity", "experiment.images=3", "experiment.batch=3", "method=neuron_mct")
+    cfg.sparsity = 90
+    rows = linearity.run(cfg).set_index("metric")
+    assert (rows.value["affine_radius"], rows.n["affine_radius"]) == (2, 2)
+    assert rows.value["affine_everywhere"] == pytest.approx(1 / 3)
