@@ -67,8 +67,7 @@ def test_greedy_removes_the_other_side_as_soon_as_it_sees_it(planted, images, ta
         planted(images)
     for name, values in scores.values.items():
         if name.startswith(other):
-            # Active from the start and contributing nothing: first to go.
-            assert (values[seen.activations[name] > 0] == 1).all()
+            assert (values[seen.activations[name] > 0] == 1).all()  # round 1, contribution 0
     # What the first removal brings to life over there goes in the next rounds, so that it stands below what the
     # response needs. Where more neurons are asked for than the planted side has, the other side fills up.
     for sparsity in (90, 95, 99):

@@ -40,7 +40,7 @@ def scorers(
     activations = tuple(job.cfg.activations)
     layout = _layout(model, images, activations)
     costly = [name for name, method in methods.items() if method.costly]
-    gigabytes = layout.neurons * 4 * len(images) * len(costly) / 1e9
+    gigabytes = layout.neurons * 8 * len(images) * len(costly) / 1e9  # float64 at most
     keep = gigabytes <= settings.keep_scores_gb
     if costly and not keep:
         _LOG.info("scores are not kept: they would take %.1f GB (experiment.keep_scores_gb)", gigabytes)

@@ -49,9 +49,9 @@ def _contributions(
 
 
 def places(removed: dict[Neuron, tuple[int, float]]) -> dict[Neuron, int]:
-    """1 + how many went before, by neuron."""
-    went = sorted(removed.values())
+    """1 + how many went before, by neuron; contributions of a round tell two neurons apart as float32 does."""
+    single = {neuron: (done, torch.tensor(value).item()) for neuron, (done, value) in removed.items()}
     first: dict[tuple[int, float], int] = {}
-    for place, when in enumerate(went, start=1):
+    for place, when in enumerate(sorted(single.values()), start=1):
         first.setdefault(when, place)
-    return {neuron: first[when] for neuron, when in removed.items()}
+    return {neuron: first[when] for neuron, when in single.items()}
