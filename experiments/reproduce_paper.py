@@ -12,6 +12,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.errors import CpathError, InputError
+from experiments.framework.criteria import agreement
 from experiments.framework.job import is_finished, job_folder
 from experiments.framework.progress import Overall
 from experiments.framework.report import Stage, write_report
@@ -49,6 +50,9 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     folder = Path(cfg.outputs) / "reproduce-paper" / cfg.paper.name
     table = pd.concat([stage.table for stage in done], ignore_index=True) if done else pd.DataFrame()
     if done:
+        found = agreement(table)
+        if found is not None:
+            table = pd.concat([table, found.rows(table.iloc[0])], ignore_index=True)
         write_table(table, folder / "results.csv")
         _LOG.info("report: %s", write_report(folder, cfg.paper.title, done, failed))
     if failed:

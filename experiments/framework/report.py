@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from cpath.plots import in_order, label_of
 from experiments.framework.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
+from experiments.framework.criteria import Agreement, agreement
 from experiments.framework.progress import duration
 from experiments.framework.published import MARK
 from experiments.framework.store import write_text
@@ -147,6 +149,24 @@ def _matrix(metric: str, rows: pd.DataFrame, beside: dict[tuple[str, str], str] 
     }
 
 
+def _agreement_matrix(found: Agreement) -> dict[str, Any]:
+    return {
+        "metric": f"Kendall's τ, {len(found.methods)} attributions",
+        "x_name": "",
+        "columns": list(found.criteria),
+        "rows": [
+            {
+                "method": name,
+                "cells": [
+                    {"value": "–" if np.isnan(tau) else f"{tau:.2f}", "interval": "", "published": ""}
+                    for tau in line
+                ],
+            }
+            for name, line in zip(found.criteria, found.tau, strict=True)
+        ],
+    }
+
+
 def _cell(row: Any) -> dict[str, str]:
     if row is None or pd.isna(row.value):
         return {"value": "–", "interval": ""}
@@ -173,7 +193,8 @@ def write_report(folder: Path, title: str, stages: list[Stage], failed: dict[str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found = verdicts(pd.concat([stage.table for stage in stages], ignore_index=True))
+    table = pd.concat([stage.table for stage in stages], ignore_index=True)
+    found, agreed = verdicts(table), agreement(table)
     seconds = [float(stage.manifest["seconds"]) for stage in stages]
     page = environment.get_template("report.html.j2").render(
         title=title,
@@ -182,6 +203,7 @@ def write_report(folder: Path, title: str, stages: list[Stage], failed: dict[str
         times=[duration(part) for part in seconds],
         spent=duration(sum(seconds)),
         verdicts={word: [one for one in found if one.word == word] for word in _ORDER},
+        agreement=None if agreed is None else _agreement_matrix(agreed),
         variants=next((stage.variants for stage in stages if stage.variants), []),
         made=_made(stages),
     )
