@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from cpath.plots.style import colour_of, in_order, label_of, marker_of
+from cpath.plots.style import colour_of, in_order, label_of, marker_of, new_figure, shared_legend
 
 _HIDDEN = 0.004  # difference of two curves from 0 to 1 that is thinner than a line
 
@@ -30,3 +31,27 @@ def coinciding(rows: pd.DataFrame) -> str:
         if (curves[one] - curves[other]).abs().max() < _HIDDEN
     ]
     return f" The curves of {', and those of '.join(pairs)} coincide." if pairs else ""
+
+
+def beside_published(ours: pd.DataFrame, paper: pd.DataFrame, x_label: str, y_label: str) -> Figure | None:
+    """A panel a method with our curve and the published one, dashed; None where the paper has none."""
+    methods = in_order(paper.method)
+    if not methods:
+        return None
+    across = min(4, len(methods))
+    down = -(-len(methods) // across)
+    figure = new_figure(1.0 + 1.9 * across, 0.9 + 1.8 * down)
+    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, method in zip(panels, methods, strict=False):
+        mine = ours[ours.method == method].sort_values("x")
+        curve(panel, mine, method, label="here", color="#0072B2", marker=".")
+        line = paper[paper.method == method].sort_values("x")
+        panel.plot(line.x, line.value, "--", color="#3C3C3C", label="published")
+        panel.set_title(label_of(method), fontsize=9)
+        panel.set(xlim=(0, None), ylim=(0, None))
+    for panel in panels[len(methods) :]:
+        panel.set_visible(False)
+    figure.supxlabel(x_label, fontsize=9)
+    figure.supylabel(y_label, fontsize=9)
+    shared_legend(figure, panels[0])
+    return figure

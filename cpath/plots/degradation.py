@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cpath.plots.curves import coinciding, curve
+from cpath.plots.curves import beside_published, coinciding, curve
 from cpath.plots.style import (
     STYLE,
     Drawing,
@@ -169,25 +169,9 @@ def _agreement(table: pd.DataFrame) -> list[Drawing]:
 
 def _published(at: pd.DataFrame) -> list[Drawing]:
     paper = at[at.metric == "lerf_change/published"]
-    ours = at[(at.metric == "lerf_change") & at.method.isin(paper.method)]
-    methods = in_order(paper.method)
-    if not methods:
+    ours = at[at.metric == "lerf_change"]
+    figure = beside_published(ours, paper, "least relevant pixels removed (%)", _CHANGE)
+    if figure is None:
         return []
-    across = min(4, len(methods))
-    down = -(-len(methods) // across)
-    figure = new_figure(1.0 + 1.9 * across, 0.9 + 1.8 * down)
-    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
-    for panel, method in zip(panels, methods, strict=False):
-        mine = ours[ours.method == method].sort_values("x")
-        curve(panel, mine, method, label="here", color="#0072B2", marker=".")
-        line = paper[paper.method == method].sort_values("x")
-        panel.plot(line.x, line.value, "--", color="#3C3C3C", label="published")
-        panel.set_title(label_of(method), fontsize=9)
-        panel.set(xlim=(0, None), ylim=(0, None))
-    for panel in panels[len(methods) :]:
-        panel.set_visible(False)
-    figure.supxlabel("least relevant pixels removed (%)", fontsize=9)
-    figure.supylabel(_CHANGE, fontsize=9)
-    shared_legend(figure, panels[0])
     caption = "LeRF curves beside the published ones (dashed), method by method. Bands: 95 % intervals over images."
     return [Drawing("published", figure, caption)]

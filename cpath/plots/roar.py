@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cpath.plots.curves import coinciding, curve
+from cpath.plots.curves import beside_published, coinciding, curve
 from cpath.plots.style import (
     STYLE,
     Drawing,
@@ -196,26 +196,10 @@ def _agreement(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
 
 def _published(table: pd.DataFrame) -> list[Drawing]:
     paper = _at(table, "roar_accuracy/published")
-    methods = in_order(paper.method)
-    if not methods:
-        return []
     ours = _at(table, "roar_accuracy")
-    across = min(4, len(methods))
-    down = -(-len(methods) // across)
-    figure = new_figure(1.0 + 1.9 * across, 0.9 + 1.8 * down)
-    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
-    for panel, method in zip(panels, methods, strict=False):
-        mine = ours[ours.method == method].sort_values("x")
-        curve(panel, mine, method, label="here", color="#0072B2", marker=".")
-        line = paper[paper.method == method].sort_values("x")
-        panel.plot(line.x, line.value, "--", color="#3C3C3C", label="published")
-        panel.set_title(label_of(method), fontsize=9)
-        panel.set(xlim=(0, None))
-    for panel in panels[len(methods) :]:
-        panel.set_visible(False)
-    figure.supxlabel("most relevant pixels removed (%)", fontsize=9)
-    figure.supylabel("test accuracy (%)", fontsize=9)
-    shared_legend(figure, panels[0])
+    figure = beside_published(ours, paper, "most relevant pixels removed (%)", "test accuracy (%)")
+    if figure is None:
+        return []
     caption = "ROAR curves beside the published ones (dashed), method by method."
     tau = table[table.metric == "rank_agreement/roar/published"]
     if len(tau):
