@@ -1,46 +1,33 @@
-"""Speed and memory: ratios within one run, of medians over rounds in which everything runs once."""
+"""Speed and memory of everything, held against what it must contain, against Captum, and against a naive loop."""
 
 from __future__ import annotations
 
-import gc
-import statistics
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
-import psutil
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 import cpath
-from cpath.models import torchvision_model
+from cpath.data import ImageData, Normalisation, TensorSplit, crop_and_flip
+from cpath.errors import unknown_name
+from cpath.evaluation import PERCENTS, degrade
+from cpath.methods import DGR, Greedy, NeuronIntGrad
+from cpath.models import resnet8, torchvision_model
 from cpath.plots import benchmark_figures
 from cpath.threshold import keep_above
+from experiments.framework import bare
 from experiments.framework.devices import device_of
 from experiments.framework.job import Job, run_job
 from experiments.framework.results import Row
+from experiments.framework.timing import CAPTUM, FLOOR, NAIVE, Case, Rival, Work, measure
 
 _SPARSITY = 90.0
-# Ratios that cpath sets itself as limits: (what, model) → at most.
-_LIMITS = {
-    ("neuron_mct", "squeezenet1_0"): 1.8,
-    ("neuron_mct", "vgg16"): 1.3,
-    ("neuron_intgrad", "squeezenet1_0"): 0.5,
-    ("greedy", "squeezenet1_0"): 1.15,
-    ("greedy", "vgg16"): 1.15,
-    ("dgr", "squeezenet1_0"): 1.6,
-    ("dgr", "vgg16"): 1.3,
-    ("attributions", "squeezenet1_0"): 1.2,
-    ("threshold", "scores"): 4.0,
-}
+_PASS = "forward and input-only backward"
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -48,225 +35,260 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     return run_job(cfg, _compute, benchmark_figures)
 
 
-@dataclass
-class _Case:
-    """One thing to time, against what it must contain or what others need for it."""
-
-    what: str
-    model: str
-    ours: Callable[[], object]
-    theirs: Callable[[], object]
-    versus: str
-
-
 def _compute(job: Job) -> list[Row]:
-    device = device_of(job.cfg)
+    device, settings = device_of(job.cfg), job.cfg.experiment
+    for name in settings.cases:
+        if name not in _CASES:
+            raise unknown_name("case", name, list(_CASES))
     rows: list[Row] = []
-    for case in _cases(job.cfg, device):
-        if case.what not in job.cfg.experiment.cases:
-            continue
-        rows += _measure(case, job.cfg.experiment.repeats, device)
+    for name in settings.cases:
+        for case in _CASES[name](job.cfg, device):
+            rows += measure(case, settings.repeats, device)
     return rows
 
 
-def _cases(cfg: DictConfig, device: torch.device) -> Iterator[_Case]:
+_Subject = tuple[str, nn.Module, Tensor]
+_Cases = Iterator[Case]
+
+
+def _subjects(cfg: DictConfig, device: torch.device, names: str = "models") -> Iterator[_Subject]:
+    """Name, network with random weights, and a batch of noise, by model."""
     settings = cfg.experiment
-    generator = torch.Generator().manual_seed(cfg.seed)
-    images, neurons = settings.threshold
-    # Half of the neurons dead, the rest spread over magnitudes, as contributions are.
-    scores = torch.randn(images, neurons, generator=generator) * torch.randn(images, neurons, generator=generator)
-    scores = torch.where(torch.rand(images, neurons, generator=generator) < 0.5, 0.0, scores.abs()).to(device)
-    yield _Case(
-        "threshold",
-        "scores",
-        partial(keep_above, scores, _SPARSITY),
-        partial(torch.gt, scores, 0.5),
-        "one comparison",
-    )
-    for name in settings.models:
+    for name in settings[names]:
         torch.manual_seed(cfg.seed)
         model = torchvision_model(name, 1000).eval().to(device)
-        batch = torch.randn(settings.batch, 3, settings.size, settings.size, generator=generator).to(device)
-        yield _Case(
-            "neuron_mct",
-            name,
-            partial(cpath.find_pathway, model, batch, "neuron_mct", _SPARSITY),
-            partial(_forward_backward, model, batch),
-            "forward and input-only backward",
-        )
-        rounds, iterations = settings.greedy_rounds, settings.dgr_iterations
-        yield _Case(
-            "greedy",
-            name,
-            partial(cpath.find_pathway, model, batch, cpath.methods.Greedy(rounds=rounds), _SPARSITY),
-            partial(_repeated, rounds, cpath.find_pathway, model, batch, "neuron_mct", _SPARSITY),
-            f"neuron_mct, {rounds} times",
-        )
-        yield _Case(
-            "dgr",
-            name,
-            partial(cpath.score, model, batch, cpath.methods.DGR(iterations=iterations, retries=0)),
-            partial(_repeated, iterations, _gated_forward_backward, model, batch),
-            f"gated forward and gate-only backward, {iterations} times",
-        )
-        if name in settings.captum:
-            yield _Case(
-                "attributions",
+        yield name, model, torch.randn(settings.batch, 3, settings.size, settings.size).to(device)
+
+
+def _threshold(cfg: DictConfig, device: torch.device) -> _Cases:
+    generator = torch.Generator().manual_seed(cfg.seed)
+    shape = tuple(cfg.experiment.threshold)
+    # Half of the neurons dead, the rest spread over magnitudes, as contributions are.
+    scores = torch.randn(shape, generator=generator) * torch.randn(shape, generator=generator)
+    scores = torch.where(torch.rand(shape, generator=generator) < 0.5, 0.0, scores.abs()).to(device)
+    rival = Rival("one comparison", partial(torch.gt, scores, 0.5))
+    at = f"{shape[0]} × {shape[1] / 1e6:g} million"
+    yield Case("threshold", at, partial(keep_above, scores, _SPARSITY), {FLOOR: rival}, "scores", limits={FLOOR: 4})
+
+
+def _pass_of(model: nn.Module, images: Tensor) -> Rival:
+    return Rival(_PASS, partial(bare.forward_backward, model, images))
+
+
+def _of_method(name: str, limits: dict[str, float] | None = None) -> Callable[[DictConfig, torch.device], _Cases]:
+    """A pathway by a method whose passes are those of one bare one, or none."""
+
+    def cases(cfg: DictConfig, device: torch.device) -> _Cases:
+        for architecture, model, images in _subjects(cfg, device):
+            limit = (limits or {}).get(architecture)
+            rivals = {FLOOR: _pass_of(model, images)}
+            if name == "neuron_mct":
+                rivals[NAIVE] = Rival("hooks and kthvalue", partial(bare.naive_mct, model, images, _SPARSITY))
+            yield Case(
                 name,
-                partial(_our_attributions, model, batch),
-                partial(_captum_attributions, model, batch),
-                "Captum's five and two pathway gradients",
+                architecture,
+                partial(cpath.find_pathway, model, images, name, _SPARSITY),
+                rivals,
+                limits={} if limit is None else {FLOOR: limit},
             )
-            captum = partial(_captum_layers, model, batch, settings.nodes)
-            # Captum gives the scores alone; ours also come with their residual.
-            for what, residual in (("neuron_intgrad", False), ("neuron_intgrad with residual", True)):
-                method = cpath.methods.NeuronIntGrad(nodes=settings.nodes, residual=residual)
-                yield _Case(
-                    what,
-                    name,
-                    partial(cpath.score, model, batch, method),
-                    captum,
-                    f"Captum LayerIntegratedGradients, {settings.nodes} steps",
+
+    return cases
+
+
+def _greedy(cfg: DictConfig, device: torch.device) -> _Cases:
+    rounds = cfg.experiment.greedy_rounds
+    for architecture, model, images in _subjects(cfg, device):
+        find = partial(cpath.find_pathway, model, images)
+        rival = Rival(f"neuron_mct, {rounds} times", partial(bare.repeated, rounds, find, "neuron_mct", _SPARSITY))
+        ours = partial(find, Greedy(rounds=rounds), _SPARSITY)
+        yield Case("greedy", architecture, ours, {FLOOR: rival}, limits={FLOOR: 1.15})
+
+
+def _dgr(cfg: DictConfig, device: torch.device) -> _Cases:
+    """Iterations alone: a routing of one iteration is taken off."""
+    iterations, limits = cfg.experiment.dgr_iterations, {"squeezenet1_0": 1.6, "vgg16": 1.3}
+    for architecture, model, images in _subjects(cfg, device):
+        rival = Rival(
+            f"gated forward and gate-only backward, {iterations} times",
+            partial(bare.repeated, iterations, bare.gated_forward_backward, model, images),
+        )
+        yield Case(
+            "dgr",
+            architecture,
+            partial(cpath.score, model, images, DGR(iterations=iterations + 1, retries=0)),
+            {FLOOR: rival},
+            start=partial(cpath.score, model, images, DGR(iterations=1, retries=0)),
+            limits={FLOOR: limits[architecture]} if architecture in limits else {},
+        )
+
+
+def _intgrad(*, residual: bool) -> Callable[[DictConfig, torch.device], _Cases]:
+    def cases(cfg: DictConfig, device: torch.device) -> _Cases:
+        nodes = cfg.experiment.nodes
+        for architecture, model, images in _subjects(cfg, device, "captum"):
+            rivals = {
+                # Captum gives the scores alone; ours may come with their residual.
+                CAPTUM: Rival(
+                    f"Captum LayerIntegratedGradients, {nodes} steps",
+                    partial(bare.captum_layers, model, images, nodes),
                 )
+            }
+            if not residual:
+                rivals[NAIVE] = Rival(
+                    "a pass for every site and node",
+                    partial(bare.naive_intgrad, model, images[0], nodes),
+                    times=len(images),
+                )
+            yield Case(
+                "neuron_intgrad with residual" if residual else "neuron_intgrad",
+                architecture,
+                partial(cpath.score, model, images, NeuronIntGrad(nodes=nodes, residual=residual)),
+                rivals,
+                limits={CAPTUM: 0.5} if architecture == "squeezenet1_0" else {},
+            )
+
+    return cases
 
 
-def _forward_backward(model: nn.Module, batch: Tensor) -> Tensor:
-    source = batch.clone().requires_grad_()
-    response = model(source).max(1).values.sum()
-    return torch.autograd.grad(response, source)[0]
+def _one_by_one(works: Sequence[Work]) -> None:
+    for work in works:
+        work()
 
 
-def _repeated(times: int, work: Callable[..., object], *arguments: object) -> None:
-    for _ in range(times):
-        work(*arguments)
-
-
-def _gated_forward_backward(model: nn.Module, batch: Tensor) -> None:
-    """One bare iteration of routing: a gate on every neuron, the distillation loss, the gates' gradients."""
-    gates: list[Tensor] = []
-
-    def gate(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        gates.append(torch.ones_like(output, requires_grad=True))
-        return output * gates[-1]
-
-    handles = [module.register_forward_hook(gate) for module in model.modules() if isinstance(module, nn.ReLU)]
-    try:
-        log_q = model(batch).log_softmax(1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    torch.autograd.grad(-(log_q.detach().exp() * log_q).sum(), gates)
-
-
-_FROM_CAPTUM = ("gradients", "input_mct", "input_intgrad", "gbp", "gradcam")
 _PATHWAY_GRADIENTS = ("neuron_mct", "neuron_intgrad")
 
 
-def _our_attributions(model: nn.Module, batch: Tensor) -> None:
-    for name in (*_FROM_CAPTUM, *_PATHWAY_GRADIENTS):
-        cpath.attribute(model, batch, name)
+def _attributions(cfg: DictConfig, device: torch.device) -> _Cases:
+    """The paper's seven together, then each that Captum has by itself."""
+    for architecture, model, images in _subjects(cfg, device, "captum"):
+        captum = bare.captum_attributions(model, images)
+        ours: dict[str, Work] = {
+            name: partial(cpath.attribute, model, images, name) for name in (*captum, *_PATHWAY_GRADIENTS)
+        }
+        together = [*captum.values(), *(ours[name] for name in _PATHWAY_GRADIENTS)]
+        yield Case(
+            "attributions",
+            architecture,
+            partial(_one_by_one, list(ours.values())),
+            {CAPTUM: Rival("Captum's five and two pathway gradients", partial(_one_by_one, together))},
+            limits={CAPTUM: 1.2},
+        )
+        for name, work in captum.items():
+            yield Case(name, architecture, ours[name], {CAPTUM: Rival(f"Captum, {name}", work)})
 
 
-def _captum_attributions(model: nn.Module, batch: Tensor) -> None:
-    """The five that Captum has, called as its documentation does, and our two pathway gradients."""
-    from captum import attr
-
-    with torch.no_grad():
-        target = model(batch).argmax(1)
-    last = [module for module in model.modules() if isinstance(module, nn.ReLU)][-1]
-    source = batch.clone().requires_grad_()
-    attr.Saliency(model).attribute(source, target=target, abs=False)
-    attr.InputXGradient(model).attribute(source, target=target)
-    attr.IntegratedGradients(model).attribute(batch, target=target, n_steps=50, internal_batch_size=len(batch))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it sets hooks
-        attr.GuidedBackprop(model).attribute(source, target=target)
-    attr.LayerGradCam(model, last).attribute(batch, target=target, relu_attributions=True)
-    for name in _PATHWAY_GRADIENTS:
-        cpath.attribute(model, batch, name)
-
-
-def _captum_layers(model: nn.Module, batch: Tensor, steps: int) -> None:
-    """The same scores by Captum, module by module; an image at a time, which is its fastest way on a CPU."""
-    from captum.attr import LayerIntegratedGradients
-
-    layers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
-    with torch.no_grad():
-        target = model(batch).argmax(1)
-    for start in range(len(batch)) if batch.device.type == "cpu" else [slice(None)]:
-        where = slice(start, start + 1) if isinstance(start, int) else start
-        for layer in layers:
-            attributor = LayerIntegratedGradients(model, layer)
-            attributor.attribute(batch[where], target=target[where], n_steps=steps, method="riemann_middle")
+def _degradation(cfg: DictConfig, device: torch.device) -> _Cases:
+    at_once = cfg.experiment.max_batch
+    for architecture, model, images in _subjects(cfg, device, "captum"):
+        maps = torch.randn(len(images), 1, *images.shape[2:]).to(device)
+        passes = len(PERCENTS) + 1
+        yield Case(
+            "degradation",
+            architecture,
+            partial(degrade, model, images, maps, max_batch=at_once),
+            {
+                FLOOR: Rival(
+                    f"{passes} forward passes", partial(bare.forward_passes, model, images, passes, at_once)
+                )
+            },
+            limits={FLOOR: 1.25},  # 80 % of the time in forward passes
+        )
 
 
-def _measure(case: _Case, repeats: int, device: torch.device) -> list[Row]:
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    processor: dict[str, list[float]] = {"ours": [], "theirs": []}
-    memory: dict[str, float] = {}
-    sides = {"ours": case.ours, "theirs": case.theirs}
-    with tqdm(total=2 * (repeats + 1), desc=f"{case.what} {case.model}", unit="run", disable=None) as bar:
-        for turn in range(repeats + 1):
-            for side, work in sides.items():
-                gc.collect()
-                with _peak_memory(device) as peak:
-                    begin, begin_processor = time.perf_counter(), time.process_time()
-                    work()
-                    if device.type == "cuda":
-                        torch.cuda.synchronize(device)
-                    elapsed, spent = time.perf_counter() - begin, time.process_time() - begin_processor
-                if turn:  # the first round warms up
-                    times[side].append(elapsed)
-                    processor[side].append(spent)
-                memory[side] = peak[0]
-                bar.update()
-    ours, theirs = statistics.median(times["ours"]), statistics.median(times["theirs"])
-    at: dict[str, Any] = {"x_name": "model", "x": case.model, "n": repeats}
-    rows = [
-        _ratio(case.what, "ratio", times, at),
-        Row(case.what, "seconds", ours, ci_low=min(times["ours"]), ci_high=max(times["ours"]), **at),
-        Row(case.what, "peak_megabytes", memory["ours"], **at),
-        Row(case.versus, "seconds", theirs, ci_low=min(times["theirs"]), ci_high=max(times["theirs"]), **at),
-        Row(case.versus, "peak_megabytes", memory["theirs"], **at),
-    ]
-    if device.type == "cpu":  # holds its ground where other processes want the cores too
-        rows.insert(1, _ratio(case.what, "processor_ratio", processor, at))
-    if (case.what, case.model) in _LIMITS:
-        rows.append(Row(case.what, "limit", _LIMITS[case.what, case.model], **at))
-    return rows
+def _training_step(cfg: DictConfig, device: torch.device) -> _Cases:
+    """Whole epochs of a training that validates and writes checkpoints, against bare steps alone."""
+    from cpath.training import Hardware, Recipe, train
+
+    count, batch, epochs = cfg.experiment.training
+    pixels = torch.randint(0, 256, (count + batch, 3, 32, 32), dtype=torch.uint8)
+    labels, normalisation = torch.randint(0, 10, (count + batch,)), Normalisation((0.5,) * 3, (0.25,) * 3)
+
+    def split(where: slice) -> TensorSplit:
+        rows = range(count + batch)[where]
+        return TensorSplit(pixels[where], labels[where], [str(row) for row in rows], normalisation)
+
+    data = ImageData(
+        "noise",
+        tuple(map(str, range(10))),
+        (3, 32, 32),
+        normalisation,
+        test=split(slice(count, None)),
+        train=split(slice(count)),
+        val=split(slice(count, None)),
+    )
+    augmentation = partial(crop_and_flip, crop=4, flip=True)
+
+    def ours() -> None:
+        recipe = Recipe(epochs, batch, torch.optim.Adam, augmentation=augmentation)
+        with tempfile.TemporaryDirectory() as folder:
+            train(resnet8(10), data, recipe, Path(folder), hardware=Hardware(device), quiet=True)
+
+    def bare_steps() -> None:
+        on_device = pixels[:count].to(device), labels[:count].to(device)
+        bare.training_steps(resnet8(10).to(device), *on_device, augmentation, epochs, batch)
+
+    steps = epochs * -(-count // batch)
+    rival = Rival(f"{steps} bare steps", bare_steps)
+    yield Case("training_step", "resnet8", ours, {FLOOR: rival}, limits={FLOOR: 1.15})
 
 
-def _ratio(what: str, metric: str, seconds: dict[str, list[float]], at: dict[str, Any]) -> Row:
-    """Ratio of the medians, between the least and the largest ratio of a round."""
-    rounds = [ours / theirs for ours, theirs in zip(seconds["ours"], seconds["theirs"], strict=True)]
-    ratio = statistics.median(seconds["ours"]) / statistics.median(seconds["theirs"])
-    return Row(what, metric, ratio, ci_low=min(rounds), ci_high=max(rounds), **at)
+def _scaling_batch(cfg: DictConfig, device: torch.device) -> _Cases:
+    for architecture, model, images in _subjects(cfg, device, "captum"):
+        for count in cfg.experiment.batches:
+            some = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
+            yield Case(
+                f"neuron_mct, {architecture}",
+                str(count),
+                partial(cpath.find_pathway, model, some, "neuron_mct", _SPARSITY),
+                {FLOOR: _pass_of(model, some)},
+                "images",
+            )
 
 
-@contextmanager
-def _peak_memory(device: torch.device) -> Iterator[list[float]]:
-    """Megabytes that the work held at most, beyond what was there before."""
-    peak = [0.0]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield peak
-        peak[0] = (torch.cuda.max_memory_allocated(device) - before) / 1e6
-        return
-    process, done = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-    highest = before
+def _scaling_sites(cfg: DictConfig, device: torch.device) -> _Cases:
+    """Networks of more and more equal layers."""
+    for count in cfg.experiment.sites:
+        torch.manual_seed(cfg.seed)
+        layers = [part for _ in range(count) for part in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
+        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)).eval().to(device)
+        images = torch.randn(cfg.experiment.batch, 16, 32, 32).to(device)
+        for method in (cpath.methods.NeuronMCT(), NeuronIntGrad(nodes=cfg.experiment.nodes)):
+            yield Case(
+                f"{method.name}, layers of 16 channels",
+                str(count),
+                partial(cpath.score, model, images, method),
+                {FLOOR: _pass_of(model, images)},
+                "sites",
+            )
 
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.005):
-            highest = max(highest, process.memory_info().rss)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        watcher.join()
-        peak[0] = (highest - before) / 1e6
+def _scaling_sparsities(cfg: DictConfig, device: torch.device) -> _Cases:
+    for architecture, model, images in _subjects(cfg, device, "captum"):
+        for count in cfg.experiment.sparsities:
+
+            def work(model: nn.Module = model, images: Tensor = images, count: int = count) -> None:
+                scores = cpath.score(model, images, "neuron_mct")
+                for number in range(count):
+                    scores.pathway(50 + 49 * number / count)
+
+            yield Case(
+                f"neuron_mct, {architecture}", str(count), work, {FLOOR: _pass_of(model, images)}, "sparsities"
+            )
+
+
+_CASES: dict[str, Callable[[DictConfig, torch.device], _Cases]] = {
+    "threshold": _threshold,
+    "neuron_mct": _of_method("neuron_mct", {"squeezenet1_0": 1.8, "vgg16": 1.3}),
+    "greedy": _greedy,
+    "dgr": _dgr,
+    "random": _of_method("random"),
+    "active": _of_method("active"),
+    "neuron_intgrad": _intgrad(residual=False),
+    "neuron_intgrad with residual": _intgrad(residual=True),
+    "attributions": _attributions,
+    "degradation": _degradation,
+    "training_step": _training_step,
+    "scaling_batch": _scaling_batch,
+    "scaling_sites": _scaling_sites,
+    "scaling_sparsities": _scaling_sparsities,
+}

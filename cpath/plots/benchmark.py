@@ -1,31 +1,96 @@
-"""Figure of a benchmark."""
+"""Figures of a benchmark."""
 
 from __future__ import annotations
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator
 
-from cpath.plots.style import STYLE, Drawing, new_figure
+from cpath.plots.style import STYLE, Drawing, new_figure, shared_legend
+
+_RIVALS = {
+    "floor": ("the passes it must contain", "#0072B2", "o"),
+    "captum": ("Captum", "#009E73", "D"),
+    "naive": ("a naive loop", "#CC79A7", "^"),
+}
+_SCALES = {"images": "images at a time", "sites": "sites", "sparsities": "sparsities"}
 
 
 def benchmark_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Ratios to what each part is compared with, beside the ratio that it is meant to keep to."""
-    ratios = table[table.metric == "ratio"]
+    """Ratios to what each part is compared with, beside the ratio that it is meant to keep to; how time grows."""
+    ratios = table[table.metric.str.startswith("ratio/")]
     if ratios.empty:
         return []
-    limits = table[table.metric == "limit"].set_index(["method", "x"]).value
     with mpl.rc_context(STYLE):
-        figure = new_figure(7.0, 0.9 + 0.36 * len(ratios))
-        panel = figure.subplots()
-        names = [f"{row.method} / {row.x}" for row in ratios.itertuples()]
-        panel.barh(names, ratios.value, color="#0072B2", height=0.6)
-        for place, row in enumerate(ratios.itertuples()):
-            panel.text(row.value, place, f" {row.value:.2f}", va="center", fontsize=8)
-            limit = limits.get((row.method, row.x))
-            if limit is not None:
-                panel.plot([limit, limit], [place - 0.4, place + 0.4], color="#D55E00", linewidth=2)
-        panel.invert_yaxis()
-        panel.margins(x=0.12)
-        panel.set(xlabel="time / time of what it is compared with")
-        caption = "Median times, as ratios within one run; the orange marks are the limits that cpath sets itself."
-        return [Drawing("ratios", figure, caption)]
+        return [*_ratios(table, ratios[~ratios.x_name.isin(list(_SCALES))]), *_scaling(table, ratios)]
+
+
+def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
+    names = [f"{row.method} / {row.x}" for row in ratios.itertuples()]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    if not places:
+        return []
+    figure = new_figure(7.4, 1.3 + 0.27 * len(places))
+    panel = figure.subplots()
+    for kind, (label, colour, marker) in _RIVALS.items():
+        rows = ratios[ratios.metric == f"ratio/{kind}"]
+        at = [places[f"{row.method} / {row.x}"] for row in rows.itertuples()]
+        if not at:
+            continue
+        spread = np.array([rows.value - rows.ci_low, rows.ci_high - rows.value])
+        panel.errorbar(
+            rows.value, at, xerr=np.clip(spread, 0, None), fmt=marker, color=colour, elinewidth=1, label=label
+        )
+        for value, place in zip(rows.value, at, strict=True):
+            panel.annotate(
+                f"{value:.2f}", (value, place), (0, 4), textcoords="offset points", ha="center", fontsize=6.5
+            )
+        limits = table[table.metric == f"limit/{kind}"]
+        for row in limits.itertuples():
+            place = places[f"{row.method} / {row.x}"]
+            panel.plot([row.value] * 2, [place - 0.38, place + 0.38], color="#D55E00", linewidth=2)
+    panel.set_xscale("log")
+    _plain_numbers(panel)
+    panel.axvline(1, color="#3C3C3C", linewidth=0.8)
+    panel.set_yticks(range(len(places)), list(places))
+    panel.set_ylim(len(places) - 0.4, -0.7)
+    panel.set(xlabel="time / time of what it is compared with")
+    shared_legend(figure, panel)
+    caption = (
+        "Median times as ratios within one run, with the least and the largest ratio of a round. Left of 1: faster "
+        "than what it is compared with. The orange marks are the limits that cpath sets itself."
+    )
+    return [Drawing("ratios", figure, caption)]
+
+
+def _plain_numbers(panel: Axes) -> None:
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+
+
+def _scaling(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
+    scales = [name for name in _SCALES if (ratios.x_name == name).any()]
+    if not scales:
+        return []
+    figure = new_figure(1.2 + 2.6 * len(scales), 3.4)
+    panels = figure.subplots(1, len(scales), squeeze=False)[0]
+    for panel, name in zip(panels, scales, strict=True):
+        rows = table[(table.x_name == name) & (table.metric == "seconds")].assign(x=lambda t: t.x.astype(float))
+        for method, line in rows.groupby("method", sort=False):
+            floor = not (ratios.method == method).any()
+            line = line.sort_values("x")
+            panel.plot(
+                line.x,
+                line.value,
+                "--" if floor else "-",
+                color="#3C3C3C" if floor else None,
+                marker="." if floor else "o",
+                label=method,
+            )
+        panel.set(xlabel=_SCALES[name], ylabel="seconds", xlim=(0, None), ylim=(0, None))
+        panel.legend(fontsize=6.5, loc="upper left")
+    caption = "How the median time grows; dashed: forward and input-only backward passes of the same images alone."
+    return [Drawing("scaling", figure, caption)]

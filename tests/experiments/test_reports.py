@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cpath.errors import InputError
-from experiments import benchmark, reproduce_paper, saliency, train
+from experiments import reproduce_paper, saliency, train
 from experiments.framework.job import job_folder
 from experiments.framework.report import Stage, write_report
 from experiments.framework.results import Row, table
@@ -155,26 +155,3 @@ def test_released_variants_stand_beside_the_definitions(configure, tmp_path):
     (found,) = _stage(tmp_path / "job", configure(), rows).variants
     assert [row["method"] for row in found["rows"]] == ["Greedy", "Greedy (released code)"]
     assert _stage(tmp_path / "other", configure(), rows[::2]).variants == []
-
-
-def test_the_benchmark_measures_ratios_seconds_and_memory(configure):
-    cfg = configure(
-        "experiment=benchmark",
-        "experiment.models=[squeezenet1_0]",
-        "experiment.batch=2",
-        "experiment.size=32",
-        "experiment.repeats=1",
-        "experiment.nodes=2",
-        "experiment.greedy_rounds=2",
-        "experiment.dgr_iterations=2",
-        "experiment.threshold=[2,100000]",
-    )
-    table = benchmark.run(cfg)
-    ratios = table[table.metric == "ratio"].set_index("method").value
-    seconds = table[table.metric == "seconds"].set_index("method").value
-    assert set(ratios.index) == set(cfg.experiment.cases)
-    assert ratios["neuron_mct"] == pytest.approx(seconds["neuron_mct"] / seconds["forward and input-only backward"])
-    processor = table[table.metric == "processor_ratio"].set_index("method").value
-    assert (processor.reindex(ratios.index) > 0).all()
-    assert (table[table.metric == "limit"].value > 0).all()
-    assert (table[table.metric == "peak_megabytes"].value >= 0).all()

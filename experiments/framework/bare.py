@@ -1,0 +1,164 @@
+"""What cpath is timed against: the bare passes that work must contain, Captum, the loop one would write first."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cpath.threshold import pruned_count
+
+
+def repeated(times: int, work: Callable[..., object], *arguments: object) -> None:
+    """Calls ``work`` that many times."""
+    for _ in range(times):
+        work(*arguments)
+
+
+def forward_backward(model: nn.Module, images: Tensor) -> Tensor:
+    """One pass forwards and, to the input alone, backwards."""
+    source = images.clone().requires_grad_()
+    response = model(source).max(1).values.sum()
+    return torch.autograd.grad(response, source)[0]
+
+
+def gated_forward_backward(model: nn.Module, images: Tensor) -> None:
+    """One bare iteration of routing: a gate on every neuron, the distillation loss, the gates' gradients."""
+    gates: list[Tensor] = []
+
+    def gate(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        gates.append(torch.ones_like(output, requires_grad=True))
+        return output * gates[-1]
+
+    with _hooked(model, gate):
+        log_q = model(images).log_softmax(1)
+    torch.autograd.grad(-(log_q.detach().exp() * log_q).sum(), gates)
+
+
+def forward_passes(model: nn.Module, images: Tensor, count: int, max_batch: int) -> None:
+    """``count`` passes forwards, as many images at a time as memory is meant for."""
+    versions = max(1, max_batch // len(images))
+    with torch.no_grad():
+        for start in range(0, count, versions):
+            model(images.repeat(min(versions, count - start), 1, 1, 1)).softmax(1)
+
+
+def training_steps(
+    model: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    augmentation: Callable[[Tensor, torch.Generator], Tensor],
+    epochs: int,
+    batch: int,
+) -> None:
+    """Adam on bytes that lie on the device: indexing, scaling, augmenting, a step; nothing else."""
+    device = pixels.device
+    draws = torch.Generator(device).manual_seed(0)
+    optimizer = torch.optim.Adam(model.train().parameters())
+    for _ in range(epochs):
+        for where in torch.split(torch.randperm(len(pixels)).to(device), batch):
+            images = augmentation((pixels[where].float() / 255 - 0.5) / 0.25, draws)
+            loss = F.cross_entropy(model(images), labels[where])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+def naive_mct(model: nn.Module, images: Tensor, sparsity: float) -> list[Tensor]:
+    """Pathways of |z · ∂f/∂z| as one writes it first: hooks, one image at a time, all gradients, `kthvalue`."""
+    masks = []
+    for image in images:
+        seen: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: object, output: Tensor, seen: list[Tensor] = seen) -> None:
+            output.retain_grad()
+            seen.append(output)
+
+        with _hooked(model, keep):
+            model(image[None]).max().backward()
+        scores = torch.cat([(z * z.grad).abs().flatten() for z in seen if z.grad is not None])
+        masks.append(scores > scores.kthvalue(pruned_count(sparsity, len(scores))).values)
+    return masks
+
+
+def naive_intgrad(model: nn.Module, image: Tensor, nodes: int) -> list[Tensor]:
+    """Integrated gradients of every neuron as one would write it first: a whole pass for every site and node."""
+    sites: list[Tensor] = []
+    with _hooked(model, lambda module, inputs, output: sites.append(output.detach())), torch.no_grad():
+        target = model(image[None]).argmax()
+    found = []
+    for number, z in enumerate(sites):
+        total = torch.zeros_like(z)
+        for node in range(nodes):
+            scaled = (z * (node + 0.5) / nodes).requires_grad_()
+            calls = iter(range(len(sites)))
+
+            def replace(
+                module: nn.Module,
+                inputs: object,
+                output: Tensor,
+                calls: Iterator[int] = calls,
+                number: int = number,
+                scaled: Tensor = scaled,
+            ) -> Tensor:
+                return scaled if next(calls) == number else output
+
+            with _hooked(model, replace):
+                total += torch.autograd.grad(model(image[None])[0, target], scaled)[0]
+        found.append((z * total / nodes).abs())
+    return found
+
+
+def captum_layers(model: nn.Module, images: Tensor, steps: int) -> None:
+    """`neuron_intgrad` by Captum, module by module; an image at a time, which is its fastest way on a CPU."""
+    from captum.attr import LayerIntegratedGradients
+
+    layers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    with torch.no_grad():
+        target = model(images).argmax(1)
+    at_once = 1 if images.device.type == "cpu" else len(images)
+    for part, classes in zip(torch.split(images, at_once), torch.split(target, at_once), strict=True):
+        for layer in layers:
+            LayerIntegratedGradients(model, layer).attribute(
+                part, target=classes, n_steps=steps, method="riemann_middle"
+            )
+
+
+def captum_attributions(model: nn.Module, images: Tensor) -> dict[str, Callable[[], object]]:
+    """By our names: Captum's attributions, called as its documentation does."""
+    from captum import attr
+
+    with torch.no_grad():
+        target = model(images).argmax(1)
+    last = [module for module in model.modules() if isinstance(module, nn.ReLU)][-1]
+    source = images.clone().requires_grad_()
+    return {
+        "gradients": lambda: attr.Saliency(model).attribute(source, target=target, abs=False),
+        "input_mct": lambda: attr.InputXGradient(model).attribute(source, target=target),
+        "input_intgrad": lambda: attr.IntegratedGradients(model).attribute(
+            images, target=target, n_steps=50, internal_batch_size=len(images)
+        ),
+        "gbp": lambda: _quiet(lambda: attr.GuidedBackprop(model).attribute(source, target=target)),
+        "gradcam": lambda: attr.LayerGradCam(model, last).attribute(images, target=target, relu_attributions=True),
+    }
+
+
+def _quiet(work: Callable[[], object]) -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it sets hooks
+        return work()
+
+
+@contextmanager
+def _hooked(model: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
+    """``hook`` on every ReLU module."""
+    handles = [module.register_forward_hook(hook) for module in model.modules() if isinstance(module, nn.ReLU)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,150 @@
+"""Times work against other work: rounds in which everything runs once, their medians, and the memory it took."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+import torch
+from tqdm.auto import tqdm
+
+from experiments.framework.results import Row
+
+FLOOR, CAPTUM, NAIVE = "floor", "captum", "naive"
+"""What work is held against: the passes that it must contain; Captum; the loop that one would write first."""
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Other work for the same purpose."""
+
+    label: str
+    work: Work
+    times: float = 1.0
+    """How often ``work`` stands for: one image for a batch."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time, and what it is held against."""
+
+    what: str
+    x: str
+    """Where: the model, mostly."""
+    work: Work
+    rivals: Mapping[str, Rival] = field(default_factory=dict)
+    x_name: str = "model"
+    start: Work | None = None
+    """What of ``work`` is beside the point, to be taken off: its start-up."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """By rival: what the ratio is meant to keep to."""
+
+
+@dataclass
+class _Times:
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    megabytes: float = 0.0
+
+
+def measure(case: Case, repeats: int, device: torch.device) -> list[Row]:
+    """Seconds, peak memory and ratios of ``case``: medians over rounds, between the least and the largest."""
+    works: dict[str, tuple[Work, float]] = {"": (case.work, 1.0)}
+    works |= {kind: (rival.work, rival.times) for kind, rival in case.rivals.items()}
+    times = {kind: _Times() for kind in works}
+    gc.collect()
+    with tqdm(
+        total=len(works) * (repeats + 1), desc=f"{case.what}, {case.x}", unit="run", disable=None, leave=False
+    ) as bar:
+        for turn in range(repeats + 1):  # the first round warms up
+            for kind, (work, count) in works.items():
+                wall, processor, megabytes = _timed(work, device)
+                if case.start is not None and not kind:
+                    start_wall, start_processor, _ = _timed(case.start, device)
+                    wall, processor = wall - start_wall, processor - start_processor
+                times[kind].megabytes = megabytes
+                if turn:
+                    times[kind].wall.append(count * wall)
+                    times[kind].processor.append(count * processor)
+                bar.update()
+    return _rows(case, times, repeats, device)
+
+
+def _rows(case: Case, times: Mapping[str, _Times], repeats: int, device: torch.device) -> list[Row]:
+    ours = times[""]
+    rows = [
+        _row(case, "seconds", statistics.median(ours.wall), repeats, min(ours.wall), max(ours.wall)),
+        _row(case, "peak_megabytes", ours.megabytes, repeats),
+    ]
+    for kind, rival in case.rivals.items():
+        theirs = times[kind]
+        rows.append(_ratio(case, f"ratio/{kind}", ours.wall, theirs.wall))
+        if device.type == "cpu":  # holds its ground where other processes want the cores too
+            rows.append(_ratio(case, f"processor_ratio/{kind}", ours.processor, theirs.processor))
+        if kind in case.limits:
+            rows.append(_row(case, f"limit/{kind}", case.limits[kind], repeats))
+        label, seconds = f"{rival.label} (beside {case.what})", statistics.median(theirs.wall)
+        at = (case.x_name, case.x)
+        rows.append(Row(label, "seconds", seconds, *at, min(theirs.wall), max(theirs.wall), repeats))
+        rows.append(Row(label, "peak_megabytes", theirs.megabytes, *at, n=repeats))
+    return rows
+
+
+def _row(
+    case: Case, metric: str, value: float, n: int, low: float = float("nan"), high: float = float("nan")
+) -> Row:
+    return Row(case.what, metric, value, case.x_name, case.x, low, high, n)
+
+
+def _ratio(case: Case, metric: str, ours: list[float], theirs: list[float]) -> Row:
+    """Ratio of the medians, between the least and the largest ratio of a round."""
+    rounds = [one / other for one, other in zip(ours, theirs, strict=True)]
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    return _row(case, metric, ratio, len(rounds), min(rounds), max(rounds))
+
+
+def _timed(work: Work, device: torch.device) -> tuple[float, float, float]:
+    """Seconds on the clock, seconds of the processor, and megabytes at the peak, beyond what there was before."""
+    with _peak_memory(device) as peak:
+        begin, begin_processor = time.perf_counter(), time.process_time()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        wall, processor = time.perf_counter() - begin, time.process_time() - begin_processor
+    return wall, processor, peak[0]
+
+
+@contextmanager
+def _peak_memory(device: torch.device) -> Iterator[list[float]]:
+    peak = [0.0]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak[0] = (torch.cuda.max_memory_allocated(device) - before) / 1e6
+        return
+    process, done = psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+    highest = before
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.005):
+            highest = max(highest, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+        peak[0] = (highest - before) / 1e6
