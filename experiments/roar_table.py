@@ -98,9 +98,11 @@ def _compute(job: Job) -> list[Row]:
         for name, attribution in attributions.items()
     }
     model.cpu()  # the retrainings need the memory
-    found = train_cells(cfg, data, job.store, plan.cells(methods), ranks, processes)
+    found, speed = train_cells(cfg, data, job.store, plan.cells(methods), ranks, processes)
     accuracies = {cell: accuracy_of(history) for cell, history in found.items()}
-    job.notes.update(cells=len(found), side_by_side=processes)
+    job.notes.update(cells=len(found), side_by_side=processes, speed=speed)
+    if speed["cells_trained"]:
+        _LOG.info("trained %(cells_trained)d cells, %(training_images_per_second).0f images/s", speed)
     write_table(_cells_table(found), job.folder / "cells.csv")
     curves = {(mode, method): _curve(accuracies, mode, method, plan) for mode in plan.modes for method in methods}
     return [

@@ -1,4 +1,7 @@
-"""Trains the model of the configuration, or finds it trained, and reports its accuracy."""
+"""Trains the model of the configuration, or finds it trained, and reports its accuracy.
+
+With ``checkpoint`` the training starts from these weights.
+"""
 
 from __future__ import annotations
 

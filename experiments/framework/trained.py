@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -39,8 +40,12 @@ def train_artifact(cfg: DictConfig, data: ImageData, store: ArtifactStore, model
 
 def training_key(cfg: DictConfig, data: ImageData) -> dict[str, Any]:
     """Everything that determines the weights."""
-    trainer = cfg.trainer
+    trainer, start = cfg.trainer, {}
+    if cfg.checkpoint is not None:  # a training that goes on from these weights
+        with Path(cfg.checkpoint).expanduser().open("rb") as file:
+            start = {"checkpoint": hashlib.file_digest(file, "sha256").hexdigest()}
     return {
+        **start,
         "format": _FORMAT,
         "cpath": cpath.__version__,
         "model": OmegaConf.to_container(cfg.model, resolve=True),

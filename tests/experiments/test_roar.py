@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import zlib
 from types import SimpleNamespace
 
@@ -151,15 +152,24 @@ def test_areas_differences_and_agreement_follow_from_the_cells(table_cfg, quick)
     assert _row(table, "all", "rank_agreement/roar/kar").value == pytest.approx(tau.statistic)
 
 
+def _speed(cfg) -> dict[str, float]:
+    return json.loads((job_folder(cfg) / "manifest.json").read_text())["speed"]
+
+
 def test_every_cell_is_trained_once_and_the_untouched_ones_are_models_of_all_experiments(table_cfg, quick):
     roar_table.run(table_cfg)
     base = [name for name in quick if name.startswith("training")]
     assert len(base) == 3  # that of seed 0 is the explained network
     assert len(quick) == 3 + 3 * len(METHODS) * len(PERCENTS)
+    speed = _speed(table_cfg)
+    assert speed["cells_trained"] == len(quick) - 1  # the explained network was there
+    images = len(load_data(table_cfg).training_splits()[0]) * speed["cells_trained"]  # an epoch each
+    assert speed["training_images_per_second"] == pytest.approx(images / speed["seconds"], rel=0.1)
     table_cfg.redo = True
     before = list(quick)
     again = roar_table.run(table_cfg)
     assert quick == before
+    assert _speed(table_cfg)["cells_trained"] == 0
     assert _row(again, "base", "test_accuracy").n == 36
 
 

@@ -58,10 +58,18 @@ def _results(outputs: Path, experiment: str = "roar_table") -> pd.DataFrame:
     return pd.read_csv(file)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The table of one process that nothing disturbs."""
+    outputs = tmp_path_factory.mktemp("whole")
+    code, said = _run(outputs, *TABLE, "experiment.side_by_side=1")
+    assert code == 0, said
+    return _results(outputs)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_tables_end_with_the_numbers_of_undisturbed_ones(tmp_path, processes):
+def test_killed_tables_end_with_the_numbers_of_an_undisturbed_one(tmp_path, processes, undisturbed):
     arguments = [*TABLE, f"experiment.side_by_side={processes}"]
-    assert _run(tmp_path / "whole", *arguments)[0] == 0
     killed = tmp_path / "killed"
     process = _start(killed, *arguments)
     pattern = "artifacts/cells/.*.partial/last.ckpt"
@@ -74,7 +82,7 @@ def test_killed_tables_end_with_the_numbers_of_undisturbed_ones(tmp_path, proces
     assert list(killed.glob(pattern)), "a cell was killed in the middle"
     code, said = _run(killed, *arguments)
     assert code == 0, said
-    pd.testing.assert_frame_equal(_results(killed), _results(tmp_path / "whole"), check_exact=True)
+    pd.testing.assert_frame_equal(_results(killed), undisturbed, check_exact=True)
 
 
 def test_two_processes_train_as_one_does_and_not_in_a_sweep(tmp_path):
