@@ -1,0 +1,157 @@
+"""Sweeps on a real Slurm: jobs that are killed, preempted or out of time, and a sweep that is killed itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.framework.job import is_finished, read_manifest
+from experiments.framework.results import read_table
+from tests import slurm
+from tests.experiments.test_sweeps import JOB, ROOT
+from tests.slurm import Slurm
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(
+        bool(slurm.missing()), reason=f"Slurm is not installed (apt install {slurm.PACKAGES}): no {slurm.missing()}"
+    ),
+]
+
+EIGHT = ["method=neuron_mct,random", "sparsity=70,80,90,99"]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Slurm]:
+    with slurm.cluster() as running:
+        yield running
+    assert running.processes() == [], "nothing is left of it"
+    assert not running.folder.exists()
+
+
+@pytest.fixture
+def start(cluster: Slurm, trained: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a sweep with the launcher's settings as they are; none outlives the test."""
+    started = []
+
+    def go(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "experiments", "-m", "hydra/launcher=slurm", f"outputs={trained}", *JOB]
+        process = subprocess.Popen(
+            [*command, *arguments],
+            cwd=ROOT,
+            env={**cluster.environment, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield go
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _wait_until(done: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not done():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "nothing happened in four minutes"
+        time.sleep(0.05)
+
+
+def _finished(outputs: Path) -> dict[Path, int]:
+    """Manifests of the finished jobs, and when they were written."""
+    files = [file for file in outputs.glob("runs/*/*/manifest.json") if is_finished(file.parent)]
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def _running(outputs: Path) -> list[Path]:
+    manifests = outputs.glob("runs/*/*/manifest.json")
+    return [file.parent for file in manifests if read_manifest(file.parent).get("status") == "running"]
+
+
+def _summary(outputs: Path) -> pd.DataFrame:
+    (file,) = outputs.glob("sweeps/*/summary.csv")
+    return pd.read_csv(file)
+
+
+def _computed(outputs: Path) -> Counter[str]:
+    """How often the jobs' logs say that results were made, by the job's folder."""
+    logs = outputs.glob("sweeps/*/.submitit/*/*_log.out")
+    lines = [line for log in logs for line in log.read_text().splitlines()]
+    return Counter(line.rpartition("/")[2] for line in lines if line.startswith("results: "))
+
+
+def test_a_killed_job_is_noticed_and_the_same_command_runs_it_alone(start, trained):
+    process = start(*EIGHT)
+    _wait_until(lambda: len(_finished(trained)) >= 2 and _running(trained), process)
+    lost = _running(trained)[0]
+    os.kill(read_manifest(lost)["process"], signal.SIGKILL)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, output
+    summary = _summary(trained)
+    assert summary.status.value_counts().to_dict() == {"finished": 7, "failed": 1}
+    assert summary.folder[summary.status == "failed"].tolist() == [f"path_analysis/{lost.name}"]
+    assert summary.error[summary.status == "failed"].str.contains("has not produced any output").all()
+    before = _finished(trained)
+    again = start(*EIGHT)
+    output = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, output
+    assert "8 jobs, 7 finished before, 1 to do" in output
+    after = _finished(trained)
+    assert len(after) == 8
+    assert {file: after[file] for file in before} == before, "finished jobs were not redone"
+
+
+@pytest.mark.parametrize("queue", ["goes on", "cancelled"])
+def test_a_killed_sweep_goes_on_and_no_job_is_computed_twice(start, trained, cluster, queue):
+    process = start(*EIGHT)
+    _wait_until(lambda: len(_finished(trained)) >= 3, process)
+    process.kill()
+    process.communicate()
+    if queue == "cancelled":
+        cluster.run("scancel", "--name=cpath")
+    before = _finished(trained)
+    assert 3 <= len(before) < 8, "it was killed halfway"
+    again = start(*EIGHT)
+    output = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, output
+    assert f"{8 - len(before)} to do" in output or queue == "goes on"
+    after = _finished(trained)
+    assert len(after) == 8
+    assert {file: after[file] for file in before} == before, "finished jobs were not redone"
+    assert set(_computed(trained).values()) == {1}
+    assert len(_computed(trained)) == 8
+    (table,) = trained.glob("sweeps/*/results.csv")
+    kept = read_table(table).query("metric == 'class_kept'")
+    assert sorted(zip(kept.method, kept.x, strict=True)) == sorted(
+        (method, x) for method in ("neuron_mct", "random") for x in ("70.0", "80.0", "90.0", "99.0")
+    )
+
+
+@pytest.mark.parametrize("how", ["preempted", "out of time"])
+def test_a_job_that_is_stopped_by_slurm_is_queued_again_and_goes_on(start, trained, cluster, how):
+    long = ["method=neuron_intgrad", "method.neuron_intgrad.nodes=64", "experiment.images=96", "experiment.batch=8"]
+    process = start(*long, "sparsity=80,90")
+    parts = "runs/*/*/parts/*"
+    _wait_until(lambda: len(_running(trained)) == 2 and len(list(trained.glob(parts))) >= 2, process)
+    kept = {file: file.stat().st_mtime_ns for file in trained.glob(parts)}
+    if how == "preempted":
+        cluster.run("sbatch", "--partition=urgent", "--cpus-per-task=4", "--output=/dev/null", "--wrap", "sleep 3")
+    else:  # what Slurm sends signal_delay_s before the time is up
+        cluster.run("scancel", "--signal=USR2", "--name=cpath")
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert [job["Restarts"] for job in cluster.jobs() if job["JobName"] == "cpath"] == ["1", "1"]
+    assert _summary(trained).status.tolist() == ["finished", "finished"]
