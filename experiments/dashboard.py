@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m experiments.dashboard",
         description="Writes a wandb dashboard for the runs of tracker=wandb: ROAR, degradation, overlap and dead "
         "neurons as curves, saliency maps as images, runs grouped by method. With an API key (WANDB_API_KEY, or "
-        "that of `wandb login`) it is also saved to wandb, as a new view of the project; without one nothing is sent.",
+        "`wandb login`) it is also saved to wandb, as a new view of the project; without one nothing is sent.",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/wandb/dashboard.json"), help="file (%(default)s)")
     parser.add_argument("--entity", help="user or team at wandb (the key's own)")

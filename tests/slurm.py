@@ -64,8 +64,9 @@ shown = subprocess.run(["scontrol", "-o", "show", "job"], capture_output=True, t
 for line in shown.stdout.splitlines():
     job = dict(field.partition("=")[::2] for field in line.split() if "=" in field)
     if "JobId" in job:
-        task = job.get("ArrayTaskId")
-        name = job["JobId"] if task is None else job["ArrayJobId"] + "_" + (task if task.isdigit() else f"[{{task}}]")
+        name = job["JobId"]
+        if task := job.get("ArrayTaskId"):
+            name = job["ArrayJobId"] + "_" + (task if task.isdigit() else f"[{{task}}]")
         print(name, job["JobState"], job["NodeList"], sep="|")
 """
 
@@ -129,7 +130,11 @@ def _started(folder: Path, stack: ExitStack) -> Slurm:
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"], "/usr/sbin"])
     slurm = Slurm(folder, {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": path})
     munge = ["--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket"]
-    munge += [f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"]
+    munge += [
+        f"--pid-file={folder}/munge.pid",
+        f"--log-file={folder}/munge.log",
+        f"--seed-file={folder}/munge.seed",
+    ]
     stack.callback(_end, slurm)
     stack.enter_context(_daemon(slurm, "munged", *munge))
     _wait_until((folder / "munge.socket").exists, slurm)

@@ -16,6 +16,7 @@ import pytest
 
 from experiments.framework.job import is_finished, read_manifest
 from experiments.framework.results import read_table
+from experiments.framework.sweep import read_sweep
 from tests import slurm
 from tests.experiments.test_sweeps import JOB, ROOT
 from tests.slurm import Slurm
@@ -27,7 +28,7 @@ pytestmark = [
     ),
 ]
 
-EIGHT = ["method=neuron_mct,random", "sparsity=70,80,90,99"]
+SIX = ["method=neuron_mct,random", "sparsity=80,90,99"]
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def start(cluster: Slurm, trained: Path) -> Iterator[Callable[..., subprocess.Po
     yield go
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def _wait_until(done: Callable[[], object], process: subprocess.Popen[str]) -> None:
@@ -86,6 +87,15 @@ def _summary(outputs: Path) -> pd.DataFrame:
     return pd.read_csv(file)
 
 
+def _scores(outputs: Path) -> dict[str, int]:
+    """Batches of scores by name, and when they were written, whether or not the artifact is complete."""
+    return {file.name: file.stat().st_mtime_ns for file in outputs.glob("artifacts/scores/*/*.safetensors")}
+
+
+def _tasks(cluster: Slurm, *fields: str) -> list[tuple[str, ...]]:
+    return [tuple(job[field] for field in fields) for job in cluster.jobs() if job["JobName"] == "cpath"]
+
+
 def _computed(outputs: Path) -> Counter[str]:
     """How often the jobs' logs say that results were made, by the job's folder."""
     logs = outputs.glob("sweeps/*/.submitit/*/*_log.out")
@@ -94,64 +104,80 @@ def _computed(outputs: Path) -> Counter[str]:
 
 
 def test_a_killed_job_is_noticed_and_the_same_command_runs_it_alone(start, trained):
-    process = start(*EIGHT)
+    process = start(*SIX)
     _wait_until(lambda: len(_finished(trained)) >= 2 and _running(trained), process)
     lost = _running(trained)[0]
     os.kill(read_manifest(lost)["process"], signal.SIGKILL)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 1, output
     summary = _summary(trained)
-    assert summary.status.value_counts().to_dict() == {"finished": 7, "failed": 1}
+    assert summary.status.value_counts().to_dict() == {"finished": 5, "failed": 1}
     assert summary.folder[summary.status == "failed"].tolist() == [f"path_analysis/{lost.name}"]
     assert summary.error[summary.status == "failed"].str.contains("has not produced any output").all()
     before = _finished(trained)
-    again = start(*EIGHT)
+    again = start(*SIX)
     output = again.communicate(timeout=300)[0]
     assert again.returncode == 0, output
-    assert "8 jobs, 7 finished before, 1 to do" in output
+    assert "6 jobs, 5 finished before, 1 to do" in output
     after = _finished(trained)
-    assert len(after) == 8
+    assert len(after) == 6
     assert {file: after[file] for file in before} == before, "finished jobs were not redone"
 
 
 @pytest.mark.parametrize("queue", ["goes on", "cancelled"])
 def test_a_killed_sweep_goes_on_and_no_job_is_computed_twice(start, trained, cluster, queue):
-    process = start(*EIGHT)
-    _wait_until(lambda: len(_finished(trained)) >= 3, process)
+    process = start(*SIX)
+    _wait_until(lambda: len(_finished(trained)) >= 2, process)
     process.kill()
     process.communicate()
     if queue == "cancelled":
         cluster.run("scancel", "--name=cpath")
     before = _finished(trained)
-    assert 3 <= len(before) < 8, "it was killed halfway"
-    again = start(*EIGHT)
+    assert 2 <= len(before) < 6, "it was killed halfway"
+    again = start(*SIX)
     output = again.communicate(timeout=300)[0]
     assert again.returncode == 0, output
-    assert f"{8 - len(before)} to do" in output or queue == "goes on"
+    assert f"{6 - len(before)} to do" in output or queue == "goes on"
     after = _finished(trained)
-    assert len(after) == 8
+    assert len(after) == 6
     assert {file: after[file] for file in before} == before, "finished jobs were not redone"
     assert set(_computed(trained).values()) == {1}
-    assert len(_computed(trained)) == 8
+    assert len(_computed(trained)) == 6
     (table,) = trained.glob("sweeps/*/results.csv")
     kept = read_table(table).query("metric == 'class_kept'")
     assert sorted(zip(kept.method, kept.x, strict=True)) == sorted(
-        (method, x) for method in ("neuron_mct", "random") for x in ("70.0", "80.0", "90.0", "99.0")
+        (method, x) for method in ("neuron_mct", "random") for x in ("80.0", "90.0", "99.0")
     )
 
 
 @pytest.mark.parametrize("how", ["preempted", "out of time"])
 def test_a_job_that_is_stopped_by_slurm_is_queued_again_and_goes_on(start, trained, cluster, how):
-    long = ["method=neuron_intgrad", "method.neuron_intgrad.nodes=64", "experiment.images=96", "experiment.batch=8"]
-    process = start(*long, "sparsity=80,90")
-    parts = "runs/*/*/parts/*"
-    _wait_until(lambda: len(_running(trained)) == 2 and len(list(trained.glob(parts))) >= 2, process)
-    kept = {file: file.stat().st_mtime_ns for file in trained.glob(parts)}
+    # One makes the scores, and keeps them batch by batch; the other waits for them.
+    slow = [
+        "method=neuron_intgrad",
+        "method.neuron_intgrad.nodes=64",
+        "experiment.images=128",
+        "experiment.batch=8",
+    ]
+    process = start(*slow, "sparsity=80,90")
+    _wait_until(lambda: len(_running(trained)) == 2 and len(_scores(trained)) >= 2, process)
+    kept = _scores(trained)
     if how == "preempted":
-        cluster.run("sbatch", "--partition=urgent", "--cpus-per-task=4", "--output=/dev/null", "--wrap", "sleep 3")
+        urgent = ["--partition=urgent", "--cpus-per-task=4", "--job-name=urgent", "--output=/dev/null"]
+        cluster.run("sbatch", *urgent, "--wrap", "sleep 600")
     else:  # what Slurm sends signal_delay_s before the time is up
         cluster.run("scancel", "--signal=USR2", "--name=cpath")
+    _wait_until(lambda: _tasks(cluster, "Restarts", "JobState") == [("1", "PENDING")] * 2, process)
+    (sweep,) = trained.glob("sweeps/*")
+    assert [job.status for job in read_sweep(sweep)] == ["stopped", "stopped"]
+    if how == "preempted":
+        cluster.run("scancel", "--name=urgent")
+    else:  # Slurm would wait two minutes
+        for (task,) in _tasks(cluster, "JobId"):
+            cluster.run("scontrol", "update", f"JobId={task}", "StartTime=now")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
-    assert [job["Restarts"] for job in cluster.jobs() if job["JobName"] == "cpath"] == ["1", "1"]
+    assert _tasks(cluster, "Restarts", "JobState") == [("1", "COMPLETED")] * 2
     assert _summary(trained).status.tolist() == ["finished", "finished"]
+    assert len(_scores(trained)) == 16
+    assert {name: _scores(trained)[name] for name in kept} == kept, "it went on where it was"
