@@ -63,10 +63,10 @@ def start(cluster: Slurm, trained: Path) -> Iterator[Callable[..., subprocess.Po
         process.wait()
 
 
-def _wait_until(done: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def _wait_until(done: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
     deadline = time.monotonic() + 240
     while not done():
-        assert process.poll() is None, process.communicate()[0]
+        assert process is None or process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "nothing happened in four minutes"
         time.sleep(0.05)
 
@@ -80,6 +80,22 @@ def _finished(outputs: Path) -> dict[Path, int]:
 def _running(outputs: Path) -> list[Path]:
     manifests = outputs.glob("runs/*/*/manifest.json")
     return [file.parent for file in manifests if read_manifest(file.parent).get("status") == "running"]
+
+
+def _kill_one(outputs: Path, killed: list[Path]) -> bool:
+    """Kills a job that is at work; whether there was one."""
+    for folder in _running(outputs):
+        process = read_manifest(folder)["process"]
+        try:
+            os.kill(process, signal.SIGSTOP)  # so that it does not finish between the look and the shot
+            if folder in _running(outputs):
+                os.kill(process, signal.SIGKILL)
+                killed.append(folder)
+                return True
+            os.kill(process, signal.SIGCONT)
+        except ProcessLookupError:
+            continue
+    return False
 
 
 def _summary(outputs: Path) -> pd.DataFrame:
@@ -105,14 +121,13 @@ def _computed(outputs: Path) -> Counter[str]:
 
 def test_a_killed_job_is_noticed_and_the_same_command_runs_it_alone(start, trained):
     process = start(*SIX)
-    _wait_until(lambda: len(_finished(trained)) >= 2 and _running(trained), process)
-    lost = _running(trained)[0]
-    os.kill(read_manifest(lost)["process"], signal.SIGKILL)
+    killed: list[Path] = []
+    _wait_until(lambda: len(_finished(trained)) >= 2 and _kill_one(trained, killed), process)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 1, output
     summary = _summary(trained)
     assert summary.status.value_counts().to_dict() == {"finished": 5, "failed": 1}
-    assert summary.folder[summary.status == "failed"].tolist() == [f"path_analysis/{lost.name}"]
+    assert summary.folder[summary.status == "failed"].tolist() == [f"path_analysis/{killed[0].name}"]
     assert summary.error[summary.status == "failed"].str.contains("has not produced any output").all()
     before = _finished(trained)
     again = start(*SIX)
@@ -132,6 +147,7 @@ def test_a_killed_sweep_goes_on_and_no_job_is_computed_twice(start, trained, clu
     process.communicate()
     if queue == "cancelled":
         cluster.run("scancel", "--name=cpath")
+        _wait_until(lambda: not cluster.run("squeue", "--noheader").strip())
     before = _finished(trained)
     assert 2 <= len(before) < 6, "it was killed halfway"
     again = start(*SIX)
