@@ -44,6 +44,10 @@ CURVES = {
 IMAGES = ("figures/maps", "figures/overlays", "figures/sparsities_1")
 GROUPED_BY = "methods"
 
+_NOT_SAVED = """\
+not saved to wandb: no API key here, or WANDB_MODE=offline. After `wandb login`, or with WANDB_API_KEY, the same
+command saves it, and `wandb sync outputs/wandb/wandb/offline-run-*` sends the runs."""
+
 
 def workspace(entity: str, project: str, name: str) -> Any:
     """The dashboard as `wandb_workspaces` has it; nothing is sent."""
@@ -104,7 +108,7 @@ def _write_and_save(out: Path, entity: str | None, project: str, name: str) -> i
     if out.is_dir():
         raise InputError(f"--out: {out} is a folder: name a file.")
     dashboard = workspace(entity or "", project, name)
-    try:
+    try:  # the spec as it would be sent
         write_json(out, {"entity": entity, "project": project, "name": name, "spec": dashboard._spec["spec"]})
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}.") from error
@@ -113,10 +117,7 @@ def _write_and_save(out: Path, entity: str | None, project: str, name: str) -> i
 
     try:
         if not wandb.login(prompt=False):  # looks for a key; without one no connection is made
-            print(
-                "not saved to wandb: no API key here. After `wandb login`, or with WANDB_API_KEY, the same command"
-            )
-            print("saves it; offline runs get there by `wandb sync outputs/wandb/wandb/offline-run-*`.")
+            print(_NOT_SAVED)
             return 0
         dashboard.entity = entity or wandb.Api().default_entity
         dashboard.save()  # says where it is
