@@ -24,7 +24,8 @@ from tests.slurm import Slurm
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif(
-        bool(slurm.missing()), reason=f"Slurm is not installed (apt install {slurm.PACKAGES}): no {slurm.missing()}"
+        bool(slurm.missing()),
+        reason=f"Slurm is not installed (apt install {slurm.PACKAGES}): no {', '.join(slurm.missing())}",
     ),
 ]
 
