@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.synced
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-paper test test-slow test-real lint format bench sweep lock clean
+.PHONY: help setup reproduce-paper test test-slow test-real test-slurm lint format bench sweep lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,13 +32,17 @@ reproduce-paper: setup  ## Run every experiment of the paper (PAPER=digits) and 
 	$(PY) -m experiments experiment=reproduce_paper paper=$(PAPER)
 
 test: setup  ## Run the test suite
-	$(PY) -m pytest -n 2 -m "not slow and not real and not gpu"
+	$(PY) -m pytest -n 2 -m "not slow and not real and not gpu and not slurm"
 
 test-slow: setup  ## Run the slow checks (sweeps, subprocesses, long training)
-	$(PY) -m pytest -m "slow and not real"
+	$(PY) -m pytest -m "slow and not real and not slurm"
 
 test-real: setup  ## Run the checks on real weights and images (CPATH_REAL_DATA names their folder)
-	$(PY) -m pytest -m real
+	$(PY) -m pytest -m "real and not slurm"
+
+# Needs Debian's packages slurm-wlm and munge (apt install slurm-wlm munge); it starts and stops its own daemons.
+test-slurm: setup  ## Run sweeps on a real Slurm of one node, on this machine
+	$(PY) -m pytest -m slurm
 
 lint: setup  ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 import cpath
 from cpath.errors import InputError, UnknownNameError
 from cpath.models import load_checkpoint, resnet8, torchvision_model
+from cpath.models.torchvision import names
 
 
 def test_resnet8_has_eight_weighted_layers_and_seven_sites():
@@ -32,6 +33,12 @@ def test_resnet8_has_eight_weighted_layers_and_seven_sites():
         (32, 16, 16),
         (64, 8, 8),
     ]
+
+
+def test_the_names_are_those_that_torchvision_lists():
+    import torchvision.models
+
+    assert list(names()) == torchvision.models.list_models(module=torchvision.models)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 33, 17), (4, 64, 64)])

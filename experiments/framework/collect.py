@@ -18,7 +18,7 @@ from experiments.framework.store import write_text
 from experiments.framework.sweep import FAILED, FINISHED, STOPPED, SweepJob, read_sweep
 
 _LOG = logging.getLogger(__name__)
-_STOPPED = "its process ended without a word; the sweep's command runs it again"
+_STOPPED = "its process ended before the job did; the sweep's command runs it again"
 _SHOWN = 12
 
 

@@ -71,8 +71,9 @@ def run_job(
 ) -> pd.DataFrame:
     """Runs ``compute`` unless the job is finished already; leaves table, figures, manifest; returns the table.
 
-    The figures are drawn from the table alone, but for the job's pictures. A failed job leaves a manifest that
-    says so. Of two processes that want the same job one waits for the other, and then finds it finished.
+    The figures are drawn from the table alone, but for the job's pictures. A failed or stopped job leaves a
+    manifest that says so. Of two processes that want the same job one waits for the other, and then finds it
+    finished.
     """
     check_trainer(cfg)
     folder = job_folder(cfg)
@@ -110,7 +111,9 @@ def _run(
         failed = False
     except BaseException as error:
         wrong = {"error": str(error) or repr(error), "traceback": traceback.format_exc()}
-        write_json(folder / _MANIFEST, _manifest(job, started, "failed", wrong))
+        # Ctrl-C, or a cluster that wants its node back and queues the job again: no fault of the job.
+        status = "failed" if isinstance(error, Exception) else "stopped"
+        write_json(folder / _MANIFEST, _manifest(job, started, status, wrong))
         raise
     finally:
         tracker.finish(failed)

@@ -37,7 +37,7 @@ class SweepJob:
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed``, ``running``, ``stopped`` (its process ended without a word), or ``waiting``."""
+        """``finished``, ``failed``, ``running``, ``stopped`` (its process ended before it did), or ``waiting``."""
         noted = read_manifest(self.folder).get("status")
         if noted in (FINISHED, FAILED):
             return str(noted)

@@ -54,10 +54,12 @@ class WandbTracker:
         if mode not in ("offline", "online"):
             raise unknown_name("wandb mode", mode, ("offline", "online"))
         self.mode, self.project, self.group = mode, project, group
+        self.names: set[str] = set()
         self.run: Any = None
 
     def start(self, cfg: DictConfig, folder: Path) -> None:
         """Opens the run, with the resolved configuration."""
+        self.names = {str(name) for name in (*cfg.method, *cfg.attribution)}
         base = Path(cfg.outputs).resolve() / "wandb"
         for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
             # wandb would write to the home folder otherwise.
@@ -84,13 +86,19 @@ class WandbTracker:
         self.run.log(figures)
 
     def results(self, frame: pd.DataFrame, folder: Path) -> None:
-        """Logs the whole-network means as scalars, the table and the figures; keeps table and settings as files."""
+        """Logs the whole-network means as scalars and curves, the table and the figures; keeps the files.
+
+        The methods that the table is about are noted in the run's configuration, to group runs by.
+        """
         import wandb
         from PIL import Image
 
         scalars = frame[~frame.metric.str.startswith("site_")]
         names = (scalars.metric + "/" + scalars.method + "@" + scalars.x.astype(str)).str.strip("@")
         self.run.summary.update(dict(zip(names, scalars.value.astype(float), strict=True)))
+        found = list(dict.fromkeys(frame.method))
+        self.run.config.update({"methods": " ".join([name for name in found if name in self.names] or found)})
+        self._log_curves(scalars)
         self.run.log({"results": wandb.Table(dataframe=frame.astype({"x": str}))})
         for file in sorted((folder / "figures").glob("*.png")):
             with Image.open(file) as picture:  # uint8: wandb saves floats in [0, 1] black
@@ -100,6 +108,15 @@ class WandbTracker:
         for name in ("results.csv", "config.yaml"):
             artifact.add_file(str(folder / name))
         self.run.log_artifact(artifact)
+
+    def _log_curves(self, scalars: pd.DataFrame) -> None:
+        """``metric/method`` over the quantity that the table calls ``x_name``, where that is a number."""
+        curves = scalars.assign(at=pd.to_numeric(scalars.x, errors="coerce")).dropna(subset=["at"])
+        curves = curves.assign(key=curves.metric + "/" + curves.method)
+        for key, x_name in curves[["key", "x_name"]].drop_duplicates().itertuples(index=False):
+            self.run.define_metric(key, step_metric=x_name, summary="none")  # the summary has them already, as @x
+        for (x_name, at), part in curves.groupby(["x_name", "at"]):
+            self.run.log({x_name: at, **dict(zip(part.key, part.value.astype(float), strict=True))})
 
     def finish(self, failed: bool) -> None:
         """Closes the run, so that the next job of a sweep opens its own."""

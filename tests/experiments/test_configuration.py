@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +140,35 @@ def test_command_line_says_an_error_in_one_line_and_exits_1(tmp_path):
         assert done.returncode == 1
         assert part in done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("python -m experiments experiment=path", ["path_analysis", "path_decoding"]),
+        ("python -m experiments -m seed=0,1 hydra/launcher=slurm", ["slurm", "slurm_local"]),
+        ("python -m experiments experiment=roar keep", ["keep="]),
+        ("python -m experiments model=vgg16_", ["vgg16_bn"]),
+        ("python setup.py experiment=path", []),
+    ],
+)
+def test_the_tab_key_offers_names_in_bash(typed, offered):
+    completes = (
+        "source experiments/completion.bash; COMP_LINE=$1; COMP_POINT=${#COMP_LINE}; COMP_WORDS=($1); "
+        '$(complete -p python | sed "s/.*-F \\([^ ]*\\).*/\\1/"); printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", completes, "bash", typed],
+        cwd=CONF.parent,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == offered
 
 
 @pytest.mark.slow
