@@ -21,9 +21,6 @@ class Tracker(Protocol):
     def start(self, cfg: DictConfig, folder: Path) -> None:
         """The job begins."""
 
-    def log(self, figures: dict[str, float]) -> None:
-        """Scalars on the way."""
-
     def results(self, frame: pd.DataFrame, folder: Path) -> None:
         """The tidy table and the folder with the figures."""
 
@@ -35,9 +32,6 @@ class CSVTracker:
     """Nothing beside the job's folder, which holds the table and the figures anyway."""
 
     def start(self, cfg: DictConfig, folder: Path) -> None:
-        """Nothing to do."""
-
-    def log(self, figures: dict[str, float]) -> None:
         """Nothing to do."""
 
     def results(self, frame: pd.DataFrame, folder: Path) -> None:
@@ -80,10 +74,6 @@ class WandbTracker:
             mode=self.mode,
             config=OmegaConf.to_container(cfg, resolve=True),
         )
-
-    def log(self, figures: dict[str, float]) -> None:
-        """Scalars on the way."""
-        self.run.log(figures)
 
     def results(self, frame: pd.DataFrame, folder: Path) -> None:
         """Logs the whole-network means as scalars and curves, the table and the figures; keeps the files.

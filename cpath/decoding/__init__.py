@@ -1,0 +1,17 @@
+"""Path decoding: images that restricted networks respond to most."""
+
+from cpath.decoding.api import Decoding, decode
+from cpath.decoding.objectives import Channel, Layer, Logit, Neuron, Objective
+from cpath.decoding.starts import PARAMETRISATIONS, Parametrisation
+
+__all__ = [
+    "PARAMETRISATIONS",
+    "Channel",
+    "Decoding",
+    "Layer",
+    "Logit",
+    "Neuron",
+    "Objective",
+    "Parametrisation",
+    "decode",
+]

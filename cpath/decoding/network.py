@@ -1,0 +1,176 @@
+"""The restricted network as Lucent runs it.
+
+Lucent sees no module of the model: it hooks stand-ins for the sites that an objective asks for, through which
+cpath's own mechanism passes their outputs. So sites of functional and reused activations have objectives like any
+other, under the names that they have everywhere.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from cpath.decoding.objectives import Task
+from cpath.decoding.starts import Start
+from cpath.errors import CpathError, InputError, MaskError, unknown_name
+from cpath.probe import check_logits
+from cpath.sites import EVERY_SITE, intercept, observe, unwrap
+
+if TYPE_CHECKING:
+    from cpath.data import Normalisation
+
+Runner = Callable[[Tensor, Mapping[str, Callable[[Tensor], object]]], Tensor]
+"""Logits of pixels (B, C, H, W); shows the functions, by site, what passes there."""
+
+
+class Network:
+    """A copy of the model, restricted, with inputs in [0, 1]."""
+
+    def __init__(
+        self, model: nn.Module, tasks: list[Task], activations: Iterable[str], normalisation: Normalisation | None
+    ) -> None:
+        self._model = _frozen_copy(unwrap(model))
+        first = next((p for p in self._model.parameters() if p.is_floating_point()), torch.empty(0))
+        self.device, self._dtype = first.device, first.dtype
+        self._normalisation = normalisation
+        self._activations = (activations,) if isinstance(activations, str) else tuple(activations)
+        kinds = {task.pathway.activations for task in tasks if task.pathway is not None}
+        if len(kinds) > 1:
+            raise MaskError(f"the pathways are of different activation functions: {sorted(kinds)}.")
+        self._activations = next(iter(kinds), self._activations)
+        self._asked: dict[str, None] = {}
+
+    def _prepare(self, pixels: Tensor) -> Tensor:
+        # Lucent puts its images on the first GPU, whatever the model is on.
+        images = pixels.to(self.device, self._dtype)
+        # A copy: a model may change its input in place.
+        return images.clone() if self._normalisation is None else self._normalisation.apply(images)
+
+    def check(self, task: Task, start: Start) -> None:
+        """Runs one task once; raises the library's errors where mask, size, site or index do not fit."""
+        with torch.no_grad(), ExitStack() as stack:
+            if task.pathway is not None:
+                stack.enter_context(task.pathway.to(self.device).restrict(self._model))
+            seen = stack.enter_context(observe(self._model, activations=self._activations))
+            pixels = start.image()
+            try:
+                logits = check_logits(self._model(self._prepare(pixels)), 1)
+            except CpathError:
+                raise
+            except (RuntimeError, ValueError) as error:
+                raise InputError(f"the model cannot take images {tuple(pixels.shape[1:])}: {error}") from error
+        known = {"input": pixels.detach(), **seen.activations, "labels": logits}
+
+        def layer(name: str) -> Tensor:
+            if name not in known:
+                raise unknown_name("site", name, known)
+            self._asked[name] = None
+            return known[name]
+
+        loss = task.objective(layer)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise InputError("an objective must return one number a call, as a tensor.")
+
+    def start(self, task: Task, first: Start, tries: int, reseed: Callable[[int], None]) -> Start:
+        """The first of ``tries`` starts at which the task has a gradient; ``first`` where none has."""
+        run = self._runner([task])
+        start = first
+        for attempt in range(tries):
+            if attempt > 0:
+                reseed(attempt)
+                start = first.again(attempt)
+            start.slope = self._slope(task, start, run)
+            if start.slope > 0:
+                return start
+        return first
+
+    def _slope(self, task: Task, start: Start, run: Runner) -> float:
+        pixels = start.image()
+        seen: dict[str, Tensor] = {"input": pixels}
+        taps = {name: partial(seen.__setitem__, name) for name in self._asked}
+        seen["labels"] = run(pixels, taps)
+        loss = task.objective(seen.__getitem__)
+        if not loss.requires_grad:
+            return 0.0
+        gradients = torch.autograd.grad(loss.sum(), start.tensors, allow_unused=True)
+        return max((float(g.abs().max()) for g in gradients if g is not None), default=0.0)
+
+    def watched(self, tasks: list[Task]) -> Watched:
+        """The network that Lucent runs for ``tasks`` together."""
+        sites = [name for name in self._asked if name not in ("input", "labels")]
+        return Watched(self._runner(tasks), sites)
+
+    def _runner(self, tasks: list[Task]) -> Runner:
+        """Runs image i through pathway i, showing each site that is asked for what passes it."""
+        reference = next((task.pathway for task in tasks if task.pathway is not None), None)
+        masks = None
+        if reference is not None:
+            rows = [
+                torch.ones_like(reference.flat) if task.pathway is None else reference.aligned(task.pathway)
+                for task in tasks
+            ]
+            # Masks of the images' own type are many times faster than boolean ones on a CPU.
+            masks = reference.layout.views(torch.cat([row.to(self.device) for row in rows]).to(self._dtype))
+
+        def run(pixels: Tensor, taps: Mapping[str, Callable[[Tensor], object]]) -> Tensor:
+            def visit(name: str, output: Tensor) -> Tensor:
+                kept = output if masks is None else output * masks[name]
+                if name in taps:
+                    taps[name](kept.clone())  # a copy: the model may go on with it in place
+                return kept
+
+            edits = () if masks is None else EVERY_SITE
+            with intercept(self._model, visit, edits=edits, activations=self._activations):
+                logits: Tensor = self._model(self._prepare(pixels))
+            return logits
+
+        return run
+
+
+class Broken(Exception):
+    """Carries a RuntimeError of the model past Lucent, which would go on without the forward pass."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Watched(nn.Module):
+    """What Lucent takes for the model: one child for every site asked for, through which its output passes."""
+
+    def __init__(self, run: Runner, sites: Sequence[str]) -> None:
+        super().__init__()
+        self._run = run
+        # A site's name holds dots, which no child's may. Lucent takes the last child for the logits.
+        self._keys = {name: f"tap{number}" for number, name in enumerate((*sites, "labels"))}
+        for key in self._keys.values():
+            self.add_module(key, nn.Identity())
+
+    def key(self, name: str) -> str:
+        """What Lucent calls the site."""
+        return self._keys.get(name, name)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits, (B, classes)."""
+        taps = {name: self.get_submodule(key) for name, key in self._keys.items()}
+        try:
+            logits = self._run(pixels, taps)
+        except RuntimeError as error:
+            raise Broken(error) from error
+        taps["labels"](logits)
+        return logits
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    """The renderer runs backwards through a copy: nothing of the user's model can change."""
+    try:
+        copied = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"the model cannot be copied (copy.deepcopy), which decoding needs: {error}") from error
+    return copied.requires_grad_(False).eval()

@@ -1,0 +1,80 @@
+"""The optimisation by Lucent, of several images together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpath.decoding.network import Broken, Network
+from cpath.decoding.objectives import Layer, Task
+from cpath.decoding.starts import Start, lucent
+from cpath.errors import InputError
+
+
+def render(
+    network: Network,
+    tasks: list[Task],
+    starts: list[Start],
+    transforms: Sequence[Callable[[Tensor], Tensor]],
+    steps: int,
+    learning_rate: float,
+    on_step: Callable[[int], object] | None,
+) -> None:
+    """Optimises ``starts`` in place, all together; Adam works element by element, so that they stay independent."""
+    vis = lucent("render")
+    watched = network.watched(tasks)
+    size = tuple(starts[0].image().shape[-2:])
+    done = 0
+
+    def keeps_size(pixels: Tensor) -> Tensor:
+        if tuple(pixels.shape[-2:]) != size:
+            raise InputError(
+                f"the transforms change the size from {size} to {tuple(pixels.shape[-2:])}, but a pathway's masks "
+                "belong to one size: use transforms that keep it, such as Lucent's jitter."
+            )
+        return pixels
+
+    def objective(layer: Layer) -> Tensor:
+        losses = [
+            task.objective(lambda name, row=row: layer(watched.key(name))[row : row + 1])  # type: ignore[misc]
+            for row, task in enumerate(tasks)
+        ]
+        # Adam's ε would hold still what has a small gradient, as sparse pathways do: at the start the largest is 1.
+        return torch.stack(
+            [loss.reshape(()) / max(start.slope, 1e-30) for loss, start in zip(losses, starts, strict=True)]
+        ).sum()
+
+    def optimizer(tensors: list[Tensor]) -> torch.optim.Optimizer:
+        adam = torch.optim.Adam(tensors, lr=learning_rate)
+        adam.register_step_post_hook(after)
+        return adam
+
+    def after(*_: Any) -> None:
+        nonlocal done
+        done += 1
+        if on_step is not None:
+            on_step(len(tasks))
+
+    try:
+        vis.render_vis(
+            watched,
+            objective,
+            lambda: (
+                [tensor for start in starts for tensor in start.tensors],
+                lambda: torch.cat([start.image() for start in starts]),
+            ),
+            optimizer=optimizer,
+            transforms=[*transforms, keeps_size],
+            thresholds=(steps,),
+            preprocess=False,  # would be ImageNet's normalisation, whatever the model was trained with
+            progress=False,
+            show_image=False,
+            fixed_image_size=size,  # would be 224 for all smaller images
+        )
+    except Broken as broken:
+        raise broken.error from None
+    if done < steps:  # Lucent takes Ctrl-C for a wish to see the image as it is
+        raise KeyboardInterrupt
