@@ -6,7 +6,15 @@ Khakzar et al., Neural Response Interpretation through the Lens of Critical Path
 from cpath import attribution, evaluation, methods
 from cpath.attribution import attribute, pathway_gradient, single_channel
 from cpath.decoding import Decoding, decode
-from cpath.errors import CpathError, InputError, MaskError, MissingPackageError, SiteError, UnknownNameError
+from cpath.errors import (
+    CpathError,
+    InputError,
+    MaskError,
+    MissingPackageError,
+    SiteError,
+    StorageError,
+    UnknownNameError,
+)
 from cpath.methods import Contributions, Method, register
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Record
@@ -30,6 +38,7 @@ __all__ = [
     "Record",
     "Scores",
     "SiteError",
+    "StorageError",
     "UnknownNameError",
     "attribute",
     "attribution",

@@ -22,6 +22,10 @@ class MaskError(CpathError, ValueError):
     """A pathway does not fit the model or the images it is used with."""
 
 
+class StorageError(CpathError, OSError):
+    """A file cannot be written: the disk is full, the folder read-only. What was there before is left."""
+
+
 class MissingPackageError(CpathError, ImportError):
     """An optional package is not installed."""
 

@@ -19,7 +19,8 @@ from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import check_sparsity, keep_above
 
-_FORMAT = 1
+FORMAT = 1
+"""Of the files that `Scores.save` writes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ class Scores:
             tensors["residual"] = torch.stack(list(self.residual.values()), 1)
         metadata = {
             "kind": "scores",
-            "format": _FORMAT,
+            "format": FORMAT,
             "method": self.method,
             "sites": self.layout.shapes,
             "activations": self.activations,
@@ -78,7 +79,7 @@ class Scores:
     @classmethod
     def load(cls, path: str | Path) -> Scores:
         """The scores in a file that `save` wrote, on the CPU; raises `InputError` for any other file."""
-        tensors, metadata = read_tensors(path, "scores", _FORMAT)
+        tensors, metadata = read_tensors(path, "scores", FORMAT)
         layout = SiteLayout({name: tuple(shape) for name, shape in metadata["sites"].items()})
         if "scores" not in tensors or tensors["scores"].shape[-1:] != (layout.neurons,):
             raise InputError(f"{path} is damaged: its scores do not fit its sites.")

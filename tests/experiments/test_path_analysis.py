@@ -97,7 +97,7 @@ def test_a_stopped_job_goes_on_behind_its_last_finished_batch(cfg, monkeypatch):
     monkeypatch.setattr(path_analysis, "_measure", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         path_analysis.run(cfg)
-    assert json.loads((job_folder(cfg) / "manifest.json").read_text())["status"] == "failed"
+    assert json.loads((job_folder(cfg) / "manifest.json").read_text())["status"] == "stopped"
     resumed = path_analysis.run(cfg)
     assert calls == [4, 4, 2, 2]  # the third batch, of two images, again
     cfg.redo = True
