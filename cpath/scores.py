@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cpath.checks import check_count, within_memory
 from cpath.errors import InputError, SiteError
 from cpath.layout import SiteLayout
 from cpath.methods.base import Contributions, Method, get
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Target, check_images
-from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
+from cpath.sites import DEFAULT_ACTIVATIONS, check_activations, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import check_sparsity, keep_above
 
@@ -116,10 +117,10 @@ def score(
     for an unknown method.
     """
     method = _method(method)
-    activations = (activations,) if isinstance(activations, str) else tuple(activations)
-    if max_batch < 1:
-        raise InputError(f"max_batch must be at least 1, not {max_batch}.")
-    with evaluating(model), differentiating():
+    activations = check_activations(activations)
+    max_batch = check_count("max_batch", max_batch)
+    remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
+    with evaluating(model), differentiating(), within_memory(remedy):
         whole = Probe(model, check_images(model, images), target, activations=activations, max_batch=max_batch)
         return _score(method, whole)
 

@@ -9,10 +9,11 @@ from typing import ClassVar, TypeVar
 from torch import Tensor
 
 from cpath.attribution.response import ResponseProbe
+from cpath.checks import Checked
 from cpath.errors import InputError
 
 
-class Attribution(ABC):
+class Attribution(Checked, ABC):
     """An attribution: a pure function of a `ResponseProbe`, with its settings as keyword arguments.
 
     A subclass is a frozen dataclass with keyword-only fields, registered under a name:

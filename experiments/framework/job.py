@@ -87,15 +87,21 @@ def run_job(
     check_trainer(cfg)
     folder = job_folder(cfg)
     asked = time.time()
+    if is_finished(folder) and not cfg.redo:  # nothing is written then: the folder may be read-only
+        return _finished_before(folder)
     with writing_to(Path(cfg.outputs)), _alone(folder):
-        done_meanwhile = is_finished(folder) and (folder / _MANIFEST).stat().st_mtime > asked
-        if is_finished(folder) and (done_meanwhile or not cfg.redo):
-            _LOG.info("finished before: %s (redo=true does it again)", folder)
-        else:
-            if read_manifest(folder).get("status") == "finished" and not cfg.redo:
-                _LOG.warning("%s is damaged and is made again", folder / _RESULTS)
-            _run(cfg, folder, compute, draw)
+        made_meanwhile = is_finished(folder) and (folder / _MANIFEST).stat().st_mtime > asked
+        if made_meanwhile or (is_finished(folder) and not cfg.redo):
+            return _finished_before(folder)
+        if read_manifest(folder).get("status") == "finished" and not cfg.redo:
+            _LOG.warning("%s is damaged and is made again", folder / _RESULTS)
+        _run(cfg, folder, compute, draw)
         return read_table(folder / _RESULTS)
+
+
+def _finished_before(folder: Path) -> pd.DataFrame:
+    _LOG.info("finished before: %s (redo=true does it again)", folder)
+    return read_table(folder / _RESULTS)
 
 
 def _run(
