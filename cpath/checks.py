@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -40,6 +41,13 @@ def _is(value: Any, kind: Any) -> bool:
         return isinstance(value, kind)
     number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     return number and abs(value) < math.inf
+
+
+def check_name(name: Any) -> str:
+    """``name``, if it can also name a file; raises `InputError` otherwise."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise InputError(f"a name consists of letters, digits, '_', '-' and '.', not {name!r}.")
+    return name
 
 
 def check_count(name: str, value: Any) -> int:

@@ -50,8 +50,11 @@ class Pathway:
         activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     ) -> Pathway:
         """A pathway from boolean masks (B, *site) by site name, in forward order. Copies them."""
-        if not masks:
-            raise MaskError("a pathway needs the mask of at least one site.")
+        if not isinstance(masks, Mapping) or not masks:
+            raise MaskError("a pathway needs the mask of at least one site: boolean masks (B, *site) by its name.")
+        for name, mask in masks.items():
+            if not isinstance(name, str) or not isinstance(mask, Tensor):
+                raise MaskError(f"the mask of site {name!r} must be a tensor, and the site's name text.")
         batches = {mask.shape[0] if mask.dim() else 0 for mask in masks.values()}
         if len(batches) != 1 or 0 in batches:
             raise MaskError(f"every mask must be (B, *site) with one B ≥ 1; got B of {sorted(batches)}.")
@@ -139,6 +142,8 @@ class Pathway:
         return self.layout.flatten({name: activations[name] == 0 for name in self.layout.shapes})
 
     def _check_same(self, other: Pathway) -> None:
+        if not isinstance(other, Pathway):
+            raise InputError(f"the other one must be a cpath.Pathway, not {type(other).__name__}.")
         if self.layout.shapes != other.layout.shapes:
             raise MaskError("the pathways belong to different networks or input sizes: their sites differ.")
         if len(self) != len(other):

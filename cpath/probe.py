@@ -52,6 +52,8 @@ def check_images(model: nn.Module, images: object) -> Tensor:
             raise InputError(
                 f"images are {mine} but the model's parameters are {other}: pass {remedy.format(other)}."
             )
+    if images.is_meta:
+        raise InputError("images are meta tensors, which have no values: pass real ones.")
     if not torch.isfinite(images).all():
         raise InputError("images hold NaN or infinite values.")
     return images

@@ -106,8 +106,14 @@ def check_activations(activations: object) -> tuple[str, ...]:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The plain module behind ``torch.compile``; raises `SiteError` for a scripted model."""
-    model = getattr(check_model(model), "_orig_mod", model)
+    """The plain module behind ``torch.compile`` and data parallelism; raises `SiteError` for a scripted model."""
+    model = check_model(model)
+    while True:
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
     if isinstance(model, torch.jit.ScriptModule):
         raise SiteError(
             "a scripted model has no sites: its activation functions run outside Python. "

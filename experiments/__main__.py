@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _LOG = logging.getLogger(__name__)
+_CONF = Path(__file__).parent.parent / "conf"
 _SHOWN = 24
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
     """Runs the experiment of ``cfg`` and returns its tidy table."""
+    from cpath.errors import unknown_name
+
+    known = [file.stem for file in (_CONF / "experiment").glob("*.yaml")]
+    if cfg.experiment.name not in known:
+        raise unknown_name("experiment", cfg.experiment.name, known)
     table: pd.DataFrame = importlib.import_module(f"experiments.{cfg.experiment.name}").run(cfg)
     return table
 
@@ -81,7 +87,7 @@ def main() -> None:
     from experiments.framework.choices import check_choices, register_choices
 
     try:
-        check_choices(sys.argv[1:], Path(__file__).parent.parent / "conf")
+        check_choices(sys.argv[1:], _CONF)
     except CpathError as error:
         sys.exit(f"error: {error}")
     register_choices()

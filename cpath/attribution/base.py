@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 from torch import Tensor
 
 from cpath.attribution.response import ResponseProbe
-from cpath.checks import Checked
+from cpath.checks import Checked, check_name
 from cpath.errors import InputError
 
 
@@ -53,6 +53,7 @@ REGISTRY: dict[str, type[Attribution]] = {}
 
 def register(name: str) -> Callable[[A], A]:
     """Class decorator: ``name`` then stands for the attribution in the API, the configuration and the tests."""
+    check_name(name)
 
     def add(cls: A) -> A:
         known = REGISTRY.get(name)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from cpath.checks import Checked
+from cpath.checks import Checked, check_name
 from cpath.errors import InputError, unknown_name
 from cpath.probe import Probe
 
@@ -64,6 +64,7 @@ _REGISTRY: dict[str, type[Method]] = {}
 
 def register(name: str) -> Callable[[M], M]:
     """Class decorator: ``name`` then stands for the method in the API, the configuration and the tests."""
+    check_name(name)
 
     def add(cls: M) -> M:
         known = _REGISTRY.get(name)

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from cpath.checks import within_memory
 from cpath.plots import Drawing, save_drawings
 from experiments.framework.devices import check_trainer, device_of, use_threads
 from experiments.framework.results import Row, read_table, table, write_table
@@ -40,6 +41,7 @@ from experiments.framework.store import (
     writing_to,
 )
 from experiments.framework.tracker import Tracker
+from experiments.framework.values import check_values
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,12 +86,17 @@ def run_job(
     The figures are drawn from the table alone, but for the job's pictures. A failed job leaves a manifest that
     says so. Of two processes that want the same job one waits for the other, and then finds it finished.
     """
+    check_values(cfg)
     check_trainer(cfg)
     folder = job_folder(cfg)
     asked = time.time()
     if is_finished(folder) and not cfg.redo:  # nothing is written then: the folder may be read-only
         return _finished_before(folder)
-    with writing_to(Path(cfg.outputs)), _alone(folder):
+    with (
+        writing_to(Path(cfg.outputs)),
+        _alone(folder),
+        within_memory("lower experiment.max_batch, or ask for less"),
+    ):
         made_meanwhile = is_finished(folder) and (folder / _MANIFEST).stat().st_mtime > asked
         if made_meanwhile or (is_finished(folder) and not cfg.redo):
             return _finished_before(folder)

@@ -14,6 +14,7 @@ from torch import nn
 
 import cpath
 from cpath.data import ImageData
+from cpath.errors import InputError
 from cpath.storage import replacing
 from experiments.framework.devices import check_trainer, hardware_of
 from experiments.framework.results import Row
@@ -82,11 +83,17 @@ def _train_in(
 
     from cpath.training import Recipe, accuracy, train
 
-    hardware = hardware_of(cfg)
+    hardware, recipe = hardware_of(cfg), Recipe(**instantiate(cfg.dataset.recipe))
+    try:
+        optimizer = recipe.optimizer(model.parameters())
+        if recipe.scheduler is not None:
+            recipe.scheduler(optimizer)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"dataset.recipe: {error}. Its optimizer or scheduler cannot be made.") from error
     history = train(
         model,
         data,
-        Recipe(**instantiate(cfg.dataset.recipe)),
+        recipe,
         folder,
         seed=cfg.seed,
         hardware=hardware,
