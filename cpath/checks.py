@@ -39,8 +39,10 @@ class Checked:
 def _is(value: Any, kind: Any) -> bool:
     if kind not in (int, float):
         return isinstance(value, kind)
-    number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    return number and abs(value) < math.inf
+    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
+        return False
+    size: Any = abs(value)
+    return bool(size < (2**63 if isinstance(value, Integral) else math.inf))  # what torch takes for a number
 
 
 def check_name(name: Any) -> str:

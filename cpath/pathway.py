@@ -158,25 +158,32 @@ class Pathway:
     # Use
 
     @contextmanager
-    def restrict(self, model: nn.Module) -> Iterator[None]:
+    def restrict(self, model: nn.Module) -> Iterator[set[str]]:
         """While it lasts, ``model`` computes through the pathway only, in eval mode.
 
         >>> with pathway.restrict(model):
         ...     logits = model(images)
 
         Every site's output is multiplied by its mask. A pathway of one image applies to any number of images.
+        Gives the names of the sites as they are reached.
         Raises `MaskError` when the masks do not fit the model or the images.
         """
-        masks, seen = self.masks, set()
+        masks = self.masks
+        seen: set[str] = set()
 
         def visit(name: str, output: Tensor) -> Tensor:
             seen.add(name)
             return output * self._fitting_mask(masks, name, output)
 
         with evaluating(model), intercept(model, visit, edits=EVERY_SITE, activations=self.activations):
-            yield
-        unused = [name for name in masks if name not in seen]
-        if seen and unused:
+            yield seen
+        if seen:
+            self.check_reached(seen)
+
+    def check_reached(self, seen: set[str]) -> None:
+        """Raises `MaskError` unless the sites that a run of the model reached are all of the pathway's."""
+        unused = [name for name in self.layout.shapes if name not in seen]
+        if unused:
             raise MaskError(
                 f"the model never reached site '{unused[0]}' of the pathway ({len(unused)} such): the pathway "
                 "belongs to another model."

@@ -31,9 +31,10 @@ def pathway_gradient(model: nn.Module, images: Tensor, pathway: Pathway, target:
         probe = ResponseProbe(model, images, target)
         if target is None:
             _ = probe.target  # of the unrestricted network, before the restricted one runs
-        with pathway.restrict(model):
+        with pathway.restrict(model) as seen:
             source = probe.images.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(probe.response(source).sum(), source)
+        pathway.check_reached(seen)
     return gradient
 
 
