@@ -67,6 +67,7 @@ def compiled_in_place() -> nn.Module:
 
 NO_LOGITS = r"the model returned .* wrap it in a module|must return floats"
 SCRIPTED = "scripted model has no sites"
+NO_SITES = "no site found|never reached site"
 NO_MODULE = r"model must be a torch\.nn\.Module"
 NO_GRADIENT = "logits have no gradient|does not depend on site|has no gradient"
 
@@ -89,9 +90,7 @@ MODELS = {
     "integers": Case(lambda: Returning(lambda y: y.long()), NO_LOGITS),
     "NaN": Case(lambda: Returning(lambda y: y * NAN), "logits hold NaN"),
     "detached": Case(lambda: Returning(Tensor.detach), NO_GRADIENT),
-    "no sites": Case(
-        lambda: zoo.make(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5))), "no site found|never reached site"
-    ),
+    "no sites": Case(lambda: zoo.make(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5))), NO_SITES),
     "on meta": Case(lambda: zoo.make("vgg").to("meta"), "images are cpu but the model's parameters are meta"),
     "in double": Case(lambda: zoo.make("vgg").double(), r"pass images\.to\(torch\.float64\)"),
     "None": Case(lambda: None, NO_MODULE),

@@ -59,6 +59,10 @@ _PAIR: Rule = (
     ),
     "[rule, nodes]",
 )
+_GROUPS: Rule = (
+    lambda value: isinstance(value, DictConfig) and len(value) > 0 and all(map(_NAMES[0], value.values())),
+    "lists of names by name",
+)
 _NUMBERS = _list_where(_number(), "numbers")
 _COUNT, _NATURAL, _SEED = _whole(1), _whole(0), _whole(0, 2**32)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
@@ -98,12 +102,14 @@ RULES: dict[str, Rule] = {
     "experiment.orders": _NAMES,
     **{f"experiment.{name}": _NUMBERS for name in ("sparsities", "percents", "road.percents")},
     "experiment.transforms": _list_where(_NODE, "mappings with a _target_"),
-    "experiment.blocks": _either(_either(_NAMES, _NULL), _NODE),
+    "experiment.blocks": _either(_either(_NAMES, _NULL), _GROUPS),
     "experiment.reference": _PAIR,
     "experiment.rules": _list_where(_PAIR, "[rule, nodes]"),
     "experiment.measures": _NAMES,
+    "experiment.road": _NODE,
     "experiment.road.images": _NATURAL,
     "experiment.road.noise": _number(0),
+    "experiment.strip": _NODE,
     "experiment.strip.images": _NATURAL,
     "experiment.strip.blocks": _COUNT,
 }
