@@ -101,7 +101,7 @@ def attempt(experiment: str, name: str, value: Any, outputs: Any) -> None:
     """Runs a small job with one absurd value: a cpath error, or finite results."""
     cfg = composed(f"experiment={experiment}", *TINY, *QUICK[experiment], f"outputs={outputs}")
     OmegaConf.set_struct(cfg, False)
-    OmegaConf.update(cfg, name, value)  # as the command line: {} changes nothing
+    OmegaConf.update(cfg, name, value, merge=isinstance(value, dict))  # as the command line does
     try:
         table = importlib.import_module(f"experiments.{experiment}").run(cfg)
     except CpathError:
