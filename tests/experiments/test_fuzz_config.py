@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cpath.errors import CpathError, InputError, UnknownNameError
 from experiments.__main__ import run
@@ -101,7 +102,10 @@ def attempt(experiment: str, name: str, value: Any, outputs: Any) -> None:
     """Runs a small job with one absurd value: a cpath error, or finite results."""
     cfg = composed(f"experiment={experiment}", *TINY, *QUICK[experiment], f"outputs={outputs}")
     OmegaConf.set_struct(cfg, False)
-    OmegaConf.update(cfg, name, value, merge=isinstance(value, dict))  # as the command line does
+    try:
+        OmegaConf.update(cfg, name, value, merge=isinstance(value, dict))  # as the command line does
+    except OmegaConfBaseException:
+        return  # Hydra says that a list is no mapping
     try:
         table = importlib.import_module(f"experiments.{experiment}").run(cfg)
     except CpathError:
