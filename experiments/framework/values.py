@@ -16,7 +16,7 @@ Rule = tuple[Callable[[Any], bool], str]
 
 
 def _whole(low: int, below: float = math.inf) -> Rule:
-    words = f"a whole number, {low} or more" + ("" if below == math.inf else f" and below {below:.0f}")
+    words = f"a whole number of at least {low}" + ("" if below == math.inf else f" and below {below:.0f}")
     return lambda value: _is_number(value, Integral) and low <= value < below, words
 
 
