@@ -6,7 +6,17 @@ Khakzar et al., Neural Response Interpretation through the Lens of Critical Path
 from cpath import attribution, evaluation, methods
 from cpath.attribution import attribute, pathway_gradient, single_channel
 from cpath.decoding import Decoding, decode
-from cpath.errors import CpathError, InputError, MaskError, MissingPackageError, SiteError, UnknownNameError
+from cpath.errors import (
+    CpathError,
+    InputError,
+    MaskError,
+    MissingImageError,
+    MissingPackageError,
+    OutOfMemoryError,
+    SiteError,
+    StorageError,
+    UnknownNameError,
+)
 from cpath.methods import Contributions, Method, register
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Record
@@ -23,13 +33,16 @@ __all__ = [
     "InputError",
     "MaskError",
     "Method",
+    "MissingImageError",
     "MissingPackageError",
     "Observation",
+    "OutOfMemoryError",
     "Pathway",
     "Probe",
     "Record",
     "Scores",
     "SiteError",
+    "StorageError",
     "UnknownNameError",
     "attribute",
     "attribution",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+import torch
+
 
 class CpathError(Exception):
     """Anything cpath refuses to do."""
@@ -22,6 +24,18 @@ class MaskError(CpathError, ValueError):
     """A pathway does not fit the model or the images it is used with."""
 
 
+class StorageError(CpathError, OSError):
+    """A file cannot be written: the disk is full, the folder read-only. What was there before is left."""
+
+
+class MissingImageError(CpathError, IndexError):
+    """A pathway has no image of that number."""
+
+
+class OutOfMemoryError(CpathError, torch.OutOfMemoryError):
+    """Too many images at once for the memory of the device."""
+
+
 class MissingPackageError(CpathError, ImportError):
     """An optional package is not installed."""
 
@@ -33,9 +47,9 @@ class UnknownNameError(CpathError, KeyError):
         return str(self.args[0])  # KeyError would show the repr, with quotes around the sentence
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """Error for an unknown ``name`` of some ``kind``, with the close matches and all known names."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return UnknownNameError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")

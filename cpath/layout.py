@@ -48,7 +48,7 @@ class SiteLayout:
 
     def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
         """One (B, neurons) tensor from tensors (B, *site) by site."""
-        return torch.cat([values[name].flatten(1) for name in self.shapes], 1)
+        return torch.cat([values[name].reshape(len(values[name]), size) for name, size in self.sizes.items()], 1)
 
 
 def _product(shape: Sequence[int]) -> int:

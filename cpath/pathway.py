@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cpath.errors import InputError, MaskError
+from cpath.errors import InputError, MaskError, MissingImageError
 from cpath.layout import SiteLayout
 from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, evaluating, intercept
 from cpath.storage import read_tensors, write_tensors
@@ -50,8 +50,11 @@ class Pathway:
         activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     ) -> Pathway:
         """A pathway from boolean masks (B, *site) by site name, in forward order. Copies them."""
-        if not masks:
-            raise MaskError("a pathway needs the mask of at least one site.")
+        if not isinstance(masks, Mapping) or not masks:
+            raise MaskError("a pathway needs the mask of at least one site: boolean masks (B, *site) by its name.")
+        for name, mask in masks.items():
+            if not isinstance(name, str) or not isinstance(mask, Tensor):
+                raise MaskError(f"the mask of site {name!r} must be a tensor, and the site's name text.")
         batches = {mask.shape[0] if mask.dim() else 0 for mask in masks.values()}
         if len(batches) != 1 or 0 in batches:
             raise MaskError(f"every mask must be (B, *site) with one B ≥ 1; got B of {sorted(batches)}.")
@@ -67,6 +70,8 @@ class Pathway:
     def __getitem__(self, images: slice | int) -> Pathway:
         """The pathways of some of the images, or of one."""
         if isinstance(images, int):
+            if not -len(self) <= images < len(self):
+                raise MissingImageError(f"there is no image {images}: the pathway belongs to {len(self)}.")
             images = slice(images, images + 1 or None)
         target = None if self.target is None else self.target[images]
         return replace(self, flat=self.flat[images], target=target)
@@ -137,6 +142,8 @@ class Pathway:
         return self.layout.flatten({name: activations[name] == 0 for name in self.layout.shapes})
 
     def _check_same(self, other: Pathway) -> None:
+        if not isinstance(other, Pathway):
+            raise InputError(f"the other one must be a cpath.Pathway, not {type(other).__name__}.")
         if self.layout.shapes != other.layout.shapes:
             raise MaskError("the pathways belong to different networks or input sizes: their sites differ.")
         if len(self) != len(other):
@@ -151,25 +158,32 @@ class Pathway:
     # Use
 
     @contextmanager
-    def restrict(self, model: nn.Module) -> Iterator[None]:
+    def restrict(self, model: nn.Module) -> Iterator[set[str]]:
         """While it lasts, ``model`` computes through the pathway only, in eval mode.
 
         >>> with pathway.restrict(model):
         ...     logits = model(images)
 
         Every site's output is multiplied by its mask. A pathway of one image applies to any number of images.
+        Gives the names of the sites as they are reached.
         Raises `MaskError` when the masks do not fit the model or the images.
         """
-        masks, seen = self.masks, set()
+        masks = self.masks
+        seen: set[str] = set()
 
         def visit(name: str, output: Tensor) -> Tensor:
             seen.add(name)
             return output * self._fitting_mask(masks, name, output)
 
         with evaluating(model), intercept(model, visit, edits=EVERY_SITE, activations=self.activations):
-            yield
-        unused = [name for name in masks if name not in seen]
-        if seen and unused:
+            yield seen
+        if seen:
+            self.check_reached(seen)
+
+    def check_reached(self, seen: set[str]) -> None:
+        """Raises `MaskError` unless the sites that a run of the model reached are all of the pathway's."""
+        unused = [name for name in self.layout.shapes if name not in seen]
+        if unused:
             raise MaskError(
                 f"the model never reached site '{unused[0]}' of the pathway ({len(unused)} such): the pathway "
                 "belongs to another model."

@@ -9,15 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from cpath.errors import InputError, SiteError
+from cpath.errors import CpathError, InputError, SiteError
 from cpath.replay import Replay
-from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, intercept, unwrap
+from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, intercept, unwrap
 
 Target = None | int | Tensor
 
@@ -38,6 +38,8 @@ def check_images(model: nn.Module, images: object) -> Tensor:
     """The images, if ``model`` can take them; raises `InputError` otherwise."""
     if not isinstance(images, Tensor):
         raise InputError(f"images must be a tensor (B, C, H, W), not {type(images).__name__}.")
+    if images.layout != torch.strided:
+        raise InputError(f"images must be dense, not {images.layout}: pass images.to_dense().")
     if images.dim() < 2 or images.shape[0] == 0 or images.numel() == 0:
         raise InputError(f"images must be a batch (B, C, H, W) with B ≥ 1; got shape {tuple(images.shape)}.")
     if not images.is_floating_point():
@@ -50,6 +52,8 @@ def check_images(model: nn.Module, images: object) -> Tensor:
             raise InputError(
                 f"images are {mine} but the model's parameters are {other}: pass {remedy.format(other)}."
             )
+    if images.is_meta:
+        raise InputError("images are meta tensors, which have no values: pass real ones.")
     if not torch.isfinite(images).all():
         raise InputError("images hold NaN or infinite values.")
     return images
@@ -61,6 +65,7 @@ def check_target(target: Target, batch: int, device: torch.device) -> Tensor | N
         return None
     try:
         labels = torch.as_tensor(target, device=device)
+        labels = labels.to_dense() if labels.layout != torch.strided else labels
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"target must be a class index, or (B,) of them: {error}.") from error
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -74,21 +79,46 @@ def check_target(target: Target, batch: int, device: torch.device) -> Tensor | N
     return labels.to(torch.int64, copy=labels.is_inference())
 
 
-def check_logits(logits: object, batch: int) -> Tensor:
-    """The model's output, if it is (B, classes) and finite; raises `InputError` otherwise."""
+def check_logits(logits: object, batch: int, *, differentiable: bool = False) -> Tensor:
+    """The model's output, if it is (B, classes) and finite; raises `InputError` otherwise.
+
+    With ``differentiable`` it also has to be part of autograd's graph.
+    """
     if not isinstance(logits, Tensor):
         raise InputError(
             f"the model returned a {type(logits).__name__}, not logits (B, classes): "
             "wrap it in a module that returns the logits."
         )
-    if logits.dim() != 2 or logits.shape[0] != batch:
+    if logits.dim() != 2 or logits.shape[0] != batch or not logits.shape[1]:
         raise InputError(
             f"the model returned shape {tuple(logits.shape)}, not logits ({batch}, classes): "
             "wrap it in a module that returns one row of logits an image."
         )
+    if not logits.is_floating_point():
+        raise InputError(f"the model returned {logits.dtype}, not logits: it must return floats.")
+    if differentiable:
+        check_gradient(logits)
     if not torch.isfinite(logits).all():
         raise InputError("the model's logits hold NaN or infinite values for these images.")
     return logits
+
+
+def check_gradient(logits: Tensor) -> Tensor:
+    """The logits, if they are part of autograd's graph; raises `InputError` otherwise."""
+    if not logits.requires_grad:
+        raise InputError(
+            "the model's logits have no gradient: it detaches them, runs under no_grad(), or does not use the "
+            "images. Change that in the model."
+        )
+    return logits
+
+
+def gradient_at(value: Tensor, source: Tensor) -> Tensor | None:
+    """∂value/∂source; None where ``value`` does not depend on ``source``."""
+    if not value.requires_grad:
+        return None
+    (found,) = torch.autograd.grad(value, source, allow_unused=True)
+    return found
 
 
 def check_site(name: str, output: Tensor, batch: int) -> Tensor:
@@ -103,7 +133,7 @@ def check_site(name: str, output: Tensor, batch: int) -> Tensor:
 
 def no_sites_error(activations: Iterable[str]) -> SiteError:
     """Error for a model in which no activation function was seen."""
-    wanted = ", ".join([activations] if isinstance(activations, str) else activations)
+    wanted = ", ".join(check_activations(activations)) or "none named"
     return SiteError(
         f"no site found: the model calls none of the activation functions looked for ({wanted}). Name those "
         f"it uses, for example activations=('gelu',). Known: {', '.join(ACTIVATIONS)}."
@@ -139,7 +169,7 @@ class Probe:
         images = check_images(self.model, images)
         # What was made under inference_mode could not be kept for a backward pass.
         self.images = images.clone() if images.is_inference() else images
-        self.activation_names = (activations,) if isinstance(activations, str) else tuple(activations)
+        self.activation_names = check_activations(activations)
         self.max_batch = max_batch
         self._asked = check_target(target, len(images), images.device)
         self._resolved: Tensor | None = None
@@ -164,7 +194,7 @@ class Probe:
         It keeps what these operations give: about as much memory as the activations take.
         """
         probe = copy.copy(self)
-        probe._replay = Replay.record(lambda images: self.model(images.clone()), self.images)
+        probe._replay = Replay.record(lambda images: self._call(images.clone()), self.images)
         return probe
 
     @property
@@ -223,7 +253,7 @@ class Probe:
                 edits=() if masks is None or in_place else EVERY_SITE,
                 activations=self.activation_names,
             ):
-                logits = check_logits(self.model(source), len(self))
+                logits = check_logits(self._call(source), len(self), differentiable=gradients and bool(outputs))
         if not outputs:
             raise no_sites_error(self.activation_names)
         if not copies and any(outputs[name]._version != versions[name] for name in outputs):
@@ -273,8 +303,18 @@ class Probe:
 
     def _run(self) -> Tensor:
         """The model's output for a copy of the images: a model may change its input in place."""
-        logits: Tensor = self.model(self.images.clone())
+        logits: Tensor = self._call(self.images.clone())
         return logits
+
+    def _call(self, images: Tensor) -> Any:
+        """What the model returns for ``images``; an error of its own is noted to be that."""
+        try:
+            return self.model(images)
+        except CpathError:
+            raise
+        except Exception as error:
+            error.add_note(f"This is an error of the model itself, given images of shape {tuple(images.shape)}.")
+            raise
 
     def gated(self, gates: Mapping[str, Tensor]) -> Tensor:
         """(B, classes) logits of the network whose sites' outputs are multiplied by ``gates`` (B, *site).
@@ -292,7 +332,8 @@ class Probe:
             activations=self.activation_names,
             write_back=not self._survives_without_write_back(),
         ):
-            return self._run()
+            logits = self._run()
+        return check_gradient(logits) if torch.is_grad_enabled() else logits
 
     def _survives_without_write_back(self) -> bool:
         """Whether the model uses what its in-place activations return: then nothing need be written back."""

@@ -10,16 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cpath.checks import check_count, within_memory
 from cpath.errors import InputError, SiteError
 from cpath.layout import SiteLayout
 from cpath.methods.base import Contributions, Method, get
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Target, check_images
-from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
+from cpath.sites import DEFAULT_ACTIVATIONS, check_activations, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import check_sparsity, keep_above
 
-_FORMAT = 1
+FORMAT = 1
+"""Of the files that `Scores.save` writes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,7 @@ class Scores:
             tensors["residual"] = torch.stack(list(self.residual.values()), 1)
         metadata = {
             "kind": "scores",
-            "format": _FORMAT,
+            "format": FORMAT,
             "method": self.method,
             "sites": self.layout.shapes,
             "activations": self.activations,
@@ -78,7 +80,7 @@ class Scores:
     @classmethod
     def load(cls, path: str | Path) -> Scores:
         """The scores in a file that `save` wrote, on the CPU; raises `InputError` for any other file."""
-        tensors, metadata = read_tensors(path, "scores", _FORMAT)
+        tensors, metadata = read_tensors(path, "scores", FORMAT)
         layout = SiteLayout({name: tuple(shape) for name, shape in metadata["sites"].items()})
         if "scores" not in tensors or tensors["scores"].shape[-1:] != (layout.neurons,):
             raise InputError(f"{path} is damaged: its scores do not fit its sites.")
@@ -115,10 +117,10 @@ def score(
     for an unknown method.
     """
     method = _method(method)
-    activations = (activations,) if isinstance(activations, str) else tuple(activations)
-    if max_batch < 1:
-        raise InputError(f"max_batch must be at least 1, not {max_batch}.")
-    with evaluating(model), differentiating():
+    activations = check_activations(activations)
+    max_batch = check_count("max_batch", max_batch)
+    remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
+    with evaluating(model), differentiating(), within_memory(remedy):
         whole = Probe(model, check_images(model, images), target, activations=activations, max_batch=max_batch)
         return _score(method, whole)
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from cpath.errors import SiteError, unknown_name
+from cpath.errors import InputError, SiteError, unknown_name
 
 Visitor = Callable[[str, Tensor], Tensor | None]
 """Called with a site's name and output; returns what the model shall see instead, or None."""
@@ -85,9 +85,35 @@ ACTIVATIONS = tuple(dict.fromkeys(activation.name for activation in _TABLE.value
 _MODULE_CALL = nn.Module._call_impl.__code__
 
 
+def check_model(model: object) -> nn.Module:
+    """``model``, if it is a module; raises `InputError` otherwise."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module, not {model!r}. Wrap a function in one.")
+    return model
+
+
+def check_activations(activations: object) -> tuple[str, ...]:
+    """Names of activation functions, of one or several; raises a cpath error for anything else."""
+    if isinstance(activations, str):
+        activations = (activations,)
+    if not isinstance(activations, Iterable):
+        raise InputError(f"activations must be names of activation functions, not {activations!r}.")
+    names = tuple(activations)
+    for name in names:
+        if name not in ACTIVATIONS:
+            raise unknown_name("activation function", name, ACTIVATIONS)
+    return names
+
+
 def unwrap(model: nn.Module) -> nn.Module:
-    """The plain module behind ``torch.compile``; raises `SiteError` for a scripted model."""
-    model = getattr(model, "_orig_mod", model)
+    """The plain module behind ``torch.compile`` and data parallelism; raises `SiteError` for a scripted model."""
+    model = check_model(model)
+    while True:
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
     if isinstance(model, torch.jit.ScriptModule):
         raise SiteError(
             "a scripted model has no sites: its activation functions run outside Python. "
@@ -109,11 +135,7 @@ class _SiteMode(TorchFunctionMode):
         inputs: Callable[[str, Tensor], object] | None = None,
     ) -> None:
         super().__init__()
-        kinds = {activations} if isinstance(activations, str) else set(activations)
-        for kind in kinds:
-            if kind not in ACTIVATIONS:
-                raise unknown_name("activation function", kind, ACTIVATIONS)
-        self._kinds = kinds
+        self._kinds = frozenset(check_activations(activations))
         self._names = {id(module): name for name, module in unwrap(model).named_modules()}
         self._visit = visit
         self._edits = edits
@@ -209,7 +231,7 @@ def intercept(
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Puts every module of ``model`` into eval mode, and each back into the mode it had."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in check_model(model).modules() if module.training]
     for module in training:
         module.training = False
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cpath.errors import InputError
+from cpath.errors import InputError, StorageError
 
+_LOG = logging.getLogger(__name__)
 _KEY = "cpath"
 
 
@@ -28,20 +31,54 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     return f"{crc:08x}"
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Writes ``tensors`` and JSON ``metadata`` to ``path``; a reader sees the whole file or none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contents = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    header = {_KEY: json.dumps({**metadata, "checksum": checksum(contents, metadata)})}
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write to, which takes the place of ``path`` at the end: a reader sees all of it, or what was there.
+
+    Raises `StorageError` where it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(contents, str(partial), metadata=header)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StorageError(f"cannot write {path}: {reason}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes ``tensors`` and JSON ``metadata`` to ``path``, as `replacing` does."""
+    contents = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    header = {_KEY: json.dumps({**metadata, "checksum": checksum(contents, metadata)})}
+    with replacing(Path(path)) as partial:
+        save_file(contents, str(partial), metadata=header)
+
+
+def kept_tensors(
+    path: Path, kind: str, version: int, make: Callable[[], object]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `read_tensors` gives, of a file that ``make()`` writes unless it is there and whole."""
+    if (found := whole_tensors(path, kind, version)) is not None:
+        return found
+    make()
+    return read_tensors(path, kind, version)
+
+
+def whole_tensors(path: Path, kind: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What `read_tensors` gives; None where the file has to be made, or, as is then said, made again."""
+    if not path.exists():
+        return None
+    try:
+        return read_tensors(path, kind, version)
+    except InputError:
+        _LOG.warning("%s is damaged, or of another version, and is made again", path)
+        return None
 
 
 def open_tensors(path: str | Path, kind: str, version: int) -> Any:

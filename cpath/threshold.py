@@ -19,9 +19,11 @@ _SMALL = 1 << 16
 def check_sparsity(sparsity: float) -> float:
     """``sparsity`` as a float; raises `InputError` outside 0 ≤ sparsity < 100."""
     try:
-        value = float(sparsity)
-    except (TypeError, ValueError):
-        raise InputError(f"sparsity must be a number, not {sparsity!r}.") from None
+        value = math.nan if isinstance(sparsity, (bool, np.bool_, bytes)) else float(sparsity)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if math.isnan(value):
+        raise InputError(f"sparsity must be a number, not {sparsity!r}.")
     if not 0 <= value < 100:
         hint = " (per cent, not a fraction)" if value >= 100 else ""
         raise InputError(f"sparsity is the per cent of neurons to prune, 0 ≤ sparsity < 100{hint}; got {value:g}.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
+import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -21,6 +25,7 @@ from tqdm.auto import tqdm
 
 from cpath.data import Batches, ImageData, Split
 from cpath.errors import InputError
+from cpath.storage import replacing
 
 _CPU = torch.device("cpu")
 # Of Lightning: on its own use of PyTorch, and on what is meant to be as it is.
@@ -212,6 +217,29 @@ class _History(pl.Callback):
         self.rows = list(state_dict["rows"])
 
 
+class _WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints beside their place: Lightning moves them from the temporary folder, maybe another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()  # torch.save does not say why it could not write a file
+        torch.save(checkpoint, buffer)
+        with replacing(Path(path)) as partial:
+            partial.write_bytes(buffer.getbuffer())
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C stays what it is: Lightning exits with 1 then, and has the process ignore any further one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+
+
 class _Bar(pl.Callback):
     """One progress bar over the whole training, with the time left."""
 
@@ -286,7 +314,7 @@ def train(
     latest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     bar = _Bar(recipe.epochs, name, quiet, position)
     last = folder / "last.ckpt"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _interruptible():
         for message in _HINTS:
             warnings.filterwarnings("ignore", message=message)
         fit = pl.Trainer(
@@ -328,7 +356,8 @@ def _trainer_settings(hardware: Hardware) -> dict[str, Any]:
         "accelerator": "gpu" if on_gpu else "cpu",
         "precision": hardware.precision,
         "benchmark": on_gpu,  # all batches but the last have one shape
-        "plugins": [LightningEnvironment()],  # inside a Slurm job too, the processes are ours to start
+        # Inside a Slurm job too, the processes are ours to start.
+        "plugins": [LightningEnvironment(), _WholeFiles()],
     }
     if hardware.processes == 1:
         return {**settings, "devices": [hardware.device.index or 0] if on_gpu else 1}

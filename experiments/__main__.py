@@ -1,35 +1,43 @@
-"""`python -m experiments …`: composes the configuration and runs the experiment that it names."""
+"""`python -m experiments …`: composes the configuration and runs the experiment that it names.
+
+Imports take seconds. They are in the functions, so that an interrupt during them is answered as any other.
+"""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import hydra
-import pandas as pd
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
-
-from cpath.errors import CpathError
-from experiments.framework.choices import check_choices, register_choices
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
 
 _LOG = logging.getLogger(__name__)
+_CONF = Path(__file__).parent.parent / "conf"
 _SHOWN = 24
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
     """Runs the experiment of ``cfg`` and returns its tidy table."""
+    from cpath.errors import unknown_name
+
+    known = [file.stem for file in (_CONF / "experiment").glob("*.yaml")]
+    if cfg.experiment.name not in known:
+        raise unknown_name("experiment", cfg.experiment.name, known)
     table: pd.DataFrame = importlib.import_module(f"experiments.{cfg.experiment.name}").run(cfg)
     return table
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def _job(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from cpath.errors import CpathError
+
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         table = run(cfg)
@@ -40,7 +48,7 @@ def _job(cfg: DictConfig) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         if not sweeping:
-            _LOG.error("stopped; the same command goes on from here")
+            raise
         sys.exit(130)
     except Exception:
         if sweeping:
@@ -52,6 +60,10 @@ def _job(cfg: DictConfig) -> None:
 
 def _show(table: pd.DataFrame) -> None:
     """The whole-network numbers on the terminal."""
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
     rows = table[~table.metric.str.contains("/") & (table.x_name != "epoch")]
     shown = Table(box=None, pad_edge=False)
     for column in ("method", "x", "metric", "value", "95 % interval", "n"):
@@ -68,12 +80,27 @@ def _show(table: pd.DataFrame) -> None:
 
 def main() -> None:
     """Command line entry."""
+    signal.signal(signal.SIGINT, _leave)
+    import hydra
+
+    from cpath.errors import CpathError
+    from experiments.framework.choices import check_choices, register_choices
+
     try:
-        check_choices(sys.argv[1:], Path(__file__).parent.parent / "conf")
+        check_choices(sys.argv[1:], _CONF)
     except CpathError as error:
         sys.exit(f"error: {error}")
     register_choices()
-    _job()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        hydra.main(version_base="1.3", config_path="../conf", config_name="config")(_job)()
+    except KeyboardInterrupt:
+        _leave()
+
+
+def _leave(*_: Any) -> NoReturn:
+    print("stopped; the same command goes on from here", file=sys.stderr)
+    sys.exit(130)
 
 
 if __name__ == "__main__":

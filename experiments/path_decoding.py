@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cpath.attribution.response import ResponseProbe
 from cpath.data import ImageData
 from cpath.decoding import Channel, Logit, Objective
 from cpath.plots import Decoded, Picture, decoding_figures, decoding_pictures
-from cpath.storage import read_tensors, write_tensors
+from cpath.storage import kept_tensors, write_tensors
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
@@ -52,19 +53,23 @@ def _compute(job: Job) -> list[Row]:
     decoder = _Decoder(cfg, data, model, methods, sparsities)
     files = [job.folder / "images" / f"image-{number:05d}.safetensors" for number in range(len(images))]
 
+    @lru_cache(maxsize=1)
+    def scores_of(number: int) -> dict[str, cpath.Scores]:
+        return {name: scorer(number) for name, scorer in by_method.items()}
+
+    def decode(index: int) -> dict[Key, float]:
+        number, row = divmod(index, cfg.experiment.batch)
+        of_image = {name: _image_of(score, row) for name, score in scores_of(number).items()}
+        return decoder.decode(images.batch(slice(index, index + 1)), of_image, files[index])
+
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
-        scores = {name: scorer(number) for name, scorer in by_method.items()}
-        batch = images.batch(where)
-        found = []
-        for row, file in enumerate(files[where]):
-            of_image = {name: _image_of(score, row) for name, score in scores.items()}
-            found.append(decoder.decode(batch[row : row + 1], of_image, file))
+        found = [decode(index) for index in range(where.start, where.stop)]
         return {key: torch.tensor([values[key] for values in found]) for key in found[0]}
 
     rows = rows_of_means(measure_in_parts(job, images, measure, "decoding"))
     decoded = []
-    for name, file in zip(images.ids, files, strict=True):
-        tensors, about = read_tensors(file, _KIND, _FORMAT)
+    for index, name in enumerate(images.ids):
+        tensors, about = kept_tensors(files[index], _KIND, _FORMAT, partial(decode, index))
         decoded.append(_pictures(name, tensors, about, data))
         rows += [
             Row(method, "top_channel", neuron["channel"], "image", name) for method, neuron in about["top"].items()

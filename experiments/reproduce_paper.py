@@ -17,7 +17,7 @@ from experiments.framework.job import is_finished, job_folder
 from experiments.framework.progress import Overall
 from experiments.framework.report import Stage, write_report
 from experiments.framework.results import write_table
-from experiments.framework.store import digest
+from experiments.framework.store import digest, slug
 from experiments.framework.subject import (
     attributions_of,
     build_model,
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     todo = {name: stage for name, stage in stages.items() if cfg.redo or not is_finished(job_folder(stage))}
     _preflight(todo)
     done, failed = _run_stages(stages, _expected(cfg, stages, todo))
-    folder = Path(cfg.outputs) / "reproduce-paper" / cfg.paper.name
+    folder = Path(cfg.outputs) / "reproduce-paper" / slug(cfg.paper.name)
     table = pd.concat([stage.table for stage in done], ignore_index=True) if done else pd.DataFrame()
     if done:
         found = agreement(table)

@@ -16,7 +16,7 @@ from cpath.attribution import Attribution, PathwayGradient, single_channel
 from cpath.errors import InputError
 from cpath.evaluation import Comparison
 from cpath.plots import Drawing, Maps, map_grid, saliency_figures, sparsity_grid
-from cpath.storage import read_tensors, write_tensors
+from cpath.storage import kept_tensors, write_tensors
 from cpath.threshold import check_sparsity
 from experiments.framework.job import Job, run_job
 from experiments.framework.pictures import Predictions, pixels_of, predictions
@@ -76,8 +76,8 @@ def _kept_maps(
 ) -> Tensor:
     """(B, C or 1, H, W) of all images, kept in the job's folder."""
 
-    def make() -> Tensor:
-        return cpath.attribute(
+    def make() -> None:
+        maps = cpath.attribute(
             model,
             images.batch(slice(0, len(images))),
             attribution,
@@ -85,11 +85,10 @@ def _kept_maps(
             activations=job.cfg.activations,
             max_batch=job.cfg.experiment.max_batch,
         )
+        _write(file, maps, images, seen)
 
     file = job.folder / "maps" / f"{name}.safetensors"
-    if not file.exists():
-        _write(file, make(), images, seen)
-    return read_tensors(file, "maps", _FORMAT)[0]["maps"]
+    return kept_tensors(file, "maps", _FORMAT, make)[0]["maps"]
 
 
 def _kept_sparsities(
@@ -103,7 +102,8 @@ def _kept_sparsities(
 ) -> Tensor:
     """(S, B, C, H, W) pathway gradients of all images, kept in the job's folder."""
     file = job.folder / "maps" / f"{name}-sparsities.safetensors"
-    if not file.exists():
+
+    def make() -> None:
         batch = images.batch(slice(0, len(images)))
         settings = {"activations": job.cfg.activations, "max_batch": job.cfg.experiment.max_batch}
         base = _method(attribution)
@@ -114,7 +114,8 @@ def _kept_sparsities(
                 used, scores = method, cpath.score(model, batch, method, seen.target, **settings)
             maps.append(cpath.pathway_gradient(model, batch, scores.pathway(sparsity)))
         _write(file, torch.stack(maps), images, seen, sparsities=sparsities)
-    return read_tensors(file, "maps", _FORMAT)[0]["maps"]
+
+    return kept_tensors(file, "maps", _FORMAT, make)[0]["maps"]
 
 
 def _write(file: Path, maps: Tensor, images: Images, seen: Predictions, **more: object) -> None:

@@ -16,7 +16,7 @@ from cpath.errors import InputError, unknown_name
 from cpath.evaluation import INITS, MEASURES, find_blocks, randomise, sanity_check
 from cpath.evaluation.randomization import Blocks
 from cpath.plots import Drawing, sanity_check_figures, sanity_strip
-from cpath.storage import read_tensors, write_tensors
+from cpath.storage import kept_tensors, write_tensors
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.pictures import pixels_of, predictions
@@ -145,14 +145,18 @@ def _strips(
     if not count:
         return []
     file = job.folder / "maps" / "strip.safetensors"
-    if job.cfg.redo or not file.exists():
+    if job.cfg.redo:
+        file.unlink(missing_ok=True)
+
+    def make() -> None:
         shown = _spread(list(blocks), job.cfg.experiment.strip.blocks)
         maps = _strip_maps(model, images.batch(slice(0, count)), attributions, blocks, shown, job.cfg)
         columns = ["original", *shown]
         write_tensors(
             file, maps, {"kind": "maps", "format": _FORMAT, "columns": columns, "images": images.ids[:count]}
         )
-    maps, metadata = read_tensors(file, "maps", _FORMAT)
+
+    maps, metadata = kept_tensors(file, "maps", _FORMAT, make)
     pixels = pixels_of(images, count)
     titles = predictions(model, images, count).titles
     return [

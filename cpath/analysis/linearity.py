@@ -42,8 +42,9 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
             activations=pathway.activations,
             inputs=lambda name, value: before.update({name: value.clone()}),
         )
-        with pathway.restrict(model), noting:
+        with pathway.restrict(model) as seen, noting:
             model(source.clone())
+        pathway.check_reached(seen)
         if any(not value.requires_grad for value in before.values()):
             raise SiteError("a site runs where gradients are switched off: remove the no_grad() in the model.")
         return _least_distance(before, source, pathway, neurons)

@@ -36,8 +36,9 @@ def response_preservation(
     with torch.no_grad(), evaluating(model):
         if logits is None:
             logits = check_logits(model(images), len(images))
-        with pathway.restrict(model):
+        with pathway.restrict(model) as seen:
             restricted = model(images)
+        pathway.check_reached(seen)
     target = (logits.argmax(1) if pathway.target is None else pathway.target).unsqueeze(1)
     before = logits.double().softmax(1).gather(1, target).squeeze(1)
     after = restricted.double().softmax(1).gather(1, target).squeeze(1)

@@ -12,6 +12,7 @@ from cpath import methods
 from cpath.attribution.base import REGISTRY, Attribution
 from cpath.attribution.pathways import PathwayGradient
 from cpath.attribution.response import ResponseProbe
+from cpath.checks import check_count, within_memory
 from cpath.errors import InputError, unknown_name
 from cpath.methods.base import Method
 from cpath.probe import Target
@@ -33,7 +34,7 @@ def get(name: str, **settings: Any) -> Attribution:
     The name of an extraction method gives its `PathwayGradient`: ``sparsity`` is a setting, all others are the
     method's. Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
     """
-    if name not in names():
+    if not isinstance(name, str) or name not in names():
         raise unknown_name("attribution", name, names())
     try:
         return REGISTRY[name](**settings) if name in REGISTRY else _pathway_gradient(name, settings)
@@ -70,8 +71,7 @@ def attribute(
     Raises `InputError` for unusable images, targets or settings, `SiteError` where a site is needed and none
     is found, `UnknownNameError` for an unknown name, `MissingPackageError` without Captum.
     """
-    if max_batch < 1:
-        raise InputError(f"max_batch must be at least 1, not {max_batch}.")
+    max_batch = check_count("max_batch", max_batch)
     if isinstance(method, str):
         method = get(method, **settings)
     elif isinstance(method, Method):
@@ -80,7 +80,8 @@ def attribute(
         raise InputError(f"method must be a name, an Attribution or a Method, not {method!r}.")
     elif settings:
         raise InputError(f"settings ({', '.join(settings)}) go with a name; '{method.name}' is made already.")
-    with evaluating(model), differentiating():
+    remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
+    with evaluating(model), differentiating(), within_memory(remedy):
         probe = ResponseProbe(model, images, target, activations=activations, max_batch=max_batch)
         if images.dim() != 4:
             raise InputError(f"an attribution needs images (B, C, H, W), not {tuple(images.shape)}.")

@@ -9,10 +9,11 @@ from typing import ClassVar, TypeVar
 from torch import Tensor
 
 from cpath.attribution.response import ResponseProbe
+from cpath.checks import Checked, check_name
 from cpath.errors import InputError
 
 
-class Attribution(ABC):
+class Attribution(Checked, ABC):
     """An attribution: a pure function of a `ResponseProbe`, with its settings as keyword arguments.
 
     A subclass is a frozen dataclass with keyword-only fields, registered under a name:
@@ -52,6 +53,7 @@ REGISTRY: dict[str, type[Attribution]] = {}
 
 def register(name: str) -> Callable[[A], A]:
     """Class decorator: ``name`` then stands for the attribution in the API, the configuration and the tests."""
+    check_name(name)
 
     def add(cls: A) -> A:
         known = REGISTRY.get(name)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cpath.attribution.response import ResponseProbe
+from cpath.checks import within_memory
 from cpath.errors import InputError, MaskError
 from cpath.pathway import Pathway
 from cpath.probe import Target, check_images
@@ -18,7 +19,9 @@ def pathway_gradient(model: nn.Module, images: Tensor, pathway: Pathway, target:
     ``target`` defaults to the class that the pathway was extracted for, else to the class that the
     unrestricted network predicts. Raises `MaskError` when the pathway does not fit.
     """
-    with evaluating(model), differentiating():
+    if not isinstance(pathway, Pathway):
+        raise InputError(f"pathway must be a cpath.Pathway, not {type(pathway).__name__}.")
+    with evaluating(model), differentiating(), within_memory("pass fewer images at once"):
         check_images(model, images)
         if len(pathway) not in (1, len(images)):
             raise MaskError(f"the pathway belongs to {len(pathway)} images, the batch has {len(images)}.")
@@ -28,9 +31,10 @@ def pathway_gradient(model: nn.Module, images: Tensor, pathway: Pathway, target:
         probe = ResponseProbe(model, images, target)
         if target is None:
             _ = probe.target  # of the unrestricted network, before the restricted one runs
-        with pathway.restrict(model):
+        with pathway.restrict(model) as seen:
             source = probe.images.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(probe.response(source).sum(), source)
+        pathway.check_reached(seen)
     return gradient
 
 

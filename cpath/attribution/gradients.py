@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpath.attribution.base import Attribution, register
-from cpath.attribution.response import ResponseProbe
-from cpath.errors import InputError, SiteError
+from cpath.attribution.response import ResponseProbe, no_influence_error
+from cpath.errors import InputError, SiteError, unknown_name
 from cpath.methods.base import image_generators
 from cpath.optional import optional
 from cpath.probe import no_sites_error
 from cpath.sites import EVERY_SITE, intercept
+
+_RULES = ("riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid", "gausslegendre")  # Captum's
 
 
 def captum(purpose: str) -> Any:
@@ -71,6 +73,8 @@ class InputIntGrad(Attribution):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"steps must be at least 1, not {self.steps}.")
+        if self.rule not in _RULES:
+            raise unknown_name("quadrature rule", self.rule, _RULES)
 
     @property
     def rows(self) -> int:
@@ -196,9 +200,17 @@ class GradCAM(Attribution):
 
         def response(inputs: Tensor) -> Tensor:
             with intercept(probe.model, through_layer, edits={site}, activations=probe.activation_names):
-                return probe.response(inputs)
+                found = probe.response(inputs)
+            if not found.requires_grad:
+                raise no_influence_error(site)
+            return found
 
-        cam: Tensor = captum(self.name).LayerGradCam(response, layer).attribute(probe.images)
+        try:
+            cam: Tensor = captum(self.name).LayerGradCam(response, layer).attribute(probe.images)
+        except RuntimeError as error:
+            if "appears to not have been used" in str(error):
+                raise no_influence_error(site) from error
+            raise
         return cam.detach()
 
 

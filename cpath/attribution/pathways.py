@@ -10,10 +10,11 @@ from torch import Tensor
 from cpath.attribution.base import Attribution, register
 from cpath.attribution.gradient import pathway_gradient
 from cpath.attribution.gradients import upsample
-from cpath.attribution.response import ResponseProbe
+from cpath.attribution.response import ResponseProbe, no_influence_error
 from cpath.methods.base import Method
 from cpath.methods.contribution import NeuronIntGrad
 from cpath.methods.quadrature import quadrature
+from cpath.probe import gradient_at
 from cpath.scores import find_pathway
 from cpath.threshold import check_sparsity
 
@@ -84,6 +85,8 @@ class NeuronIntGradStar(Attribution):
             with torch.enable_grad():
                 scaled = (alphas[part].view(-1, 1, 1, 1, 1) * activation).requires_grad_()
                 responses = probe.responses(site, scaled)  # (nodes, B)
-                (gradients,) = torch.autograd.grad((weights[part].unsqueeze(1) * responses).sum(), scaled)
+                gradients = gradient_at((weights[part].unsqueeze(1) * responses).sum(), scaled)
+            if gradients is None:
+                raise no_influence_error(site)
             mean += gradients.sum(0)
         return (activation * mean).sum(1, keepdim=True)

@@ -65,7 +65,8 @@ class ResponseProbe(Probe):
 
     def _answer(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         # A non-leaf goes in, so that a model may change its input in place.
-        logits = check_logits(self.model(inputs.clone()), len(inputs))
+        wanted = inputs.requires_grad and torch.is_grad_enabled()
+        logits = check_logits(self._call(inputs.clone()), len(inputs), differentiable=wanted)
         labels = self._resolve_target(logits.detach()).repeat(len(inputs) // len(self))
         return logits, labels.unsqueeze(1)
 
@@ -112,6 +113,13 @@ class ResponseProbe(Probe):
         return max((sites for sites in joined if last in sites), key=len)
 
 
+def no_influence_error(site: str) -> SiteError:
+    """Error for a site, asked for or the last one, that the response does not depend on."""
+    return SiteError(
+        f"the response does not depend on site '{site}' in a way that has a gradient: name another one, site='…'."
+    )
+
+
 class _Joins(TorchFunctionMode):
     """Follows sites' outputs through concatenations of channels."""
 
@@ -149,7 +157,7 @@ def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple
         joins.note(output, (name,))
 
     with torch.no_grad(), joins, intercept(probe.model, visit, activations=probe.activation_names):
-        check_logits(probe.model(probe.images[:1].clone()), 1)
+        check_logits(probe._call(probe.images[:1].clone()), 1)
     if not shapes:
         raise no_sites_error(probe.activation_names)
     return shapes, [(name,) for name in shapes] + [sites for _, sites in joins.sites.values()]

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from cpath.data.base import FileSplit, Normalisation, TensorSplit
 from cpath.errors import InputError
-from cpath.storage import read_tensors, write_tensors
+from cpath.storage import kept_tensors, write_tensors
 
 _FORMAT = 1
 _AT_ONCE = 256  # images between two steps of the progress bar
@@ -45,16 +45,21 @@ def hold(
 def _pixels(name: str, split: FileSplit, cache: str | None) -> Tensor:
     if len(split) * 3 * split.size**2 > _MOST_GB * 1e9:
         raise InputError(f"{len(split)} images of {split.size}×{split.size} are too many to hold: in_memory=false.")
-    file = None if cache is None else Path(cache).expanduser() / f"{name}-{_digest(split)}.safetensors"
-    if file is not None and file.is_file():
-        return read_tensors(file, "pixels", _FORMAT)[0]["pixels"]
+    if cache is None:
+        return _decoded(name, split)
+    file = Path(cache).expanduser() / f"{name}-{_digest(split)}.safetensors"
+
+    def make() -> None:
+        write_tensors(file, {"pixels": _decoded(name, split)}, {"kind": "pixels", "format": _FORMAT})
+
+    return kept_tensors(file, "pixels", _FORMAT, make)[0]["pixels"]
+
+
+def _decoded(name: str, split: FileSplit) -> Tensor:
     parts = torch.arange(len(split)).split(_AT_ONCE)  # type: ignore[no-untyped-call]
-    decoded = torch.cat(
+    return torch.cat(
         [split.pixels(part) for part in tqdm(parts, desc=f"decoding {name}", unit="batch", disable=None)]
     )
-    if file is not None:
-        write_tensors(file, {"pixels": decoded}, {"kind": "pixels", "format": _FORMAT})
-    return decoded
 
 
 def _digest(split: FileSplit) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cpath.attribution.response import ResponseProbe
+from cpath.checks import check_count, within_memory
 from cpath.errors import InputError
 from cpath.evaluation.removal import Fill, rank_pixels, remove_pixels
 from cpath.probe import Target
@@ -56,12 +57,12 @@ def degrade(
     bounds the images in one forward pass. The model runs in eval mode, without autograd, and is left as it was.
     Mean over images: `change.nanmean(0)`.
     """
-    if max_batch < 1:
-        raise InputError(f"max_batch must be at least 1, not {max_batch}.")
+    max_batch = check_count("max_batch", max_batch)
     percents = tuple(percents)
     if not percents:
         raise InputError("percents is empty: name at least one share of pixels to remove.")
-    with evaluating(model), torch.no_grad():
+    remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
+    with evaluating(model), torch.no_grad(), within_memory(remedy):
         probe = ResponseProbe(model, images, target)
         at_once = probe.rows_at_once
         ranks = rank_pixels(attribution, probe.images, rank_by=rank_by, seed=seed)

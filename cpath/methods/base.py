@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from cpath.checks import Checked, check_name
 from cpath.errors import InputError, unknown_name
 from cpath.probe import Probe
 
@@ -25,7 +26,7 @@ class Contributions:
     """(B,) by site: relative completeness residual, where the method knows it."""
 
 
-class Method(ABC):
+class Method(Checked, ABC):
     """An extraction method: a pure function of a `Probe`, with its settings as keyword arguments.
 
     A subclass is a frozen dataclass with keyword-only fields, registered under a name:
@@ -63,6 +64,7 @@ _REGISTRY: dict[str, type[Method]] = {}
 
 def register(name: str) -> Callable[[M], M]:
     """Class decorator: ``name`` then stands for the method in the API, the configuration and the tests."""
+    check_name(name)
 
     def add(cls: M) -> M:
         known = _REGISTRY.get(name)
@@ -85,7 +87,7 @@ def get(name: str, **settings: Any) -> Method:
 
     Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
     """
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise unknown_name("method", name, _REGISTRY)
     try:
         return _REGISTRY[name](**settings)
@@ -101,7 +103,7 @@ def image_generators(images: Tensor, seed: int, stream: str) -> list[torch.Gener
     """
     start = (seed * 0x9E3779B1 + zlib.crc32(stream.encode())) * 0x9E3779B1
     generators = []
-    for image in images.detach().cpu().contiguous():
+    for image in images.detach().resolve_neg().cpu().contiguous():
         digest = zlib.crc32(image.view(torch.uint8).numpy().tobytes())
         generators.append(torch.Generator().manual_seed((start + digest) % 2**63))
     return generators

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cpath.methods.base import Contributions, Method, register
 from cpath.methods.quadrature import quadrature
-from cpath.probe import Probe, Record
+from cpath.probe import Probe, Record, gradient_at
 
 
 @register("neuron_mct")
@@ -145,6 +145,7 @@ def _integrate(
         scaled = (scale.view(-1, *[1] * activation.dim()) * activation).requires_grad_()
         responses = probe.responses(site, scaled)
         first = responses[0].detach() if first is None else first
-        (found,) = torch.autograd.grad((weight.unsqueeze(1) * responses).sum(), scaled)
-        gradient += found.sum(0)
+        found = gradient_at((weight.unsqueeze(1) * responses).sum(), scaled)
+        if found is not None:  # the response depends on the site
+            gradient += found.sum(0)
     return first

@@ -26,17 +26,29 @@ from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from cpath.checks import within_memory
 from cpath.plots import Drawing, save_drawings
 from experiments.framework.devices import check_trainer, device_of, use_threads
 from experiments.framework.results import Row, read_table, table, write_table
-from experiments.framework.store import ArtifactStore, digest, slug, write_json, write_text
+from experiments.framework.store import (
+    ArtifactStore,
+    clear_partials,
+    digest,
+    file_checksum,
+    slug,
+    write_json,
+    write_text,
+    writing_to,
+)
 from experiments.framework.tracker import Tracker
+from experiments.framework.values import check_values
 
 _LOG = logging.getLogger(__name__)
 
 # What does not change a job's results is not part of its identity.
 _INCIDENTAL = ("outputs", "redo", "tracker", "device", "threads", "paper")
 _MANIFEST = "manifest.json"
+_RESULTS = "results.csv"
 
 
 @dataclass
@@ -75,17 +87,29 @@ def run_job(
     manifest that says so. Of two processes that want the same job one waits for the other, and then finds it
     finished.
     """
+    check_values(cfg)
     check_trainer(cfg)
     folder = job_folder(cfg)
     asked = time.time()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        done_meanwhile = is_finished(folder) and (folder / _MANIFEST).stat().st_mtime > asked
-        if is_finished(folder) and (done_meanwhile or not cfg.redo):
-            _LOG.info("finished before: %s (redo=true does it again)", folder)
-        else:
-            _run(cfg, folder, compute, draw)
-        return read_table(folder / "results.csv")
+    if is_finished(folder) and not cfg.redo:  # nothing is written then: the folder may be read-only
+        return _finished_before(folder)
+    with (
+        writing_to(Path(cfg.outputs)),
+        _alone(folder),
+        within_memory("lower experiment.max_batch, or ask for less"),
+    ):
+        made_meanwhile = is_finished(folder) and (folder / _MANIFEST).stat().st_mtime > asked
+        if made_meanwhile or (is_finished(folder) and not cfg.redo):
+            return _finished_before(folder)
+        if read_manifest(folder).get("status") == "finished" and not cfg.redo:
+            _LOG.warning("%s is damaged and is made again", folder / _RESULTS)
+        _run(cfg, folder, compute, draw)
+        return read_table(folder / _RESULTS)
+
+
+def _finished_before(folder: Path) -> pd.DataFrame:
+    _LOG.info("finished before: %s (redo=true does it again)", folder)
+    return read_table(folder / _RESULTS)
 
 
 def _run(
@@ -97,6 +121,7 @@ def _run(
     use_threads(cfg)
     tracker: Tracker = instantiate(cfg.tracker)
     folder.mkdir(parents=True, exist_ok=True)
+    clear_partials(folder)
     begun = {"status": "running", "started": _now(), "process": os.getpid(), "host": socket.gethostname()}
     write_json(folder / _MANIFEST, begun)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -105,10 +130,13 @@ def _run(
     try:
         tracker.start(cfg, folder)
         frame = table(compute(job), cfg)
-        write_table(frame, folder / "results.csv")
-        save_drawings([*draw(read_table(folder / "results.csv")), *job.pictures], folder / "figures")
+        write_table(frame, folder / _RESULTS)
+        save_drawings([*draw(read_table(folder / _RESULTS)), *job.pictures], folder / "figures")
         tracker.results(frame, folder)
         failed = False
+    except KeyboardInterrupt:
+        write_json(folder / _MANIFEST, _manifest(job, started, "stopped"))
+        raise
     except BaseException as error:
         wrong = {"error": str(error) or repr(error), "traceback": traceback.format_exc()}
         # Ctrl-C, or a cluster that wants its node back and queues the job again: no fault of the job.
@@ -117,6 +145,7 @@ def _run(
         raise
     finally:
         tracker.finish(failed)
+    job.notes["results"] = file_checksum(folder / _RESULTS)
     write_json(folder / _MANIFEST, _manifest(job, started, "finished"))
     _LOG.info("results: %s", folder)
 
@@ -128,6 +157,7 @@ def _lock(folder: Path) -> FileLock:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """No other process works on the job of this folder meanwhile; the system lifts the lock of one that dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder)
     try:
         lock.acquire(timeout=0)
@@ -169,8 +199,11 @@ def redraw(folder: Path, draw: Callable[[pd.DataFrame], Iterable[Drawing]]) -> N
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the job of this folder ran to its end."""
-    return bool(read_manifest(folder).get("status") == "finished")
+    """Whether the job of this folder ran to its end, and its results are still what they were."""
+    manifest, results = read_manifest(folder), folder / _RESULTS
+    if manifest.get("status") != "finished" or not results.is_file():
+        return False
+    return manifest.get("results") in (None, file_checksum(results))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

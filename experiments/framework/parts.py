@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
-from cpath.storage import read_tensors, write_tensors
+from cpath.storage import kept_tensors, replacing, write_tensors
 from experiments.framework.job import Job
 from experiments.framework.results import Key
 from experiments.framework.scored import batches, progress
@@ -32,18 +33,21 @@ def measure_in_parts(
     columns: dict[Key, list[float]] = {}
     for number in progress(range(len(parts)), what, "batch"):
         file = folder / f"part-{number:05d}.safetensors"
-        if not file.exists():
+
+        def make(file: Path = file, number: int = number) -> None:
             found = measure(parts[number], number)
             tensors = {"|".join(map(_text, key)): values.cpu().double() for key, values in found.items()}
             write_tensors(file, tensors, {"kind": "measures", "format": _FORMAT, "order": list(tensors)})
-        tensors, metadata = read_tensors(file, "measures", _FORMAT)
+
+        tensors, metadata = kept_tensors(file, "measures", _FORMAT, make)
         for name in metadata["order"]:
             columns.setdefault(_key(name), []).extend(tensors[name].tolist())
     frame = pd.DataFrame(
         {"|".join(_text(part) for part in key if part != ""): values for key, values in columns.items()},
         index=pd.Index(images.ids, name="image"),
     )
-    frame.to_csv(job.folder / "per_image.csv.gz")
+    with replacing(job.folder / "per_image.csv.gz") as partial:
+        frame.to_csv(partial, compression="gzip")
     return columns
 
 

@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 
 import cpath
 from cpath.layout import SiteLayout
+from cpath.scores import FORMAT
+from cpath.storage import whole_tensors
 from experiments.framework.job import Job, code_digest
 from experiments.framework.subject import Images, fingerprint
 
@@ -91,7 +93,7 @@ def _kept(
     def make(folder: Path) -> None:
         for part in progress(range(parts), f"scoring with {method.name}", "batch"):
             file = folder / f"part-{part:05d}.safetensors"
-            if not file.exists():
+            if whole_tensors(file, "scores", FORMAT) is None:
                 compute(part).save(file)
 
     name = f"{method.name}-{job.cfg.model.name}-{images.data.name}"

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cpath.errors import CpathError, InputError
 from experiments.framework.job import is_finished, is_running, job_folder, mark_failed, read_manifest
-from experiments.framework.store import digest, slug, write_json
+from experiments.framework.store import digest, slug, write_json, writing_to
 
 _LOG = logging.getLogger(__name__)
 _LISTING = "sweep.json"
@@ -39,7 +39,7 @@ class SweepJob:
     def status(self) -> str:
         """``finished``, ``failed``, ``running``, ``stopped`` (its process ended before it did), or ``waiting``."""
         noted = read_manifest(self.folder).get("status")
-        if noted in (FINISHED, FAILED):
+        if noted == FAILED or is_finished(self.folder):
             return str(noted)
         if is_running(self.folder):
             return RUNNING
@@ -58,12 +58,26 @@ def run_sweep(
     ``config`` is that of the sweep, with the node hydra; ``combinations`` hold the overrides of each job. At most
     ``at_most`` jobs are given to the launcher at a time.
     """
-    from experiments.framework.collect import collect_sweep  # imports pandas and matplotlib
-
     try:
         jobs, redo = _jobs(config, combinations, loader)
+        with writing_to(jobs[0].folder.parents[2]):
+            returned, finished = _run(config, jobs, redo, launcher, at_most)
     except CpathError as error:
         sys.exit(f"error: {error}")
+    except (KeyboardInterrupt, SystemExit):
+        _LOG.error("stopped; the same command goes on from here")
+        sys.exit(130)
+    if not finished:
+        sys.exit(1)
+    return returned
+
+
+def _run(
+    config: DictConfig, jobs: Sequence[SweepJob], redo: bool, launcher: Launcher, at_most: int | None
+) -> tuple[list[JobReturn], bool]:
+    """How the jobs ended that had to run, and whether all are finished now."""
+    from experiments.framework.collect import collect_sweep  # imports pandas and matplotlib
+
     folder = _sweep_folder(config, jobs)
     _list_jobs(folder, jobs)
     todo = [job for job in jobs if redo or not is_finished(job.folder)]
@@ -71,16 +85,10 @@ def run_sweep(
         "sweep %s: %d jobs, %d finished before, %d to do", folder, len(jobs), len(jobs) - len(todo), len(todo)
     )
     returned: list[JobReturn] = []
-    try:
-        size = at_most or max(1, len(todo))
-        for start in range(0, len(todo), size):
-            returned.extend(_launch(todo[start : start + size], launcher))
-    except (KeyboardInterrupt, SystemExit):
-        _LOG.error("stopped; the same command goes on from here")
-        sys.exit(130)
-    if not collect_sweep(folder):
-        sys.exit(1)
-    return returned
+    size = at_most or max(1, len(todo))
+    for start in range(0, len(todo), size):
+        returned.extend(_launch(todo[start : start + size], launcher))
+    return returned, collect_sweep(folder)
 
 
 def read_sweep(folder: Path) -> list[SweepJob]:

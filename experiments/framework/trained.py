@@ -15,6 +15,8 @@ from torch import nn
 
 import cpath
 from cpath.data import ImageData
+from cpath.errors import InputError
+from cpath.storage import replacing
 from experiments.framework.devices import check_trainer, hardware_of
 from experiments.framework.results import Row
 from experiments.framework.store import ArtifactStore, write_json
@@ -71,17 +73,32 @@ def train_in(
     """Trains ``model`` on ``data`` as the configuration says, in the artifact's ``folder``, and tests it.
 
     Leaves the history, whether each test image was a hit, and with ``keep_model`` the weights of the best
-    validation epoch.
+    validation epoch. Of these the history is the last: where it is, nothing is trained again.
     """
+    if not (folder / HISTORY_FILE).exists() or (keep_model and not (folder / MODEL_FILE).exists()):
+        _train_in(folder, cfg, data, model, name, position, keep_model)
+    for checkpoint in folder.glob("*.ckpt"):  # of use to an interrupted training only
+        checkpoint.unlink()
+
+
+def _train_in(
+    folder: Path, cfg: DictConfig, data: ImageData, model: nn.Module, name: str, position: int, keep_model: bool
+) -> None:
     from safetensors.torch import save_file
 
     from cpath.training import Recipe, accuracy, train
 
-    hardware = hardware_of(cfg)
+    hardware, recipe = hardware_of(cfg), Recipe(**instantiate(cfg.dataset.recipe))
+    try:
+        optimizer = recipe.optimizer(model.parameters())
+        if recipe.scheduler is not None:
+            recipe.scheduler(optimizer)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"dataset.recipe: {error}. Its optimizer or scheduler cannot be made.") from error
     history = train(
         model,
         data,
-        Recipe(**instantiate(cfg.dataset.recipe)),
+        recipe,
         folder,
         seed=cfg.seed,
         hardware=hardware,
@@ -91,10 +108,10 @@ def train_in(
     hits = accuracy(model, data.test, hardware.device)
     model.cpu()
     if keep_model:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / MODEL_FILE)
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        with replacing(folder / MODEL_FILE) as partial:
+            save_file(weights, partial)
     write_json(folder / HISTORY_FILE, {"epochs": history, "test_hits": hits.int().tolist()})
-    for checkpoint in folder.glob("*.ckpt"):  # of use to an interrupted training only
-        checkpoint.unlink()
 
 
 def read_history(folder: Path) -> dict[str, Any]:

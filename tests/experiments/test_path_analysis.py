@@ -170,3 +170,26 @@ def test_wandb_keeps_an_offline_run_a_job_with_all_that_it_found(configure, tmp_
     assert '"path_analysis-1234abcd"' in text
     assert f"results-{job_folder(cfg).name}" in text
     assert list(record.parent.glob("files/media/images/figures/*.png"))
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_damaged_file_is_found_and_made_again(cfg, caplog, truncate):
+    expected = path_analysis.run(cfg)
+    folder, outputs = job_folder(cfg), Path(cfg.outputs)
+    finished, results = (folder / "manifest.json").read_text(), folder / "results.csv"
+    files = [*outputs.glob("artifacts/*/*/*"), *folder.glob("parts/*"), results]
+    assert {file.suffix for file in files} == {".safetensors", ".json", ".csv"}
+    for file in files:
+        caplog.clear()
+        whole = bytearray(file.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        file.write_bytes(whole[: len(whole) // 2] if truncate else whole)
+        if file != results:  # or the job would not look at anything else
+            results.unlink()
+        if "artifacts" in file.parts:
+            for part in folder.glob("parts/*"):
+                part.unlink()
+        (folder / "manifest.json").write_text(finished)
+        pd.testing.assert_frame_equal(path_analysis.run(cfg), expected)
+        named = file.parent if "artifacts" in file.parts else file
+        assert any("damaged" in line and str(named) in line for line in caplog.messages), file
