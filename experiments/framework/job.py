@@ -134,14 +134,12 @@ def _run(
         save_drawings([*draw(read_table(folder / _RESULTS)), *job.pictures], folder / "figures")
         tracker.results(frame, folder)
         failed = False
-    except KeyboardInterrupt:
-        write_json(folder / _MANIFEST, _manifest(job, started, "stopped"))
-        raise
-    except BaseException as error:
+    except Exception as error:
         wrong = {"error": str(error) or repr(error), "traceback": traceback.format_exc()}
-        # Ctrl-C, or a cluster that wants its node back and queues the job again: no fault of the job.
-        status = "failed" if isinstance(error, Exception) else "stopped"
-        write_json(folder / _MANIFEST, _manifest(job, started, status, wrong))
+        write_json(folder / _MANIFEST, _manifest(job, started, "failed", wrong))
+        raise
+    except BaseException:  # Ctrl-C, or a cluster that wants its node back and queues the job again: not its fault
+        write_json(folder / _MANIFEST, _manifest(job, started, "stopped"))
         raise
     finally:
         tracker.finish(failed)
