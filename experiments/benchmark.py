@@ -159,22 +159,26 @@ _PATHWAY_GRADIENTS = ("neuron_mct", "neuron_intgrad")
 
 
 def _attributions(cfg: DictConfig, device: torch.device) -> _Cases:
-    """The paper's seven together, then each that Captum has by itself."""
+    """The paper's seven together; Captum has five of them."""
     for architecture, model, images in _subjects(cfg, device, "captum"):
         captum = bare.captum_attributions(model, images)
-        ours: dict[str, Work] = {
-            name: partial(cpath.attribute, model, images, name) for name in (*captum, *_PATHWAY_GRADIENTS)
-        }
-        together = [*captum.values(), *(ours[name] for name in _PATHWAY_GRADIENTS)]
+        pathways = [partial(cpath.attribute, model, images, name) for name in _PATHWAY_GRADIENTS]
+        ours = [*(partial(cpath.attribute, model, images, name) for name in captum), *pathways]
+        theirs = partial(_one_by_one, [*captum.values(), *pathways])
         yield Case(
             "attributions",
             architecture,
-            partial(_one_by_one, list(ours.values())),
-            {CAPTUM: Rival("Captum's five and two pathway gradients", partial(_one_by_one, together))},
+            partial(_one_by_one, ours),
+            {CAPTUM: Rival("Captum's five and two pathway gradients", theirs)},
             limits={CAPTUM: 1.2},
         )
-        for name, work in captum.items():
-            yield Case(name, architecture, ours[name], {CAPTUM: Rival(f"Captum, {name}", work)})
+
+
+def _each_attribution(cfg: DictConfig, device: torch.device) -> _Cases:
+    for architecture, model, images in _subjects(cfg, device, "captum"):
+        for name, work in bare.captum_attributions(model, images).items():
+            ours = partial(cpath.attribute, model, images, name)
+            yield Case(name, architecture, ours, {CAPTUM: Rival(f"Captum, {name}", work)})
 
 
 def _degradation(cfg: DictConfig, device: torch.device) -> _Cases:
@@ -286,6 +290,7 @@ _CASES: dict[str, Callable[[DictConfig, torch.device], _Cases]] = {
     "neuron_intgrad": _intgrad(residual=False),
     "neuron_intgrad with residual": _intgrad(residual=True),
     "attributions": _attributions,
+    "each attribution": _each_attribution,
     "degradation": _degradation,
     "training_step": _training_step,
     "scaling_batch": _scaling_batch,

@@ -20,7 +20,7 @@ _SCALES = {"images": "images at a time", "sites": "sites", "sparsities": "sparsi
 
 def benchmark_figures(table: pd.DataFrame) -> list[Drawing]:
     """Ratios to what each part is compared with, beside the ratio that it is meant to keep to; how time grows."""
-    ratios = table[table.metric.str.startswith("ratio/")]
+    ratios = table[table.metric.str.startswith("ratio_to_")]
     if ratios.empty:
         return []
     with mpl.rc_context(STYLE):
@@ -35,7 +35,7 @@ def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
     figure = new_figure(7.4, 1.3 + 0.27 * len(places))
     panel = figure.subplots()
     for kind, (label, colour, marker) in _RIVALS.items():
-        rows = ratios[ratios.metric == f"ratio/{kind}"]
+        rows = ratios[ratios.metric == f"ratio_to_{kind}"]
         at = [places[f"{row.method} / {row.x}"] for row in rows.itertuples()]
         if not at:
             continue
@@ -47,7 +47,7 @@ def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
             panel.annotate(
                 f"{value:.2f}", (value, place), (0, 4), textcoords="offset points", ha="center", fontsize=6.5
             )
-        limits = table[table.metric == f"limit/{kind}"]
+        limits = table[table.metric == f"limit_to_{kind}"]
         for row in limits.itertuples():
             place = places[f"{row.method} / {row.x}"]
             panel.plot([row.value] * 2, [place - 0.38, place + 0.38], color="#D55E00", linewidth=2)

@@ -86,11 +86,11 @@ def _rows(case: Case, times: Mapping[str, _Times], repeats: int, device: torch.d
     ]
     for kind, rival in case.rivals.items():
         theirs = times[kind]
-        rows.append(_ratio(case, f"ratio/{kind}", ours.wall, theirs.wall))
+        rows.append(_ratio(case, f"ratio_to_{kind}", ours.wall, theirs.wall))
         if device.type == "cpu":  # holds its ground where other processes want the cores too
-            rows.append(_ratio(case, f"processor_ratio/{kind}", ours.processor, theirs.processor))
+            rows.append(_ratio(case, f"processor_ratio_to_{kind}", ours.processor, theirs.processor))
         if kind in case.limits:
-            rows.append(_row(case, f"limit/{kind}", case.limits[kind], repeats))
+            rows.append(_row(case, f"limit_to_{kind}", case.limits[kind], repeats))
         label, seconds = f"{rival.label} (beside {case.what})", statistics.median(theirs.wall)
         at = (case.x_name, case.x)
         rows.append(Row(label, "seconds", seconds, *at, min(theirs.wall), max(theirs.wall), repeats))
