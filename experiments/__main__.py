@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from pathlib import Path
 
 import hydra
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from cpath.errors import CpathError
-from experiments.framework.choices import check_choices, register_choices
+from experiments.framework.choices import check_choices, explained, register_choices
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = 24
+_TELL_ALL = "HYDRA_FULL_ERROR"
+_TOLD = _TELL_ALL in os.environ
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -30,6 +34,8 @@ def run(cfg: DictConfig) -> pd.DataFrame:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def _job(cfg: DictConfig) -> None:
+    if not _TOLD:
+        os.environ.pop(_TELL_ALL, None)
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         table = run(cfg)
@@ -38,7 +44,7 @@ def _job(cfg: DictConfig) -> None:
         if sweeping:
             raise  # the other jobs of the sweep go on
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes of SIGTERM a SystemExit that would say success
         if not sweeping:
             _LOG.error("stopped; the same command goes on from here")
         sys.exit(130)
@@ -70,10 +76,13 @@ def main() -> None:
     """Command line entry."""
     try:
         check_choices(sys.argv[1:], Path(__file__).parent.parent / "conf")
+        register_choices()
+        os.environ.setdefault(_TELL_ALL, "1")  # until a job runs: Hydra's errors come here, not on the terminal
+        _job()
     except CpathError as error:
         sys.exit(f"error: {error}")
-    register_choices()
-    _job()
+    except CompactHydraException as error:
+        sys.exit(f"error: {explained(error)}")
 
 
 if __name__ == "__main__":
