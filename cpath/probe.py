@@ -126,7 +126,7 @@ def check_site(name: str, output: Tensor, batch: int) -> Tensor:
     if output.dim() == 0 or output.shape[0] != batch:
         raise SiteError(
             f"site '{name}' gives shape {tuple(output.shape)}, but its first dimension must be the batch "
-            f"({batch}): cpath works on each image's own neurons."
+            f"({batch}): cpath works on each image's own neurons. A single image is a batch of one: image[None]."
         )
     return output
 

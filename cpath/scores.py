@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,6 +44,10 @@ class Scores:
     def __len__(self) -> int:
         return len(self.flat)
 
+    def __repr__(self) -> str:
+        sites, neurons = len(self.layout.shapes), self.layout.neurons
+        return f"Scores(method={self.method!r}, images={len(self)}, sites={sites}, neurons={neurons})"
+
     @cached_property
     def values(self) -> dict[str, Tensor]:
         """Scores by site, (B, *site), in forward order."""
@@ -55,6 +60,12 @@ class Scores:
         are never split and a zero is never kept, so the realised sparsity can be higher.
         """
         sparsity = check_sparsity(sparsity)
+        if 0 < sparsity < 1:
+            warnings.warn(
+                f"sparsity={sparsity:g} prunes {sparsity:g} per cent of the neurons: "
+                f"for {100 * sparsity:g} per cent say sparsity={100 * sparsity:g}.",
+                stacklevel=2,
+            )
         masks = keep_above(self.flat, sparsity)
         return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations)
 
@@ -146,11 +157,24 @@ def find_pathway(
     return scores.pathway(sparsity if method.graded else 0)
 
 
-def _method(method: str | Method) -> Method:
+def _method(method: object) -> Method:
     method = get(method) if isinstance(method, str) else method
     if not isinstance(method, Method):
-        raise InputError(f"method must be a registered name or a cpath.Method, not {method!r}.")
+        hint = f": {method.__name__}() is one" if isinstance(method, type) and issubclass(method, Method) else ""
+        raise InputError(f"method must be a registered name or a cpath.Method, not {method!r}{hint}.")
     return method
+
+
+def _check_values(method: Method, values: object, batch: int) -> None:
+    if not isinstance(values, Mapping) or not values:
+        raise InputError(
+            f"method '{method.name}' must return tensors (B, *site) by site, as probe.record().activations "
+            f"are, not {type(values).__name__}."
+        )
+    for name, value in values.items():
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != batch:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"method '{method.name}' must return ({batch}, *site) at site '{name}', not {shape}.")
 
 
 def _score(method: Method, whole: Probe) -> Scores:
@@ -162,6 +186,7 @@ def _score(method: Method, whole: Probe) -> Scores:
         probe = whole.part(slice(start, start + whole.max_batch))
         found = method.contributions(probe)
         values, residual = (found.values, found.residual) if isinstance(found, Contributions) else (found, None)
+        _check_values(method, values, len(probe))
         if layout is None or flat is None:
             layout = SiteLayout.of(values)
             first = next(iter(values.values()))

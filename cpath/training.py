@@ -253,7 +253,7 @@ class _Bar(pl.Callback):
                 total=self.epochs * int(trainer.num_training_batches),
                 initial=trainer.global_step,
                 desc=self.name,
-                unit="step",
+                bar_format="{desc} {percentage:3.0f} %|{bar}| {remaining} left{postfix}",
                 disable=self.quiet,
                 position=self.position,
                 leave=self.position == 0,
@@ -266,7 +266,7 @@ class _Bar(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.bar is not None:
             value = float(trainer.callback_metrics["val_accuracy"])
-            self.bar.set_postfix_str(f"epoch {trainer.current_epoch + 1}, validation accuracy {value:.1f} %")
+            self.bar.set_postfix_str(f"epoch {trainer.current_epoch + 1}, validation {value:.1f} %")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.bar is not None:

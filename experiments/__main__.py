@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _CONF = Path(__file__).parent.parent / "conf"
 _SHOWN = 24
+_TELL_ALL = "HYDRA_FULL_ERROR"
+_TOLD = _TELL_ALL in os.environ
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -38,6 +41,8 @@ def _job(cfg: DictConfig) -> None:
 
     from cpath.errors import CpathError
 
+    if not _TOLD:
+        os.environ.pop(_TELL_ALL, None)
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         table = run(cfg)
@@ -46,10 +51,10 @@ def _job(cfg: DictConfig) -> None:
         if sweeping:
             raise  # the other jobs of the sweep go on
         sys.exit(1)
-    except KeyboardInterrupt:
-        if not sweeping:
-            raise
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning makes of SIGTERM a SystemExit that says success
+        if sweeping:
+            sys.exit(130)
+        raise KeyboardInterrupt from stop
     except Exception:
         if sweeping:
             _LOG.exception("error")
@@ -82,18 +87,21 @@ def main() -> None:
     """Command line entry."""
     signal.signal(signal.SIGINT, _leave)
     import hydra
+    from hydra.errors import CompactHydraException
 
     from cpath.errors import CpathError
-    from experiments.framework.choices import check_choices, register_choices
+    from experiments.framework.choices import check_choices, explained, register_choices
 
     try:
         check_choices(sys.argv[1:], _CONF)
+        register_choices()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.setdefault(_TELL_ALL, "1")  # until a job runs: Hydra's errors come here, not on the terminal
+        hydra.main(version_base="1.3", config_path="../conf", config_name="config")(_job)()
     except CpathError as error:
         sys.exit(f"error: {error}")
-    register_choices()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        hydra.main(version_base="1.3", config_path="../conf", config_name="config")(_job)()
+    except CompactHydraException as error:
+        sys.exit(f"error: {explained(error)}")
     except KeyboardInterrupt:
         _leave()
 

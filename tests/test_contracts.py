@@ -445,6 +445,27 @@ def test_registered_method_is_a_name_everywhere(own_method, images):
         cpath.methods.get("own", faktor=2)
 
 
+@pytest.mark.parametrize("found", [None, torch.zeros(3), {}, {"relu": torch.zeros(2, 4)}, {"relu": "none"}])
+def test_what_is_no_tensor_a_site_is_refused(images, found):
+    @dataclass(frozen=True, kw_only=True)
+    class Wrong(cpath.Method):
+        def contributions(self, probe):
+            return found
+
+    with pytest.raises(cpath.InputError, match=r"must return .*\*site"):
+        cpath.score(zoo.make("vgg"), images, Wrong())
+
+
+def test_what_is_no_method_is_not_registered():
+    with pytest.raises(cpath.InputError, match=r"subclass of cpath.Method"):
+        cpath.register("wrong")(int)
+
+
+def test_sparsity_that_looks_like_a_fraction_is_warned_of(images):
+    with pytest.warns(UserWarning, match="for 90 per cent say sparsity=90"):
+        cpath.find_pathway(zoo.make("vgg"), images, sparsity=0.9)
+
+
 def test_taken_name_is_refused(own_method):
     own_method(lambda probe: {})
     with pytest.raises(cpath.InputError, match="method name 'neuron_mct' is taken"):

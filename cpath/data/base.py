@@ -90,7 +90,7 @@ class ImageData:
     """None where only evaluation images are at hand; so is ``val``."""
     val: Split | None = None
     settings: dict[str, object] = field(default_factory=dict)
-    """Everything that determines the images, for the keys of artifacts."""
+    """Everything that determines the images, for the keys of artifacts; empty: what the configuration says."""
 
     def training_splits(self) -> tuple[Split, Split]:
         """The training and validation split; raises `InputError` where there are none."""

@@ -67,6 +67,8 @@ def register(name: str) -> Callable[[M], M]:
     check_name(name)
 
     def add(cls: M) -> M:
+        if not issubclass(cls, Method):
+            raise InputError(f"{cls.__qualname__} must be a subclass of cpath.Method to be registered as '{name}'.")
         known = _REGISTRY.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise InputError(f"the method name '{name}' is taken by {known.__module__}.{known.__qualname__}.")

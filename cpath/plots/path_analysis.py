@@ -169,7 +169,7 @@ def _by_site(at: pd.DataFrame) -> list[Drawing]:
                 sites,
                 f"site_jaccard/{reference}/",
                 True,
-                "Jaccard index",
+                f"Jaccard index with {label_of(reference)}",
                 "sites_overlap",
                 f"Overlap with the pathway of {label_of(reference)} site by site, from input to output.",
             )

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from cpath.errors import unknown_name
+import cpath
+from cpath.errors import CpathError, InputError, unknown_name
 from cpath.models.torchvision import names
+
+_CONF = Path(__file__).parents[2] / "conf"
+_REGISTERED = {"method": cpath.methods, "attribution": cpath.attribution}
+
+
+def import_modules(modules: Iterable[str]) -> None:
+    """Imports the user's modules, which register methods; raises `InputError` for one that cannot be imported."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"imports: cannot import '{module}': {error}") from error
+
+
+def explained(error: CompactHydraException) -> str:
+    """What is wrong with the command line, with the close matches of a setting that does not exist."""
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+        unknown = str(cause.full_key)
+        parent, dot, _ = unknown.rpartition(".")
+        known = [f"{parent}{dot}{key!s}" for key in cause.parent_node if key != "hydra"]
+        if unknown not in known:
+            return str(unknown_name("setting", unknown, known))
+    return f"{error}" if cause is None else f"{error}: {cause}"
 
 
 def register_choices() -> None:
-    """Makes every torchvision classifier a choice of ``model``, and conf/ the only source of launchers."""
+    """Makes choices of what no file under conf/ names, and conf/ the only source of launchers.
+
+    Every torchvision classifier is one of ``model``; of ``method`` and ``attribution`` all that is registered.
+    """
     store = ConfigStore.instance()
+    for group, registry in _REGISTERED.items():
+        for name in registry.names():
+            if not (_CONF / group / f"{name}.yaml").exists():
+                store.store(group=group, name=name, node={name: _settings(registry, name)}, provider="registered")
     for name in names():
         node = {
             "name": name,
@@ -32,8 +69,25 @@ def register_choices() -> None:
         del launchers[name]
 
 
+def _settings(registry: Any, name: str) -> dict[str, Any]:
+    """The settings of what is registered as ``name`` that a configuration can hold, with their default values."""
+    try:
+        made = registry.get(name)
+    except CpathError:  # it has settings without one
+        return {}
+    found = {**vars(getattr(made, "method", made)), **vars(made)}
+    plain = {key: value for key, value in found.items() if isinstance(value, bool | int | float | str | None)}
+    return {key: "${seed}" if key == "seed" else value for key, value in plain.items()}
+
+
 def check_choices(arguments: Sequence[str], conf: Path) -> None:
-    """Raises `UnknownNameError` for an argument GROUP=NAME whose NAME is no choice of the group."""
+    """Raises `UnknownNameError` for an argument GROUP=NAME whose NAME is no choice of the group.
+
+    The modules of an argument ``imports=[…]`` are imported first: they may register more.
+    """
+    for argument in arguments:
+        if argument.startswith("imports="):
+            import_modules(_names(argument.removeprefix("imports=")))
     folders = [path for path in conf.rglob("*") if path.is_dir()]
     groups = {path.relative_to(conf).as_posix(): path for path in folders if any(path.glob("*.yaml"))}
     for argument in arguments:
@@ -43,6 +97,12 @@ def check_choices(arguments: Sequence[str], conf: Path) -> None:
         known = {path.stem for path in groups[group].glob("*.yaml")}
         if group == "model":
             known |= set(names())
-        for name in value.strip("[]").split(","):
-            if name.strip() not in known and "(" not in name:
-                raise unknown_name(group, name.strip(), known)
+        if group in _REGISTERED:
+            known |= set(_REGISTERED[group].names())
+        for name in _names(value):
+            if name not in known and "(" not in name:
+                raise unknown_name(group, name, known)
+
+
+def _names(value: str) -> list[str]:
+    return [name.strip(" '\"") for name in value.strip("[]").split(",") if name.strip()]

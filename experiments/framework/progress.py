@@ -12,7 +12,8 @@ from typing import Any
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-_FORMAT = "{desc} {percentage:3.0f} %|{bar}| {postfix}"
+_FORMAT = "{desc} {percentage:3.0f} %|{bar}| {unit}"  # a postfix would have a comma in front
+_FOUND = 1.0  # seconds; a stage that takes less was finished before, and tells nothing of the pace
 _NEARLY = 0.98  # a stage that takes longer than expected stops here until it is done
 
 
@@ -28,13 +29,14 @@ class Estimate:
         self.expected = {
             name: float(seconds) if self.known and seconds else 1.0 for name, seconds in expected.items()
         }
-        self.spent = 0.0
         self.done: list[str] = []
+        self._measured: dict[str, float] = {}
 
     def finish(self, stage: str, seconds: float) -> None:
         """A stage is done, after so many seconds."""
         self.done.append(stage)
-        self.spent += seconds
+        if not self.known or seconds >= _FOUND:
+            self._measured[stage] = seconds
 
     def share(self, stage: str | None, seconds: float) -> float:
         """Share of the whole that is done, ``seconds`` into a stage."""
@@ -51,9 +53,9 @@ class Estimate:
         return max(0.0, (rest - self._within(stage, seconds)) * pace)
 
     def _pace(self) -> float | None:
-        done = sum(self.expected[name] for name in self.done)
-        if done:
-            return self.spent / done
+        expected = sum(self.expected[name] for name in self._measured)
+        if expected:
+            return sum(self._measured.values()) / expected
         return 1.0 if self.known else None
 
     def _within(self, stage: str | None, seconds: float) -> float:
@@ -87,7 +89,10 @@ class Overall:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._show()
+        if kind is None or issubclass(kind, Exception):
+            self._show()
+        else:  # stopped by hand: nothing is left on the terminal but what the caller says
+            self._bar.leave = False
         self._bar.close()
         self._redirected.__exit__(kind, error, at)
 
@@ -114,7 +119,8 @@ class Overall:
     def _show(self) -> None:
         self._bar.n = 100 * self.estimate.share(self._stage, time.monotonic() - self._since)
         self._bar.set_description_str(self._stage or "all", refresh=False)
-        self._bar.set_postfix_str(self.words(), refresh=True)
+        self._bar.unit = self.words()
+        self._bar.refresh()
 
 
 def duration(seconds: float) -> str:

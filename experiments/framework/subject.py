@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
 import cpath
@@ -18,7 +17,9 @@ from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.models import load_checkpoint
 from cpath.threshold import check_sparsity
+from experiments.framework.choices import import_modules
 from experiments.framework.devices import device_of
+from experiments.framework.job import code_digest
 from experiments.framework.store import ArtifactStore
 from experiments.framework.trained import MODEL_FILE, train_artifact
 
@@ -54,33 +55,29 @@ def sparsities_of(cfg: DictConfig) -> list[float]:
 
 def methods_of(cfg: DictConfig) -> dict[str, cpath.Method]:
     """The extraction methods in the configuration, by name; modules under ``imports`` may register more."""
-    _import_modules(cfg)
+    import_modules(cfg.imports)
     return {str(name): cpath.methods.get(str(name), **(settings or {})) for name, settings in cfg.method.items()}
 
 
 def attributions_of(cfg: DictConfig) -> dict[str, Attribution]:
     """The attributions in the configuration, by name; modules under ``imports`` may register more."""
-    _import_modules(cfg)
+    import_modules(cfg.imports)
     return {
         str(name): cpath.attribution.get(str(name), **(settings or {}))
         for name, settings in cfg.attribution.items()
     }
 
 
-def _import_modules(cfg: DictConfig) -> None:
-    for module in cfg.imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"imports: cannot import '{module}': {error}") from error
-
-
 def load_data(cfg: DictConfig) -> ImageData:
-    """The dataset of the configuration."""
+    """The dataset of the configuration, which says what determines it where the dataset does not."""
     data = _instantiate(cfg.dataset, "dataset", exclude=("name", "recipe", "published_as"))
     if not isinstance(data, ImageData):
         raise InputError(f"dataset._target_ must return cpath.data.ImageData, not {type(data).__name__}.")
-    return data
+    if data.settings:
+        return data
+    settings: Any = OmegaConf.to_container(cfg.dataset, resolve=True)
+    code = code_digest(get_object(cfg.dataset._target_))
+    return replace(data, settings={**settings, "recipe": None, "code": code})
 
 
 def build_model(cfg: DictConfig, data: ImageData) -> nn.Module:
@@ -136,14 +133,21 @@ def check_sites(model: nn.Module, images: Images, cfg: DictConfig) -> None:
 
 
 def _instantiate(node: DictConfig, kind: str, exclude: tuple[str, ...], **overrides: Any) -> Any:
-    settings = {str(name): value for name, value in node.items() if name not in exclude}
+    missing = sorted(OmegaConf.missing_keys(node))
+    if missing:
+        raise InputError(f"{kind} '{node.get('name', '?')}' needs {'=… '.join(missing)}=… on the command line.")
+    settings = {str(name): value for name, value in node.items() if name not in exclude} | overrides
     try:
-        return instantiate({**settings, **overrides})
+        return instantiate(settings)
     except Exception as error:
         known = _innermost_cpath_error(error)
         if known is not None:
             raise known from None
-        raise InputError(f"{kind} '{node.get('name', '?')}' cannot be made: {error}") from error
+        wrong = f"{kind} '{node.get('name', '?')}' cannot be made: {error.__cause__ or error}"
+        if isinstance(error.__cause__, TypeError):
+            called = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "_target_")
+            wrong += f". It was called as {node._target_}({called})."
+        raise InputError(wrong) from error
 
 
 def _innermost_cpath_error(error: BaseException | None) -> cpath.CpathError | None:

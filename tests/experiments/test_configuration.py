@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 import cpath
+from cpath.attribution.pathways import PathwayGradient
 from cpath.errors import InputError, UnknownNameError
-from experiments.framework.choices import check_choices
-from experiments.framework.subject import build_model, load_data, methods_of, sparsities_of
+from experiments.framework.choices import check_choices, explained, register_choices
+from experiments.framework.subject import attributions_of, build_model, load_data, methods_of, sparsities_of
 from tests.experiments.conftest import CONF
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml")})
@@ -32,7 +35,7 @@ def test_every_config_file_composes_and_explains_itself(configure, group, name):
 def _mandatory(group: str, name: str) -> list[str]:
     if (group, name) in (("dataset", "imagefolder"), ("dataset", "cifar10_folder")):
         return ["dataset.root=somewhere"]
-    return ["model._target_=mine.model"] if (group, name) == ("model", "custom") else []
+    return [f"{group}._target_=mine.{group}"] if name == "custom" else []
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
@@ -74,8 +77,67 @@ def test_a_module_under_imports_registers_methods(configure, monkeypatch, tmp_pa
     cfg = configure("imports=[my_methods]", "method=random", "+method.activation={power: 2.0}")
     try:
         assert methods_of(cfg)["activation"].power == 2.0
+        check_choices(["imports=[my_methods]", "method=activation"], CONF)
+        register_choices()
+        cfg = configure("imports=[my_methods]", "method=activation", "attribution=activation")
+        assert cfg.method == {"activation": {"power": 1.0}}
+        assert cfg.attribution == {"activation": {"power": 1.0, "sparsity": 90}}
     finally:
         cpath.methods.base._REGISTRY.pop("activation", None)
+
+
+def test_a_module_that_cannot_be_imported_is_an_error():
+    with pytest.raises(InputError, match="imports: cannot import 'my_methds'"):
+        check_choices(["imports=[my_methds]", "method=activation"], CONF)
+
+
+def test_any_extraction_method_is_an_attribution_by_name(configure):
+    cfg = configure("attribution=dgr_random_init", "attribution.dgr_random_init.sparsity=80", "seed=3")
+    (found,) = attributions_of(cfg).values()
+    assert found == PathwayGradient(method=cpath.methods.DGRRandomInit(seed=3), sparsity=80)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("modle=vgg16", "unknown setting 'modle'. Did you mean model"),
+        ("experiment.image=3", "unknown setting 'experiment.image'. Did you mean experiment.images"),
+        ("seed=1,2", "Ambiguous value"),
+    ],
+)
+def test_unknown_setting_is_said_with_the_close_match(configure, override, message):
+    with pytest.raises(CompactHydraException) as caught:
+        configure(override)
+    assert explained(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["dataset=imagefolder"], r"dataset 'imagefolder' needs dataset.root=…"),
+        (["dataset=custom"], r"dataset 'custom' needs dataset._target_=…"),
+        (["dataset._target_=cpath.data.base.Normalisation"], r"called as cpath.data.base.Normalisation\(size=32"),
+    ],
+)
+def test_dataset_that_cannot_be_made_says_why(configure, overrides, part):
+    with pytest.raises(InputError, match=part):
+        load_data(configure(*overrides, small=False))
+
+
+def my_data(brightness: float = 0.5) -> cpath.data.ImageData:
+    scale = cpath.data.Normalisation((0.5,), (0.25,))
+    test = cpath.data.TensorSplit(torch.full((2, 1, 8, 8), brightness), torch.arange(2), ["a", "b"], scale)
+    return cpath.data.ImageData("mine", ("a", "b"), (1, 8, 8), scale, test)
+
+
+def test_data_that_does_not_say_what_determines_it_is_known_by_its_configuration(configure):
+    own = ["dataset=custom", f"dataset._target_={__name__}.my_data", "dataset.name=mine"]
+    dark, light = (
+        load_data(configure(*own, f"+dataset.brightness={brightness}", small=False)) for brightness in (0.1, 0.9)
+    )
+    assert dark.settings != light.settings
+    assert dark.settings["brightness"] == 0.1
+    assert "code" in dark.settings
 
 
 def test_sparsity_may_be_one_or_several(configure):
@@ -133,7 +195,12 @@ def test_weights_of_other_classes_are_an_error(configure):
 @pytest.mark.slow
 def test_command_line_says_an_error_in_one_line_and_exits_1(tmp_path):
     command = [sys.executable, "-m", "experiments", f"outputs={tmp_path}"]
-    for arguments, part in ((["sparsity=120"], "0 ≤ sparsity < 100"), (["model=vgg61"], "Did you mean")):
+    cases = (
+        (["sparsity=120"], "0 ≤ sparsity < 100"),
+        (["model=vgg61"], "Did you mean"),
+        (["modle=vgg16"], "error: unknown setting 'modle'"),
+    )
+    for arguments, part in cases:
         done = subprocess.run(
             [*command, *arguments], capture_output=True, text=True, cwd=Path(CONF).parent, check=False
         )

@@ -16,6 +16,12 @@ def test_time_left_follows_the_expectation_and_then_what_is_measured():
     assert estimate.left("two", 30.0) == pytest.approx(30.0)
 
 
+def test_a_stage_that_was_finished_before_tells_nothing_of_the_rest():
+    estimate = Estimate({"one": 0.1, "two": 30.0})
+    estimate.finish("one", 0.03)
+    assert estimate.left("two", 0.0) == 30.0
+
+
 def test_a_stage_that_takes_longer_is_not_called_done():
     estimate = Estimate({"one": 10.0, "two": 10.0})
     assert estimate.share("one", 1000.0) < 0.5
@@ -41,6 +47,13 @@ def test_the_display_counts_stages_and_survives_one_that_fails():
         with pytest.raises(ValueError), overall.stage("one"):
             raise ValueError
         assert overall.words().startswith("[2/2]")
+
+
+def test_nothing_is_left_of_the_display_when_it_is_stopped_by_hand():
+    overall = Overall({"one": 1.0, "two": 1.0})
+    with pytest.raises(KeyboardInterrupt), overall, overall.stage("one"):
+        raise KeyboardInterrupt
+    assert overall._bar.leave is False
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(12.4, "12 s"), (150, "2 min"), (7200, "2.0 h")])
