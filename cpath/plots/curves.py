@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cpath.plots.style import colour_of, in_order, label_of, marker_of, new_figure, shared_legend
+from cpath.plots.style import colour_of, in_order, label_of, marker_of, new_figure
 
 _HIDDEN = 0.004  # difference of two curves from 0 to 1 that is thinner than a line
 
@@ -53,5 +53,6 @@ def beside_published(ours: pd.DataFrame, paper: pd.DataFrame, x_label: str, y_la
         panel.set_visible(False)
     figure.supxlabel(x_label, fontsize=9)
     figure.supylabel(y_label, fontsize=9)
-    shared_legend(figure, panels[0])
+    # Above: matplotlib puts a legend below on top of the label that is there.
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
