@@ -7,7 +7,7 @@ import torch
 
 from cpath.data import Batches, crop_and_flip, digits
 from cpath.models import resnet8
-from cpath.training import Recipe, accuracy, train
+from cpath.training import Hardware, Recipe, accuracy, train
 
 DATA = digits(size=16)
 
@@ -32,6 +32,30 @@ def test_training_learns_and_keeps_the_best_validation_epoch(tmp_path):
     assert 100 * accuracy(model, DATA.val).double().mean().item() == pytest.approx(best, abs=1e-9)
     assert accuracy(model, DATA.test).double().mean() > 0.8
     assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("hardware", "near"),
+    [
+        (Hardware(channels_last=True), 1e-3),
+        (Hardware(precision="bf16-mixed"), 0.2),
+        pytest.param(Hardware(compile=True), 1e-3, marks=pytest.mark.slow),
+    ],
+    ids=["channels_last", "bf16", "compile"],
+)
+def test_switches_of_speed_change_the_numbers_by_rounding_alone(tmp_path, hardware, near):
+    losses = []
+    for name, used in (("plain", Hardware()), ("fast", hardware)):
+        torch.manual_seed(0)
+        model = resnet8(10, DATA.shape, width=4)
+        history = train(model, DATA, _recipe(1), tmp_path / name, hardware=used, quiet=True)
+        losses.append(history[0]["loss"])
+        assert all(not key.startswith("_orig_mod") for key in model.state_dict())
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert losses[1] == pytest.approx(losses[0], rel=near)
+    assert losses[1] < 2.3  # ln 10: chance
+    if used.precision != "32-true":
+        assert losses[1] != losses[0]
 
 
 def test_every_epoch_is_in_the_history_whether_or_not_it_was_a_good_one(tmp_path):
