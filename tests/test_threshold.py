@@ -9,7 +9,7 @@ from torch import Tensor
 
 import cpath
 from cpath import threshold
-from cpath.threshold import check_sparsity, count_true, keep_above, pruned_count
+from cpath.threshold import check_sparsity, count_true, keep_above, keep_above_kth, pruned_count
 from tests.oracles import threshold as oracle
 
 BRACKETED = (1 << 16) + 1  # rows longer than this are thresholded by way of a sample
@@ -95,6 +95,23 @@ def test_long_rows_keep_what_sorting_keeps(kind, dtype):
             k = oracle.pruned(sparsity, n)
             expected = scores[0].double() > (ordered[k - 1] if k else 0.0)
             assert torch.equal(keep_above(scores, sparsity)[0], expected), (n, sparsity)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_rows_shared_out_among_threads_keep_what_sorting_keeps():
+    scores = torch.from_numpy(np.stack([long_row(kind, 2 * BRACKETED, 7) for kind in LONG_ROWS]))
+    for ks in ([100_000] * len(scores), [1 + 14_000 * row for row in range(len(scores))]):
+        masks = keep_above_kth(scores, ks)
+        for row, k, mask in zip(scores, ks, masks, strict=True):
+            assert torch.equal(mask, row > row.sort().values[k - 1])
 
 
 @pytest.mark.parametrize("kind", ["uniform", "heavy", "mostly zero", "few values", "zero", "sorted", "one large"])
