@@ -1,0 +1,65 @@
+"""`python -m experiments.verdicts`: which folders make a column, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments import verdicts
+from experiments.framework.results import COLUMNS, write_table
+
+
+def write(folder: Path, experiment: str, dataset: str, metric: str, **values: float) -> None:
+    """Results of one job: ``metric`` of methods at a sparsity of 90, the interval 0.01 to each side."""
+    rows = [
+        (experiment, dataset, "resnet8", method, "sparsity", 90.0, metric, value, value - 0.01, value + 0.01, 9, 0)
+        for method, value in values.items()
+    ]
+    folder.mkdir(parents=True)
+    write_table(pd.DataFrame(rows, columns=list(COLUMNS)), folder / "results.csv")
+
+
+def cells(markdown: str, start: str) -> list[str]:
+    (line,) = [line for line in markdown.splitlines() if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_a_column_for_each_dataset_and_model(tmp_path, capsys):
+    write(tmp_path / "a", "path_analysis", "digits", "dead_share", neuron_mct=0, greedy=0.4, dgr=0.005)
+    write(tmp_path / "b" / "deep", "path_analysis", "cifar10", "dead_share", neuron_mct=0.1, greedy=0.0)
+    assert verdicts.main([str(tmp_path), "--numbers"]) == 0
+    printed = capsys.readouterr().out
+    assert cells(printed, "the paper says") == ["digits, resnet8", "cifar10, resnet8"]
+    no_dead = "Path analysis: The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron"
+    assert cells(printed, no_dead) == ["reproduced", "not reproduced"]
+    assert cells(printed, "Path analysis: Greedy pruning") == ["reproduced", "unclear"]
+    assert cells(printed, "Path analysis: Distillation") == ["unclear", "–"]
+    assert cells(printed, "ROAR: NeuronIntGrad*") == ["–", "–"]
+    assert "  - Greedy 0.4 (0.39 to 0.41) at 90 %" in printed
+
+
+def test_experiments_of_one_setting_share_a_column(tmp_path):
+    write(tmp_path / "a", "path_analysis", "digits", "dead_share", neuron_mct=0)
+    write(tmp_path / "b", "path_decoding", "digits", "probability_original", neuron_mct=0.5, greedy=0.1)
+    (table,) = verdicts.read_settings([tmp_path / "a", tmp_path / "b"]).values()
+    printed = verdicts.as_markdown({"both": table})
+    assert cells(printed, "Path analysis: The pathways of NeuronMCT") == ["reproduced"]
+    assert cells(printed, "Path decoding") == ["reproduced"]
+
+
+@pytest.mark.parametrize("second", ["again", None])
+def test_what_cannot_be_a_table_is_refused(tmp_path, capsys, second):
+    if second:
+        for name in ("first", second):
+            write(tmp_path / name, "path_analysis", "digits", "dead_share", neuron_mct=0)
+    assert verdicts.main([str(tmp_path)]) == 2
+    message = "path_analysis of digits, resnet8 is there twice" if second else "no results.csv below"
+    assert message in capsys.readouterr().err
+
+
+def test_results_without_a_claim_are_refused(tmp_path, capsys):
+    write(tmp_path / "a", "quadrature", "digits", "residual", neuron_intgrad=0.1)
+    assert verdicts.main([str(tmp_path)]) == 2
+    assert "none of the paper's claims" in capsys.readouterr().err
