@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cpath.errors import InputError
+
+T = TypeVar("T")
 
 _SAMPLE = 1 << 14
 _SMALL = 1 << 16
@@ -53,16 +56,22 @@ def keep_above_kth(scores: Tensor, ks: Sequence[int]) -> Tensor:
     if scores.dtype == torch.bfloat16:  # unknown to NumPy; exact in float32
         scores = scores.float()
     masks = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
-    rows = list(zip(scores.contiguous(), ks, masks, strict=True))
-    # NumPy compares several times faster than torch, on one thread: the threads share the rows.
-    threads = min(torch.get_num_threads(), len(rows))
-    if scores.device.type == "cpu" and threads > 1 and scores.shape[1] > _SMALL:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(_keep_row_above_kth, *zip(*rows, strict=True)))
-    else:
-        for row in rows:
-            _keep_row_above_kth(*row)
+    for_each_row(_keep_row_above_kth, scores.contiguous(), ks, masks)
     return masks
+
+
+def for_each_row(work: Callable[..., T], values: Tensor, *others: Sequence[Any] | Tensor) -> list[T]:
+    """What ``work`` returns for each row of ``values`` (B, N) and what ``others`` have for it.
+
+    On a CPU all of torch's threads share the rows: for work by NumPy, which is often several times faster than
+    torch on one thread, and lets go of the interpreter meanwhile.
+    """
+    rows = list(zip(values, *others, strict=True))
+    threads = min(torch.get_num_threads(), len(rows))
+    if values.device.type == "cpu" and threads > 1 and values.shape[1] > _SMALL:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda row: work(*row), rows))
+    return [work(*row) for row in rows]
 
 
 def _keep_row_above_kth(row: Tensor, k: int, mask: Tensor) -> None:

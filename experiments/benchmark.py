@@ -153,7 +153,7 @@ def _intgrad(*, residual: bool) -> Callable[[DictConfig, torch.device], _Cases]:
                 architecture,
                 partial(cpath.score, model, images, NeuronIntGrad(nodes=nodes, residual=residual)),
                 rivals,
-                limits={CAPTUM: 0.5} if architecture == "squeezenet1_0" else {},
+                limits={CAPTUM: 0.5} if architecture == "squeezenet1_0" and not residual else {},
             )
 
     return cases

@@ -166,7 +166,8 @@ def _similarity(
         return []
     settings = {"activations": job.cfg.activations, "max_batch": job.cfg.experiment.max_batch}
     batch = images.batch(slice(0, len(images)))
-    gradient = Comparison(cpath.attribute(model, batch, "gradients", seen.target, **settings), ("spearman_abs",))
+    whole = cpath.attribute(model, batch, cpath.attribution.get("gradients"), seen.target, **settings)
+    gradient = Comparison(whole, ("spearman_abs",))
     found: dict[Key, list[float]] = {}
     for name, values in maps.items():
         for sparsity, at in zip(sparsities, values, strict=True):

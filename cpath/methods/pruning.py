@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from cpath.errors import InputError
 from cpath.layout import SiteLayout
 from cpath.methods.base import Method, register
 from cpath.probe import Probe, Record
-from cpath.threshold import count_true, keep_above_kth, true_indices
+from cpath.threshold import count_true, for_each_row, keep_above_kth, true_indices
 
 
 @register("greedy")
@@ -94,11 +96,27 @@ class _Pruning:
         # Inactive neurons contribute 0, so that among all N the weakest active ones follow them.
         kept = keep_above_kth(self._contributions, [neurons - most for most in leave])
         weakest = self._active.logical_and(kept.logical_not_())
-        going = [true_indices(row) for row in weakest]
-        for row, gone in enumerate(going):
-            # Non-negative floats are ordered as their bits are: 31 of them fit behind the point of a float64,
-            # so that nothing has to be sorted, which would take as long as a pass through the network.
-            bits = self._contributions[row].index_select(0, gone).float().view(torch.int32)
-            self.scores[row].index_copy_(0, gone, bits.double().mul_(2.0**-31).add_(round_))
-            self._left[row].index_fill_(0, gone, 0)
-        return any(map(len, going))
+        if weakest.device.type == "cpu":
+            # A type of NumPy's, in which 0 has the same bits.
+            left = self._left.view(_SAME_SIZE[self._left.element_size()])
+            note = partial(_note_removal, round_)
+            return any(for_each_row(note, self._contributions.float(), weakest, self.scores, left))
+        noted = self._contributions.float().view(torch.int32).double().mul_(_FRACTION).add_(round_)
+        torch.where(weakest, noted, self.scores, out=self.scores)
+        self._left.masked_fill_(weakest, 0)
+        return bool(weakest.any())
+
+
+# Non-negative floats are ordered as their bits are: 31 of them fit behind the point of a float64, so that nothing
+# has to be sorted, which would take as long as a pass through the network.
+_FRACTION = 2.0**-31
+_SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _note_removal(round_: int, contributions: Tensor, weakest: Tensor, scores: Tensor, left: Tensor) -> int:
+    """Scores an image's ``weakest`` neurons and removes them from those that are ``left``; how many they are."""
+    gone = true_indices(weakest).numpy()
+    bits = contributions.numpy()[gone].view(np.int32)
+    scores.numpy()[gone] = bits * _FRACTION + round_
+    left.numpy()[gone] = 0
+    return len(gone)

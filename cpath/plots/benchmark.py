@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cpath.plots.style import STYLE, Drawing, new_figure, shared_legend
 
@@ -45,14 +45,19 @@ def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
         )
         for value, place in zip(rows.value, at, strict=True):
             panel.annotate(
-                f"{value:.2f}", (value, place), (0, 4), textcoords="offset points", ha="center", fontsize=6.5
+                f"{value:.2f}",
+                (value, place),
+                (0, 4 if kind != "naive" else -11),
+                textcoords="offset points",
+                ha="center",
+                fontsize=6.5,
             )
         limits = table[table.metric == f"limit_to_{kind}"]
         for row in limits.itertuples():
             place = places[f"{row.method} / {row.x}"]
             panel.plot([row.value] * 2, [place - 0.38, place + 0.38], color="#D55E00", linewidth=2)
     panel.set_xscale("log")
-    _plain_numbers(panel)
+    _plain_numbers(panel.xaxis)
     panel.axvline(1, color="#3C3C3C", linewidth=0.8)
     panel.set_yticks(range(len(places)), list(places))
     panel.set_ylim(len(places) - 0.4, -0.7)
@@ -65,32 +70,35 @@ def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
     return [Drawing("ratios", figure, caption)]
 
 
-def _plain_numbers(panel: Axes) -> None:
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+def _plain_numbers(axis: Axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 
 def _scaling(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
     scales = [name for name in _SCALES if (ratios.x_name == name).any()]
     if not scales:
         return []
-    figure = new_figure(1.2 + 2.6 * len(scales), 3.4)
+    figure = new_figure(1.2 + 2.8 * len(scales), 3.6)
     panels = figure.subplots(1, len(scales), squeeze=False)[0]
     for panel, name in zip(panels, scales, strict=True):
         rows = table[(table.x_name == name) & (table.metric == "seconds")].assign(x=lambda t: t.x.astype(float))
-        for method, line in rows.groupby("method", sort=False):
-            floor = not (ratios.method == method).any()
+        floor = ~rows.method.isin(ratios.method)
+        for method, line in rows[~floor].groupby("method", sort=False):
             line = line.sort_values("x")
-            panel.plot(
-                line.x,
-                line.value,
-                "--" if floor else "-",
-                color="#3C3C3C" if floor else None,
-                marker="." if floor else "o",
-                label=method,
-            )
-        panel.set(xlabel=_SCALES[name], ylabel="seconds", xlim=(0, None), ylim=(0, None))
+            panel.plot(line.x, line.value, "o-", label=method.partition(",")[0])
+        passes = rows[floor].drop_duplicates("x").sort_values("x")
+        panel.plot(passes.x, passes.value, ".--", color="#3C3C3C", label="bare pass")
+        what = dict.fromkeys(method.partition(", ")[2] for method in rows[~floor].method)
+        panel.set(xlabel=_SCALES[name], title=", ".join(what), xscale="log", yscale="log")
+        panel.set_xticks(passes.x, [f"{x:g}" for x in passes.x])
+        panel.xaxis.set_minor_locator(NullLocator())
+        _plain_numbers(panel.yaxis)
         panel.legend(fontsize=6.5, loc="upper left")
-    caption = "How the median time grows; dashed: forward and input-only backward passes of the same images alone."
+    panels[0].set_ylabel("seconds")
+    caption = (
+        "How the median time grows, both axes logarithmic; dashed: a forward and input-only backward pass of the "
+        "same images alone."
+    )
     return [Drawing("scaling", figure, caption)]

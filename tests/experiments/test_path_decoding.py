@@ -81,11 +81,8 @@ def test_the_original_network_the_active_subnetwork_and_every_pathway_are_decode
     _, about = read_tensors(job_folder(cfg) / "images" / "image-00000.safetensors", "decodings", 1)
     assert [tuple(network) for network in about["networks"]] == [
         ("original", None),
+        *((method, sparsity) for method in METHODS for sparsity in (50.0, 80.0)),
         ("active", None),
-        ("neuron_mct", 50.0),
-        ("random", 50.0),
-        ("neuron_mct", 80.0),
-        ("random", 80.0),
     ]
     top = table[table.metric == "top_channel"]
     assert len(top) == 4  # two images, two methods that rank

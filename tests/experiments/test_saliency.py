@@ -86,10 +86,10 @@ def test_a_stopped_job_does_not_explain_twice(cfg, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         saliency.run(cfg)
     resumed = saliency.run(cfg)
-    assert calls == ["neuron_mct", "gradcam", "gradcam", "random"]
+    assert calls == ["neuron_mct", "gradcam", "gradcam", "random", "gradients"]
     cfg.redo = True
     pd.testing.assert_frame_equal(resumed, saliency.run(cfg))
-    assert calls[4:] == ["neuron_mct", "gradcam", "random"]
+    assert calls[5:] == ["neuron_mct", "gradcam", "random", "gradients"]
 
 
 def test_an_attribution_without_sparsity_alone_shows_what_there_is(cfg, figures):
