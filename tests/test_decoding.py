@@ -104,7 +104,7 @@ def test_the_objective_sees_the_restricted_site(model):
 def test_pictures_raise_the_response_of_their_own_restricted_network(model):
     pathway = _pathway(model, sparsity=30)
     made = _decode(model, pathway, steps=32)
-    assert not made.dead.any()
+    assert not made.no_gradient.any()
     assert made.images.shape == (1, *SHAPE)
     assert made.images.min() >= 0
     assert made.images.max() <= 1
@@ -239,7 +239,7 @@ def test_every_parametrisation_makes_any_number_of_channels(parametrisation, cha
         normalisation=Normalisation((0.4,) * channels, (0.2,) * channels),
     )
     assert made.images.shape == (1, channels, 12, 12)
-    assert not made.dead.any()
+    assert not made.no_gradient.any()
 
 
 def _logarithms(channels, height, width):
@@ -276,7 +276,7 @@ def test_lucents_own_objectives_and_transforms_work_on_names_of_sites(model):
     assert torch.equal(mine.images, _decode(model, None, objectives.channel(site, 1)).images)
     both = objectives.channel(site, 1) + 2 * objectives.channel("labels", 0)
     jittered = _decode(model, None, both, transforms=[transform.jitter(3)])
-    assert not jittered.dead.any()
+    assert not jittered.no_gradient.any()
 
 
 def test_models_in_double_precision():
@@ -292,7 +292,7 @@ def test_every_site_of_every_model_has_an_objective(model):
     sites = list(_pathway(model).masks)
     made = _decode(model, [None] * len(sites), [Channel(site, 0) for site in sites])
     assert len(made) == len(sites)
-    assert (~made.dead).sum() >= len(sites) / 2  # small models have dead channels
+    assert (~made.no_gradient).sum() >= len(sites) / 2  # small models have dead channels
 
 
 def test_a_neuron_is_moved_by_what_it_sees_alone():
@@ -326,16 +326,16 @@ def test_unusual_models_are_decoded(kind):
     model = zoo.make(kind)
     pathway = _pathway(model, sparsity=20)
     with zoo.untouched(model):
-        assert not _decode(model, pathway).dead.any()
+        assert not _decode(model, pathway).no_gradient.any()
 
 
 def test_other_activations_come_from_the_pathway():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3)).eval()
     pathway = cpath.find_pathway(model, zoo.images(1, SIZE), "neuron_mct", 50, activations="gelu")
-    assert not _decode(model, pathway, Channel("1", 0)).dead.any()
+    assert not _decode(model, pathway, Channel("1", 0)).no_gradient.any()
 
 
-# Dead objectives
+# Objectives without a gradient
 
 
 def _blocked(model: nn.Module) -> cpath.Pathway:
@@ -343,18 +343,18 @@ def _blocked(model: nn.Module) -> cpath.Pathway:
     return cpath.Pathway.from_masks(masks, target=torch.tensor([0]))
 
 
-def test_a_dead_objective_is_reported_and_gives_no_image(model):
+def test_an_objective_without_a_gradient_is_reported_and_gives_no_image(model):
     with pytest.warns(RuntimeWarning, match="1 of 2 objectives have no gradient"):
         made = _decode(model, [_blocked(model), None], Logit(0))
-    assert made.dead.tolist() == [True, False]
+    assert made.no_gradient.tolist() == [True, False]
     assert made.images[0].isnan().all()
     assert made.images[1].isfinite().all()
 
 
-def test_an_image_with_nothing_but_dead_objectives_is_reported_too():
+def test_objectives_that_all_lack_a_gradient_are_reported_too():
     model = zoo.make("sequential")
     with pytest.warns(RuntimeWarning, match="1 of 1"):
-        assert _decode(model, _blocked(model)).dead.all()
+        assert _decode(model, _blocked(model)).no_gradient.all()
 
 
 class Picky(nn.Module):
@@ -373,10 +373,10 @@ def test_what_is_dead_at_grey_starts_from_stronger_noise():
     model = Picky()
     model.fc.weight.data.fill_(1.0)
     made = _decode(model, None, Logit(0), normalisation=None)
-    assert not made.dead.any()
+    assert not made.no_gradient.any()
     assert made.attempt.tolist() == [2]
     with pytest.warns(RuntimeWarning):
-        assert _decode(model, None, Logit(0), normalisation=None, tries=1).dead.all()
+        assert _decode(model, None, Logit(0), normalisation=None, tries=1).no_gradient.all()
 
 
 class Faint(nn.Module):

@@ -27,8 +27,8 @@ class Decoding:
     """The images that `decode` made."""
 
     images: Tensor
-    """(B, C, H, W) pixels in [0, 1], on the CPU; NaN where ``dead``."""
-    dead: Tensor
+    """(B, C, H, W) pixels in [0, 1], on the CPU; NaN where ``no_gradient``."""
+    no_gradient: Tensor
     """(B,) bool: no gradient reached the image, at whatever start, so that the optimisation could not begin."""
     attempt: Tensor
     """(B,) which start was taken: 0 the usual one, others are noisier."""
@@ -71,9 +71,9 @@ def decode(
     ``on_step(images)`` is called after every step of that many images.
 
     The model itself is not run but a copy of it, and the global random states are restored. An objective
-    without a gradient gives no image: see `Decoding.dead`; a warning says so. Raises `MaskError` for a pathway
-    of another model or input size, `InputError` for unusable settings, `UnknownNameError` for an unknown site,
-    `MissingPackageError` without torch-lucent.
+    without a gradient gives no image: see `Decoding.no_gradient`; a warning says so. Raises `MaskError` for a
+    pathway of another model or input size, `InputError` for unusable settings, `UnknownNameError` for an unknown
+    site, `MissingPackageError` without torch-lucent.
     """
     if min(steps, max_batch, tries) < 1 or not 0 < learning_rate < float("inf") or not 0 <= seed < 2**32:
         raise InputError(
@@ -107,13 +107,14 @@ def decode(
         images = torch.cat([start.image() for start in starts]).detach().cpu().float()
     if not torch.isfinite(images).all():
         raise InputError("the optimisation diverged to NaN: lower the learning rate.")
-    dead = torch.tensor([start.unmoved() for start in starts])
-    if dead.any():
-        images[dead] = float("nan")
+    no_gradient = torch.tensor([start.unmoved() for start in starts])
+    if no_gradient.any():
+        images[no_gradient] = float("nan")
         warnings.warn(
-            f"{int(dead.sum())} of {len(dead)} objectives have no gradient at any of {tries} start images, so that "
-            "there is no image of them: nothing of the pathway leads to the objective, or all of it is dead there.",
+            f"{int(no_gradient.sum())} of {len(no_gradient)} objectives have no gradient at any of {tries} start "
+            "images, so that there is no image of them: nothing of the pathway leads to the objective, or all of "
+            "it is dead there.",
             RuntimeWarning,
             stacklevel=2,
         )
-    return Decoding(images, dead, torch.tensor([start.attempt for start in starts]))
+    return Decoding(images, no_gradient, torch.tensor([start.attempt for start in starts]))
