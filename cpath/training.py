@@ -79,7 +79,7 @@ class Hardware:
 
     def place(self, split: Split, device: torch.device) -> Split:
         """``split`` in the memory of ``device`` if it is to go there; itself otherwise."""
-        return split.to(device) if split.bytes is not None and split.bytes <= self.memory_gb * 1e9 else split
+        return split.placed(device, self.memory_gb)
 
 
 class Classifier(pl.LightningModule):
@@ -368,13 +368,3 @@ def _trainer_settings(hardware: Hardware) -> dict[str, Any]:
         "strategy": "ddp_spawn",
         "sync_batchnorm": on_gpu and hardware.sync_batchnorm,
     }
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, split: Split, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
-    """(N,) bool: whether each image of ``split`` is classified correctly. Leaves the model in eval mode."""
-    device = torch.device(device)
-    model.to(device).eval()
-    placed = Hardware().place(split, device)
-    batches = Batches(placed, batch_size)
-    return torch.cat([model(images.to(device)).argmax(1).cpu() == labels.cpu() for images, labels in batches])

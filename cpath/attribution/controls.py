@@ -11,7 +11,7 @@ from torch import Tensor
 from cpath.attribution.base import Attribution, register
 from cpath.attribution.response import ResponseProbe
 from cpath.errors import InputError
-from cpath.methods.base import image_generators
+from cpath.randomness import image_generators
 
 
 @register("random")

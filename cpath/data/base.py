@@ -35,9 +35,13 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
         """Memory that the images take; None where they are files, read when asked for."""
         return None
 
-    def to(self, device: torch.device) -> Split:
+    def to(self, device: torch.device | str) -> Split:
         """The split with its images in the memory of ``device``; itself where they are files."""
         return self
+
+    def placed(self, device: torch.device | str, memory_gb: float = 8.0) -> Split:
+        """The split on ``device`` if it is in memory and no larger than ``memory_gb``; itself otherwise."""
+        return self.to(device) if self.bytes is not None and self.bytes <= memory_gb * 1e9 else self
 
     @abstractmethod
     def batch(self, indices: Tensor) -> Tensor:
@@ -113,9 +117,9 @@ class TensorSplit(Split):
         """Memory that the pixels take."""
         return self.pixels.nbytes
 
-    def to(self, device: torch.device) -> TensorSplit:
+    def to(self, device: torch.device | str) -> TensorSplit:
         """The split in the memory of ``device``, its pixels as they are: bytes stay bytes."""
-        if device == self.device:
+        if torch.device(device) == self.device:
             return self
         return TensorSplit(self.pixels.to(device), self.labels.to(device), self.ids, self.normalisation)
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cpath.errors import InputError
-from cpath.methods.base import image_generators
 from cpath.optional import optional
+from cpath.randomness import image_generators
 
 _NEIGHBOURS = [
     (down, right, 1 / 6 if down == 0 or right == 0 else 1 / 12)

@@ -21,8 +21,9 @@ from cpath.attribution.response import ResponseProbe
 from cpath.errors import InputError, unknown_name
 from cpath.evaluation.randomization import INITS, Blocks, find_blocks, redraw, resolve_blocks
 from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
-from cpath.methods.base import Method, image_generators
+from cpath.methods.base import Method
 from cpath.probe import Target, check_images
+from cpath.randomness import image_generators
 from cpath.sites import DEFAULT_ACTIVATIONS, evaluating, unwrap
 
 Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribution | Method]

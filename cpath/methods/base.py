@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
 from cpath.checks import Checked, check_name
@@ -53,7 +51,7 @@ class Method(Checked, ABC):
         """What each neuron contributes, (B, *site) by site in call order.
 
         An image's values must not depend on the rest of the batch. Randomness comes from
-        `image_generators`, so that a batch equals its images one by one.
+        `cpath.methods.image_generators`, so that a batch equals its images one by one.
         """
 
 
@@ -95,17 +93,3 @@ def get(name: str, **settings: Any) -> Method:
         return _REGISTRY[name](**settings)
     except TypeError as error:
         raise InputError(f"method '{name}': {error}") from error
-
-
-def image_generators(images: Tensor, seed: int, stream: str) -> list[torch.Generator]:
-    """One CPU random generator per image, seeded by ``seed``, the name ``stream`` and the image's own bytes.
-
-    The same image draws the same numbers in any batch, in any order, on any device. ``stream`` says what the
-    numbers are for: two methods with one seed must not draw the same ones.
-    """
-    start = (seed * 0x9E3779B1 + zlib.crc32(stream.encode())) * 0x9E3779B1
-    generators = []
-    for image in images.detach().resolve_neg().cpu().contiguous():
-        digest = zlib.crc32(image.view(torch.uint8).numpy().tobytes())
-        generators.append(torch.Generator().manual_seed((start + digest) % 2**63))
-    return generators

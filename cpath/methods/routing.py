@@ -13,8 +13,9 @@ from torch import Tensor
 
 from cpath.errors import InputError
 from cpath.layout import SiteLayout
-from cpath.methods.base import Method, image_generators, register
+from cpath.methods.base import Method, register
 from cpath.probe import Probe
+from cpath.randomness import image_generators
 
 
 @register("dgr")

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from cpath.attribution.base import Attribution, register
 from cpath.attribution.response import ResponseProbe, no_influence_error
 from cpath.errors import InputError, SiteError, unknown_name
-from cpath.methods.base import image_generators
 from cpath.optional import optional
 from cpath.probe import no_sites_error
+from cpath.randomness import image_generators
 from cpath.sites import EVERY_SITE, intercept
 
 _RULES = ("riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid", "gausslegendre")  # Captum's
