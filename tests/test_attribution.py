@@ -293,8 +293,9 @@ def test_without_captum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_cpath_imports_no_optional_package() -> None:
     code = (
-        "import sys, cpath; from cpath.evaluation import accuracy; print([m for m in ('captum', 'scipy', 'skimage',"
-        " 'torchvision', 'matplotlib', 'pandas', 'hydra', 'wandb', 'pytorch_lightning', 'quantus') if m in sys.modules])"
+        "import sys, cpath; from cpath.evaluation import accuracy;"
+        " print([m for m in ('captum', 'scipy', 'skimage', 'torchvision', 'matplotlib', 'pandas', 'hydra', 'wandb',"
+        " 'pytorch_lightning', 'quantus') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
