@@ -252,7 +252,7 @@ def test_names_and_settings() -> None:
     with pytest.raises(cpath.InputError, match="max_batch"):
         cpath.attribute(model, images, "gradcam", max_batch=0)
     for attribution in (
-        lambda: cpath.attribution.InputIntGrad(steps=0),
+        lambda: cpath.attribution.InputIntGrad(nodes=0),
         lambda: cpath.attribution.SmoothGrad(samples=0),
         lambda: cpath.attribution.NeuronIntGradStar(nodes=0),
         lambda: cpath.attribution.RandomMap(seed=-1),
