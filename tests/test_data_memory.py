@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +59,24 @@ def test_they_are_the_images_that_are_read_one_by_one(root):
     assert torch.equal(held.train.labels, read.train.labels)
 
 
+def test_digests_stay_what_they_were_and_follow_files_and_cut(root):
+    """Trained models are kept under the one, decoded images under the other."""
+    split = imagefolder(str(root), size=6, resize=7).test
+    lines = [f"{name}:{(root / 'test' / name).stat().st_size}" for name in split.ids]
+    short = [
+        hashlib.sha256(text.encode()).hexdigest()[:16]
+        for text in ("\n".join(lines), "7 6" + "".join(f"{line}\n" for line in lines))
+    ]
+    assert [split.digest(), split.digest(with_size=True)] == short
+    other = imagefolder(str(root), size=6, resize=8).test
+    assert other.digest() == split.digest()
+    assert other.digest(with_size=True) != split.digest(with_size=True)
+    assert imagefolder(str(root), size=6, resize=7).settings["files"]["test"] == short[0]
+
+
 def test_images_are_decoded_once(root, tmp_path, monkeypatch):
     first = _held(root, cache=str(tmp_path / "cache"))
-    monkeypatch.setattr(FileSplit, "pixels", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(FileSplit, "read", lambda *_: pytest.fail("decoded again"))
     again = _held(root, cache=str(tmp_path / "cache"))
     assert again.settings == first.settings
     indices = torch.arange(12)

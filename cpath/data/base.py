@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -149,13 +150,20 @@ class FileSplit(Split):
 
     def batch(self, indices: Tensor) -> Tensor:
         """The images of ``indices`` (B,), as (B, C, H, W)."""
-        return self.normalisation.apply(self.pixels(indices).float() / 255)
+        return self.normalisation.apply(self.read(indices).float() / 255)
 
-    def pixels(self, indices: Tensor) -> Tensor:
+    def read(self, indices: Tensor) -> Tensor:
         """The images of ``indices`` as bytes, (B, C, H, W) uint8."""
-        return torch.stack([self._read(self.files[int(index)]) for index in indices])
+        return torch.stack([self._decoded(self.files[int(index)]) for index in indices])
 
-    def _read(self, file: Path) -> Tensor:
+    def digest(self, *, with_size: bool = False) -> str:
+        """Short hash over names and sizes of the files, in order; ``with_size`` also over how they are cut."""
+        files = "\n".join(f"{name}:{file.stat().st_size}" for name, file in zip(self.ids, self.files, strict=True))
+        # Trained models are kept under the one and decoded images under the other: they must not change.
+        text = f"{self.resize} {self.size}{files}\n" if with_size else files
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _decoded(self, file: Path) -> Tensor:
         from PIL import Image, UnidentifiedImageError
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -58,7 +57,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
             "name": "imagenet",
             "size": size,
             "resize": resize,
-            "files": {part: _digest(split) for part, split in splits.items()},
+            "files": {part: split.digest() for part, split in splits.items()},
         },
     )
 
@@ -110,7 +109,7 @@ def imagefolder(
         )
         for part, path in parts.items()
     }
-    files = {part: _digest(split) for part, split in splits.items()}
+    files = {part: split.digest() for part, split in splits.items()}
     train, val = splits.get("train"), splits.get("val")
     if train is not None and val is None:
         train, val = _split_off(train, val_share)
@@ -175,9 +174,3 @@ def _split_off(split: FileSplit, share: float) -> tuple[FileSplit, FileSplit]:
         )
 
     return part(order[cut:]), part(order[:cut])
-
-
-def _digest(split: FileSplit) -> str:
-    """Short hash over names and sizes of the files."""
-    lines = (f"{name}:{file.stat().st_size}" for name, file in zip(split.ids, split.files, strict=True))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
