@@ -225,6 +225,10 @@ def test_a_users_own_attribution() -> None:
     assert torch.allclose(found, expected)
     with pytest.raises(cpath.InputError, match="taken"):
         cpath.attribution.register("gradcam")(GradientNorm)
+    for other in (int, cpath.Method, len):
+        with pytest.raises(cpath.InputError, match=r"be a subclass of cpath\.attribution\.Attribution"):
+            cpath.attribution.register("wrong")(other)
+    assert "wrong" not in cpath.attribution.names()
 
     @cpath.attribution.register("wrong")
     class Wrong(cpath.attribution.Attribution):

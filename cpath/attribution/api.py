@@ -36,10 +36,7 @@ def get(name: str, **settings: Any) -> Attribution:
     """
     if not isinstance(name, str) or name not in names():
         raise unknown_name("attribution", name, names())
-    try:
-        return REGISTRY[name](**settings) if name in REGISTRY else _pathway_gradient(name, settings)
-    except TypeError as error:
-        raise InputError(f"attribution '{name}': {error}") from error
+    return REGISTRY.make(name, settings) if name in REGISTRY else _pathway_gradient(name, settings)
 
 
 def _pathway_gradient(method: str | Method, settings: dict[str, Any]) -> PathwayGradient:

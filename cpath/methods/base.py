@@ -9,9 +9,9 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
-from cpath.checks import Checked, check_name
-from cpath.errors import InputError, unknown_name
+from cpath.checks import Checked
 from cpath.probe import Probe
+from cpath.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,17 @@ class Method(Checked, ABC):
 
 M = TypeVar("M", bound=type[Method])
 
-_REGISTRY: dict[str, type[Method]] = {}
+REGISTRY: Registry[Method] = Registry("method", Method, "cpath.Method", name_as="name")
 
 
 def register(name: str) -> Callable[[M], M]:
     """Class decorator: ``name`` then stands for the method in the API, the configuration and the tests."""
-    check_name(name)
-
-    def add(cls: M) -> M:
-        if not issubclass(cls, Method):
-            raise InputError(f"{cls.__qualname__} must be a subclass of cpath.Method to be registered as '{name}'.")
-        known = _REGISTRY.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise InputError(f"the method name '{name}' is taken by {known.__module__}.{known.__qualname__}.")
-        cls.name = name
-        _REGISTRY[name] = cls
-        return cls
-
-    return add
+    return REGISTRY.register(name)
 
 
 def names() -> tuple[str, ...]:
     """Names of all registered methods, in the order of registration."""
-    return tuple(_REGISTRY)
+    return tuple(REGISTRY)
 
 
 def get(name: str, **settings: Any) -> Method:
@@ -87,9 +75,4 @@ def get(name: str, **settings: Any) -> Method:
 
     Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
     """
-    if not isinstance(name, str) or name not in _REGISTRY:
-        raise unknown_name("method", name, _REGISTRY)
-    try:
-        return _REGISTRY[name](**settings)
-    except TypeError as error:
-        raise InputError(f"method '{name}': {error}") from error
+    return REGISTRY.make(name, settings)
