@@ -13,10 +13,10 @@ from cpath.attribution.response import ResponseProbe, no_influence_error
 from cpath.checks import check_count, within_memory
 from cpath.errors import InputError, MaskError
 from cpath.methods.base import Method
-from cpath.methods.contribution import NeuronIntGrad
+from cpath.methods.contribution import NeuronIntGrad, integrate
 from cpath.methods.quadrature import quadrature
 from cpath.pathway import Pathway
-from cpath.probe import Target, check_images, gradient_at
+from cpath.probe import Target, check_images
 from cpath.scores import find_pathway
 from cpath.sites import differentiating, evaluating
 from cpath.threshold import check_sparsity
@@ -119,16 +119,9 @@ class NeuronIntGradStar(Attribution):
 
     def _signed(self, probe: ResponseProbe, site: str) -> Tensor:
         activation = probe.activation(site)
-        alphas, weights = (activation.new_tensor(values) for values in quadrature(self.rule, self.nodes))
+        nodes = list(zip(*quadrature(self.rule, self.nodes), strict=True))
         mean = torch.zeros_like(activation)
-        at_once = max(1, probe.rows_at_once // len(probe))
-        for start in range(0, self.nodes, at_once):
-            part = slice(start, start + at_once)
-            with torch.enable_grad():
-                scaled = (alphas[part].view(-1, 1, 1, 1, 1) * activation).requires_grad_()
-                responses = probe.responses(site, scaled)  # (nodes, B)
-                gradients = gradient_at((weights[part].unsqueeze(1) * responses).sum(), scaled)
-            if gradients is None:
-                raise no_influence_error(site)
-            mean += gradients.sum(0)
+        _, depends = integrate(probe, site, activation, mean, nodes, max(1, probe.rows_at_once // len(probe)))
+        if not depends:
+            raise no_influence_error(site)
         return (activation * mean).sum(1, keepdim=True)
