@@ -321,6 +321,42 @@ def test_settings_of_another_type_are_refused(use, name, field):
         use(name, **{field: wrong})
 
 
+SEEDED: list[Callable[[Any], Any]] = [
+    lambda seed: cpath.methods.Random(seed=seed),
+    lambda seed: cpath.methods.DGRRandomInit(seed=seed),
+    lambda seed: cpath.attribution.RandomMap(seed=seed),
+    lambda seed: cpath.attribution.SmoothGrad(seed=seed),
+    lambda seed: cpath.evaluation.NoisyLinear(seed=seed),
+    lambda seed: cpath.decode(zoo.make("vgg"), None, cpath.decoding.Logit(0), shape=(3, 8, 8), seed=seed),
+    lambda seed: cpath.evaluation.sanity_check(zoo.make("vgg"), zoo.images(), ["sobel"], seed=seed),
+]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, NAN, True, "3", None, [1], 2**70])
+@pytest.mark.parametrize("use", SEEDED)
+def test_a_seed_is_a_whole_number_from_0_on(use, seed):
+    with pytest.raises(cpath.InputError, match=r"seed must be (at least 0|a whole number)"):
+        use(seed)
+
+
+COUNTED: list[Callable[[Any], Any]] = [
+    lambda count: cpath.methods.Greedy(rounds=count),
+    lambda count: cpath.methods.GreedyPublished(rounds=count),
+    lambda count: cpath.methods.DGR(iterations=count),
+    lambda count: cpath.attribution.InputIntGrad(nodes=count),
+    lambda count: cpath.attribution.SmoothGrad(samples=count),
+    lambda count: cpath.analysis.affine_radius(zoo.make("vgg"), zoo.images(), pathway(), neurons=count),
+    lambda count: cpath.evaluation.sanity_check(zoo.make("vgg"), zoo.images(), ["sobel"], draws=count),
+]
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, NAN, True, "3"])
+@pytest.mark.parametrize("use", COUNTED)
+def test_a_count_is_a_whole_number_above_0(use, count):
+    with pytest.raises(cpath.InputError, match=r"must be (at least 1|a whole number)"):
+        use(count)
+
+
 @pytest.mark.parametrize("max_batch", [0, -1, 1.5, NAN, True, "3", None, [1]])
 @pytest.mark.parametrize("call", [cpath.score, cpath.attribute, cpath.find_pathway])
 def test_max_batch_is_a_whole_number_above_0(images, call, max_batch):

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from cpath.errors import InputError, SiteError
+from cpath.checks import check_count
+from cpath.errors import SiteError
 from cpath.pathway import Pathway
 from cpath.probe import check_images
 from cpath.sites import differentiating, evaluating, intercept
@@ -27,8 +28,7 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
     of the smallest |a_i| in each image are taken: an upper bound of the radius. Only networks of ReLU and affine
     layers are meant; max pooling bounds the region further.
     """
-    if neurons is not None and neurons < 1:
-        raise InputError(f"neurons must be at least 1, or None for all; not {neurons}.")
+    neurons = None if neurons is None else check_count("neurons", neurons)
     check_images(model, images)
     before: dict[str, Tensor] = {}
     with ExitStack() as stack:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cpath.attribution.base import Attribution, register
 from cpath.attribution.response import ResponseProbe, no_influence_error
+from cpath.checks import check_count, check_seed
 from cpath.errors import InputError, SiteError, unknown_name
 from cpath.methods.quadrature import quadrature
 from cpath.optional import optional
@@ -113,8 +114,10 @@ class SmoothGrad(Attribution):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.noise < 0 or self.seed < 0:
-            raise InputError("smoothgrad needs samples ≥ 1, noise ≥ 0 and seed ≥ 0.")
+        check_count("samples", self.samples)
+        check_seed(self.seed)
+        if self.noise < 0:
+            raise InputError(f"noise must not be negative, not {self.noise}.")
 
     @property
     def rows(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cpath.checks import check_count, check_seed
 from cpath.decoding.network import Network
 from cpath.decoding.objectives import Objective, tasks_of
 from cpath.decoding.render import render
@@ -75,11 +76,12 @@ def decode(
     pathway of another model or input size, `InputError` for unusable settings, `UnknownNameError` for an unknown
     site, `MissingPackageError` without torch-lucent.
     """
-    if min(steps, max_batch, tries) < 1 or not 0 < learning_rate < float("inf") or not 0 <= seed < 2**32:
-        raise InputError(
-            "decoding needs steps, max_batch and tries ≥ 1, learning_rate > 0 and 0 ≤ seed < 2³²; got "
-            f"{steps}, {max_batch}, {tries}, {learning_rate} and {seed}."
-        )
+    steps, tries = check_count("steps", steps), check_count("tries", tries)
+    max_batch = check_count("max_batch", max_batch)
+    if not 0 < learning_rate < float("inf"):
+        raise InputError(f"learning_rate must be a positive number, not {learning_rate}.")
+    if check_seed(seed) >= 2**32:
+        raise InputError(f"seed must be below 2³², not {seed}.")
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"shape must be (channels, height, width), not {tuple(shape)}.")
     tasks = tasks_of(pathways, objectives)

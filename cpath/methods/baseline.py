@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cpath.errors import InputError
+from cpath.checks import check_seed
 from cpath.layout import SiteLayout
 from cpath.methods.base import Method, register
 from cpath.probe import Probe
@@ -25,8 +25,7 @@ class Random(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, not {self.seed}.")
+        check_seed(self.seed)
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
         """U(0, 1)."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cpath.checks import check_count
 from cpath.errors import InputError
 from cpath.layout import SiteLayout
 from cpath.methods.base import Method, register
@@ -39,8 +40,7 @@ class Greedy(Method):
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"rounds must be at least 1, not {self.rounds}.")
+        check_count("rounds", self.rounds)
         if not 0 < self.power < float("inf"):
             raise InputError(f"power must be a positive number, not {self.power}.")
 
