@@ -13,7 +13,7 @@ from typing import Any, Self, get_args, get_type_hints
 import torch
 from torch import nn
 
-from cpath.errors import InputError, OutOfMemoryError
+from cpath.errors import InputError, MissingImageError, OutOfMemoryError
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "None"}
 
@@ -68,6 +68,15 @@ def _at_least(least: int, name: str, value: Any) -> int:
     if not _is(value, int) or value < least:
         raise InputError(f"{name} must be at least {least}, a whole number, not {value!r}.")
     return int(value)
+
+
+def check_image(images: slice | int, count: int, owner: str) -> slice:
+    """The slice of some of ``count`` images, or of one; raises `MissingImageError` for one that is not there."""
+    if not isinstance(images, int):
+        return images
+    if not -count <= images < count:
+        raise MissingImageError(f"there is no image {images}: the {owner} to {count}.")
+    return slice(images, images + 1 or None)
 
 
 def copied(model: nn.Module, purpose: str) -> nn.Module:

@@ -192,14 +192,22 @@ def test_every_pathway_of_a_batch_has_its_own_target_unless_objectives_say_other
     assert torch.equal(by_default.images, said.images)
 
 
-def test_on_step_counts_every_image_of_every_step():
-    counted = []
-    _decode(zoo.make("sequential"), [None] * 3, Logit(0), steps=5, max_batch=2, on_step=counted.append)
-    assert counted == [2] * 5 + [1] * 5
+def test_on_step_tells_the_steps_of_every_image_that_are_done_and_their_total():
+    model, counted = zoo.make("sequential"), []
+
+    def note(done, total):
+        counted.append((done, total))
+
+    _decode(model, [None] * 3, Logit(0), steps=5, max_batch=2, on_step=note)
+    assert counted == [(done, 15) for done in (2, 4, 6, 8, 10, 11, 12, 13, 14, 15)]
+    counted.clear()
+    with pytest.warns(RuntimeWarning, match="1 of 2"):
+        _decode(model, [_blocked(model), None], Logit(0), steps=3, on_step=note)
+    assert counted == [(1, 3), (2, 3), (3, 3)]  # there is nothing to do for an image without a gradient
 
 
 def test_ctrl_c_ends_the_optimisation_instead_of_passing_for_its_end():
-    def interrupt(images):
+    def interrupt(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -396,12 +404,14 @@ def test_a_small_gradient_moves_the_picture_as_far_as_a_large_one():
 
 def test_a_pathway_of_another_size_or_model_is_refused_before_rendering():
     model = zoo.make("sequential")
-    steps = []
+
+    def rendered(done, total):
+        pytest.fail("rendered")
+
     with pytest.raises(cpath.MaskError, match="another model or input size"):
-        _decode(model, _pathway(model, 8), on_step=steps.append)
+        _decode(model, _pathway(model, 8), on_step=rendered)
     with pytest.raises(cpath.MaskError):
-        _decode(model, _pathway(zoo.make("residual")), on_step=steps.append)
-    assert steps == []
+        _decode(model, _pathway(zoo.make("residual")), on_step=rendered)
 
 
 def test_a_size_that_the_model_cannot_take_is_refused():

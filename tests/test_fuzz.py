@@ -166,6 +166,11 @@ TARGETS = {
 
 
 @cache
+def scores() -> cpath.Scores:
+    return cpath.score(zoo.make("vgg"), zoo.images(), cpath.methods.NeuronIntGrad(nodes=2))
+
+
+@cache
 def pathway() -> cpath.Pathway:
     return cpath.find_pathway(zoo.make("vgg"), zoo.images(), sparsity=60)
 
@@ -486,6 +491,30 @@ def test_an_image_of_a_pathway_is_there_or_refused(index):
 
 def test_a_pathway_is_iterated_over_image_by_image():
     assert [len(one) for one in pathway()] == [1, 1, 1]
+
+
+@given(st.integers(-10, 10))
+def test_an_image_of_scores_is_there_or_refused(index):
+    if -SIZE <= index < SIZE:
+        one = scores()[index]
+        assert torch.equal(one.flat, scores().flat[index][None])
+        assert one.target.tolist() == [scores().target[index].item()]
+        assert {name: value.tolist() for name, value in one.residual.items()} == {
+            name: [value[index].item()] for name, value in scores().residual.items()
+        }
+        assert torch.equal(one.pathway(60).flat[0], scores().pathway(60).flat[index])
+        return
+    with pytest.raises(cpath.MissingImageError, match=f"no image {index}: the scores belong to {SIZE}"):
+        scores()[index]
+
+
+def test_scores_are_cut_and_iterated_over_image_by_image():
+    assert torch.equal(scores()[1:].flat, scores().flat[1:])
+    assert (scores()[1:].method, scores()[1:].layout) == (scores().method, scores().layout)
+    assert torch.equal(torch.cat([one.flat for one in scores()]), scores().flat)
+    without = cpath.score(zoo.make("vgg"), zoo.images(), "active")[0]
+    assert without.residual is None
+    assert len(without) == 1
 
 
 @pytest.mark.parametrize("other", [None, 3, "pathway", {}, torch.ones(3)])

@@ -53,7 +53,7 @@ def decode(
     seed: int = 0,
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     max_batch: int = 16,
-    on_step: Callable[[int], object] | None = None,
+    on_step: Callable[[int, int], object] | None = None,
 ) -> Decoding:
     """The images for which the restricted networks respond most: activation maximisation with Lucent.
 
@@ -69,7 +69,7 @@ def decode(
     whose objective has no gradient there, all of its neurons being dead, tries others, up to ``tries`` of them,
     which for pixel and fourier are also stronger. They are optimised by Adam, each objective scaled to a largest
     gradient of 1 at the start, at most ``max_batch`` together, which does not change them up to rounding.
-    ``on_step(images)`` is called after every step of that many images.
+    ``on_step(done, total)`` is called after every step, with steps counted image by image.
 
     The model itself is not run but a copy of it, and the global random states are restored. An objective
     without a gradient gives no image: see `Decoding.no_gradient`; a warning says so. Raises `MaskError` for a
@@ -94,6 +94,14 @@ def decode(
             network.check(task, first_starts[-1])
         starts = [network.start(task, s, tries, reseed) for task, s in zip(tasks, first_starts, strict=True)]
         alive = [row for row, start in enumerate(starts) if start.slope > 0]
+        done = 0
+
+        def count(images: int) -> None:
+            nonlocal done
+            done += images
+            if on_step is not None:
+                on_step(done, steps * len(alive))
+
         for first in range(0, len(alive), max_batch):
             rows = alive[first : first + max_batch]
             reseed(0)
@@ -104,7 +112,7 @@ def decode(
                 transforms,
                 steps,
                 learning_rate,
-                on_step,
+                count,
             )
         images = torch.cat([start.image() for start in starts]).detach().cpu().float()
     if not torch.isfinite(images).all():
