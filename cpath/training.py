@@ -73,7 +73,7 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.processes < 1 or self.workers < 0:
             raise InputError(
-                f"trainer.processes must be at least 1 and trainer.workers not negative; "
+                f"processes must be at least 1 and workers not negative (trainer.processes, trainer.workers); "
                 f"got {self.processes} and {self.workers}."
             )
 
@@ -297,7 +297,7 @@ def train(
     if recipe.batch_size % hardware.processes:
         raise InputError(
             f"a batch of {recipe.batch_size} images cannot be shared evenly by {hardware.processes} processes: "
-            "change dataset.recipe.batch_size or trainer.processes."
+            "change Recipe.batch_size (dataset.recipe.batch_size) or Hardware.processes (trainer.processes)."
         )
     batches = ImageModule(data, recipe, seed, hardware)
     # Its hints on devices and products would drown the progress bar.

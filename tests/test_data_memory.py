@@ -103,7 +103,7 @@ def test_the_first_so_many_of_each_class_train(root):
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"in_memory": False, "mean": None}, "in_memory=true"),
+        ({"in_memory": False, "mean": None}, r"in_memory=True \(dataset\.in_memory=true\)"),
         ({"in_memory": True, "val_share": 1.0}, "val_share must be between 0 and 1"),
     ],
 )
@@ -114,7 +114,7 @@ def test_settings_without_sense_are_errors(root, settings, part):
 
 def test_more_than_memory_should_hold_is_an_error(root, monkeypatch):
     monkeypatch.setattr("cpath.data.memory._MOST_GB", 1e-6)
-    with pytest.raises(InputError, match=r"too many to hold: in_memory=false"):
+    with pytest.raises(InputError, match=r"too many to hold: pass in_memory=False"):
         _held(root)
 
 

@@ -102,7 +102,7 @@ class ImageData:
         if self.train is None or self.val is None:
             raise InputError(
                 f"dataset '{self.name}' has no training images here, so no model can be trained on it: "
-                "use weights (model.weights=…) or a checkpoint (checkpoint=FILE)."
+                "give it the splits train and val, or load weights (model.weights=…, checkpoint=FILE)."
             )
         return self.train, self.val
 

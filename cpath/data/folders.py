@@ -34,7 +34,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
 
     folder = Path(root).expanduser()
     how = (
-        f"dataset.root=FOLDER names the folder that holds val/<wnid>/*.JPEG, for example "
+        f"root (dataset.root=FOLDER) names the folder that holds val/<wnid>/*.JPEG, for example "
         f"{folder / 'val' / imagenet_wnids()[0]}. The images are at image-net.org (registration needed)."
     )
     if not (folder / "val").is_dir():
@@ -85,11 +85,14 @@ def imagefolder(
     """
     folder = Path(root).expanduser()
     if (mean is None or std is None) and not in_memory:
-        raise InputError("mean and std of images that are not in memory must be given (or in_memory=true).")
+        raise InputError(
+            "mean and std of images that are not in memory must be given, or all be held in memory: in_memory=True "
+            "(dataset.in_memory=true)."
+        )
     if not 0 < val_share < 1:
         raise InputError(f"val_share must be between 0 and 1, not {val_share}.")
     normalisation = Normalisation(tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3))
-    how = "expected FOLDER/test/<class>/*.jpg and, to train, FOLDER/train/<class>/*.jpg (dataset.root=FOLDER)."
+    how = "root (dataset.root=FOLDER) must hold test/<class>/*.jpg and, to train, train/<class>/*.jpg."
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder.resolve()}; {how}")
     parts = {part: folder / part for part in ("train", "val", "test") if (folder / part).is_dir()}

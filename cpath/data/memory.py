@@ -43,7 +43,10 @@ def hold(
 
 def _pixels(name: str, split: FileSplit, cache: str | None) -> Tensor:
     if len(split) * 3 * split.size**2 > _MOST_GB * 1e9:
-        raise InputError(f"{len(split)} images of {split.size}×{split.size} are too many to hold: in_memory=false.")
+        raise InputError(
+            f"{len(split)} images of {split.size}×{split.size} are too many to hold: pass in_memory=False "
+            "(dataset.in_memory=false)."
+        )
     if cache is None:
         return _decoded(name, split)
     file = Path(cache).expanduser() / f"{name}-{split.digest(with_size=True)}.safetensors"
