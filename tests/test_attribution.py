@@ -287,6 +287,14 @@ def test_single_channel_and_pixel_relevance() -> None:
 # Optional packages
 
 
+def test_the_default_is_that_of_pathways_and_needs_no_captum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum", None)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    model, images = zoo.make("vgg"), zoo.images()
+    found = cpath.attribute(model, images)
+    assert torch.equal(found, cpath.pathway_gradient(model, images, cpath.find_pathway(model, images)))
+
+
 @pytest.mark.parametrize("name", CAPTUM)
 def test_without_captum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
