@@ -131,7 +131,7 @@ def score(
     bounds the memory and does not change the result. The model runs in eval mode and is left as it was.
 
     Raises `InputError` for unusable images or targets, `SiteError` where no site is found, `UnknownNameError`
-    for an unknown method.
+    for an unknown method, `OutOfMemoryError` where a pass of ``max_batch`` images does not fit the device's memory.
     """
     method = _method(method)
     activations = check_activations(activations)

@@ -40,7 +40,8 @@ class Method(Checked, ABC):
     costly: ClassVar[bool] = True
     """Whether the experiments should keep its scores rather than compute them again."""
     graded: ClassVar[bool] = True
-    """Whether its scores rank the neurons. The experiments show one that only tells which to keep at sparsity 0."""
+    """Whether its scores rank the neurons. Where they only tell which to keep, `cpath.find_pathway` and the
+    experiments keep these, whatever the sparsity."""
 
     def at(self, sparsity: float) -> Method:
         """The method for pathways of ``sparsity`` per cent: itself, unless its search has to know the sparsity."""

@@ -19,7 +19,7 @@ class NeuronMCT(Method):
     """First-order marginal contribution: score |z · ∂f/∂z|, with one backward pass for all sites."""
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """Z · ∂f/∂z, signed."""
+        """Signed contributions z · ∂f/∂z."""
         record = probe.record()
         return {name: gradient.mul_(record.activations[name]) for name, gradient in record.gradients.items()}
 

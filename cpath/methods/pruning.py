@@ -19,7 +19,7 @@ from cpath.threshold import count_true, keep_above_kth, true_indices
 @register("greedy")
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Method):
-    """Iterative pruning: the score is the round in which a neuron goes, and behind the point what it contributed.
+    """Iterative pruning: neurons are scored by the round that removes them, within a round by their contribution.
 
     Each of the ``rounds`` measures |z · ∂f/∂z| in the network as pruned so far and removes the weakest of the
     neurons that are active now, so that after round r of R at most A · (1 − r/R)^power of them are left, A being
