@@ -25,7 +25,8 @@ def spread(rows: Any) -> np.ndarray:
     """(2, K) lengths of the error bars below and above ``value``, of one row or several; 0 where there are none."""
     below, above = rows.value - rows.ci_low, rows.ci_high - rows.value
     # A mean can lie outside the interval of its resamples by rounding.
-    return np.clip(np.nan_to_num(np.array([below, above], dtype=float).reshape(2, -1)), 0, None)
+    bars: np.ndarray = np.nan_to_num(np.array([below, above], dtype=float).reshape(2, -1))
+    return bars.clip(min=0)
 
 
 def coinciding(rows: pd.DataFrame) -> str:
