@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,6 +26,7 @@ from experiments.framework import bare
 from experiments.framework.devices import device_of
 from experiments.framework.job import Job, run_job
 from experiments.framework.results import Row
+from experiments.framework.store import slug, write_json
 from experiments.framework.timing import CAPTUM, FLOOR, NAIVE, Case, Rival, Work, measure
 
 _SPARSITY = 90.0
@@ -40,10 +43,16 @@ def _compute(job: Job) -> list[Row]:
     for name in settings.cases:
         if name not in _CASES:
             raise unknown_name("case", name, list(_CASES))
-    rows: list[Row] = []
+    folder, rows = job.folder / "cases", []
+    if job.cfg.redo:
+        shutil.rmtree(folder, ignore_errors=True)
     for name in settings.cases:
-        for case in _CASES[name](job.cfg, device):
-            rows += measure(case, settings.repeats, device)
+        file = folder / f"{slug(name)}.json"  # a stopped benchmark goes on behind the last finished case
+        if not file.exists():
+            measured = [measure(case, settings.repeats, device) for case in _CASES[name](job.cfg, device)]
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, [vars(row) for found in measured for row in found])
+        rows += [Row(**values) for values in json.loads(file.read_text())]
     return rows
 
 
@@ -125,7 +134,7 @@ def _dgr(cfg: DictConfig, device: torch.device) -> _Cases:
 def _intgrad(*, residual: bool) -> Callable[[DictConfig, torch.device], _Cases]:
     def cases(cfg: DictConfig, device: torch.device) -> _Cases:
         nodes = cfg.experiment.nodes
-        for architecture, model, images in _subjects(cfg, device, "captum"):
+        for architecture, model, images in _subjects(cfg, device, "slow_models"):
             rivals = {
                 # Captum gives the scores alone; ours may come with their residual.
                 CAPTUM: Rival(
@@ -160,7 +169,7 @@ _PATHWAY_GRADIENTS = ("neuron_mct", "neuron_intgrad")
 
 def _attributions(cfg: DictConfig, device: torch.device) -> _Cases:
     """The paper's seven together; Captum has five of them."""
-    for architecture, model, images in _subjects(cfg, device, "captum"):
+    for architecture, model, images in _subjects(cfg, device, "slow_models"):
         captum = bare.captum_attributions(model, images)
         pathways = [partial(cpath.attribute, model, images, name) for name in _PATHWAY_GRADIENTS]
         ours = [*(partial(cpath.attribute, model, images, name) for name in captum), *pathways]
@@ -175,7 +184,7 @@ def _attributions(cfg: DictConfig, device: torch.device) -> _Cases:
 
 
 def _each_attribution(cfg: DictConfig, device: torch.device) -> _Cases:
-    for architecture, model, images in _subjects(cfg, device, "captum"):
+    for architecture, model, images in _subjects(cfg, device, "slow_models"):
         for name, work in bare.captum_attributions(model, images).items():
             ours = partial(cpath.attribute, model, images, name)
             yield Case(name, architecture, ours, {CAPTUM: Rival(f"Captum, {name}", work)})
@@ -183,7 +192,7 @@ def _each_attribution(cfg: DictConfig, device: torch.device) -> _Cases:
 
 def _degradation(cfg: DictConfig, device: torch.device) -> _Cases:
     passes = len(PERCENTS) + 1
-    for architecture, model, images in _subjects(cfg, device, "captum"):
+    for architecture, model, images in _subjects(cfg, device, "slow_models"):
         maps = torch.randn(len(images), 1, *images.shape[2:]).to(device)
         rival = Rival(f"{passes} forward passes", partial(bare.forward_passes, model, images, passes))
         ours = partial(degrade, model, images, maps)
@@ -229,7 +238,7 @@ def _training_step(cfg: DictConfig, device: torch.device) -> _Cases:
 
 
 def _scaling_batch(cfg: DictConfig, device: torch.device) -> _Cases:
-    for architecture, model, images in _subjects(cfg, device, "captum"):
+    for architecture, model, images in _subjects(cfg, device, "slow_models"):
         for count in cfg.experiment.batches:
             some = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
             yield Case(
@@ -259,7 +268,7 @@ def _scaling_sites(cfg: DictConfig, device: torch.device) -> _Cases:
 
 
 def _scaling_sparsities(cfg: DictConfig, device: torch.device) -> _Cases:
-    for architecture, model, images in _subjects(cfg, device, "captum"):
+    for architecture, model, images in _subjects(cfg, device, "slow_models"):
         for count in cfg.experiment.sparsities:
 
             def work(model: nn.Module = model, images: Tensor = images, count: int = count) -> None:

@@ -15,6 +15,7 @@ from cpath.plots import linearity_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
+from experiments.framework.searches import searches
 from experiments.framework.subject import load_data, load_images, methods_of, sparsities_of, trained_model
 
 
@@ -36,19 +37,16 @@ def _compute(job: Job) -> list[Row]:
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
         batch = images.batch(where)
         measures: dict[Key, Tensor] = {}
-        for name, method in methods.items():
-            scored: cpath.Method | None = None
-            for sparsity in sparsities:
-                variant = method.at(sparsity)
-                if variant != scored:
-                    scored = variant
-                    scores = cpath.score(model, batch, variant, activations=cfg.activations)
-                pathway = scores.pathway(sparsity if method.graded else 0)
+        for search in searches(methods, sparsities):
+            scores = cpath.score(model, batch, search.method, activations=cfg.activations)
+            for sparsity, pathway in search.pathways(scores):
                 radius = affine_radius(precise, batch.double(), pathway, neurons=settings.neurons)
                 # A ball without an end is counted, and left out of the mean.
                 unbounded = radius.isinf()
-                measures[name, "sparsity", sparsity, "affine_radius"] = radius.masked_fill(unbounded, float("nan"))
-                measures[name, "sparsity", sparsity, "affine_everywhere"] = unbounded.double()
+                measures[search.name, "sparsity", sparsity, "affine_radius"] = radius.masked_fill(
+                    unbounded, float("nan")
+                )
+                measures[search.name, "sparsity", sparsity, "affine_everywhere"] = unbounded.double()
         return measures
 
     return rows_of_means(measure_in_parts(job, images, measure, "measuring linear regions"))

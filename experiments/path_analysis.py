@@ -16,6 +16,7 @@ from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
 from experiments.framework.scored import scorers
+from experiments.framework.searches import searches
 from experiments.framework.subject import load_data, load_images, methods_of, sparsities_of, trained_model
 
 
@@ -31,24 +32,18 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
-    # One scoring serves all sparsities, but for methods whose search has to know the sparsity.
-    variants = {
-        (name, sparsity): method.at(sparsity) for name, method in methods.items() for sparsity in sparsities
-    }
-    names = {key: key[0] if variants[key] == methods[key[0]] else f"{key[0]}@{key[1]:g}" for key in variants}
-    by_name = scorers(job, model, images, {names[key]: method for key, method in variants.items()})
+    found = searches(methods, sparsities)
+    by_label = scorers(job, model, images, {search.label: search.method for search in found})
 
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
         # Scores take four times the memory of masks: only one method's are there at a time.
         pathways: dict[float, dict[str, cpath.Pathway]] = {sparsity: {} for sparsity in sparsities}
         residuals = {}
-        for variant, scorer in by_name.items():
-            scores = scorer(number)
-            residuals[variant] = scores.residual or {}
-            for (name, sparsity), method in variants.items():
-                if names[name, sparsity] == variant:
-                    # What is not ranked has one pathway; thresholds would leave nothing of it.
-                    pathways[sparsity][name] = scores.pathway(sparsity if method.graded else 0)
+        for search in found:
+            scores = by_label[search.label](number)
+            residuals[search.label] = scores.residual or {}
+            for sparsity, pathway in search.pathways(scores):
+                pathways[sparsity][search.name] = pathway
         measures = _measure(model, images.batch(where), pathways, cfg)
         for name, by_site in residuals.items():
             for site, residual in by_site.items():

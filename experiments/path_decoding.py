@@ -27,6 +27,7 @@ from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
 from experiments.framework.scored import scorers
+from experiments.framework.searches import Search, searches
 from experiments.framework.subject import load_data, load_images, methods_of, sparsities_of, trained_model
 
 _KIND, _FORMAT = "decodings", 1
@@ -49,17 +50,18 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
-    by_method = scorers(job, model, images, methods)
-    decoder = _Decoder(cfg, data, model, methods, sparsities)
+    found = searches(methods, sparsities)
+    by_label = scorers(job, model, images, {search.label: search.method for search in found})
+    decoder = _Decoder(cfg, data, model, found, sparsities)
     files = [job.folder / "images" / f"image-{number:05d}.safetensors" for number in range(len(images))]
 
     @lru_cache(maxsize=1)
     def scores_of(number: int) -> dict[str, cpath.Scores]:
-        return {name: scorer(number) for name, scorer in by_method.items()}
+        return {label: scorer(number) for label, scorer in by_label.items()}
 
     def decode(index: int) -> dict[Key, float]:
         number, row = divmod(index, cfg.experiment.batch)
-        of_image = {name: score[row] for name, score in scores_of(number).items()}
+        of_image = {label: score[row] for label, score in scores_of(number).items()}
         return decoder.decode(images.batch(slice(index, index + 1)), of_image, files[index])
 
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
@@ -85,7 +87,7 @@ class _Decoder:
     cfg: DictConfig
     data: ImageData
     model: nn.Module
-    methods: Mapping[str, cpath.Method]
+    searches: Sequence[Search]
     sparsities: Sequence[float]
 
     def decode(self, image: Tensor, scores: Mapping[str, cpath.Scores], file: Path) -> dict[Key, float]:
@@ -119,15 +121,10 @@ class _Decoder:
 
     def _networks(self, scores: Mapping[str, cpath.Scores]) -> dict[Network, cpath.Pathway | None]:
         networks: dict[Network, cpath.Pathway | None] = {(_ORIGINAL, None): None}
-        # What is not ranked has one pathway, whatever the sparsity; thresholds would leave nothing of it.
-        networks |= {(name, None): scores[name].pathway(0) for name in self.methods if not self._graded(name)}
-        for sparsity in self.sparsities:
-            graded = (name for name in self.methods if self._graded(name))
-            networks |= {(name, sparsity): scores[name].pathway(sparsity) for name in graded}
+        for search in self.searches:
+            for sparsity, pathway in search.pathways(scores[search.label]):
+                networks[search.name, None if search.name == _ACTIVE else sparsity] = pathway
         return networks
-
-    def _graded(self, name: str) -> bool:
-        return self.methods[name].graded
 
     def _top_neurons(self, image: Tensor, scores: Mapping[str, cpath.Scores]) -> dict[str, dict[str, Any]]:
         """By method: the highest score at the last convolutional site, or at several that are concatenated."""
@@ -135,13 +132,15 @@ class _Decoder:
             probe = ResponseProbe(self.model, image, activations=self.cfg.activations)
             sites = probe.spatial_sites(self.cfg.experiment.site)
         top = {}
-        for name in filter(self._graded, self.methods):
-            by_site = {site: scores[name].values[site][0] for site in sites}
+        for search in self.searches:
+            if not search.method.graded or search.name in top:
+                continue
+            by_site = {site: scores[search.label].values[site][0] for site in sites}
             best = max(by_site, key=lambda site: float(by_site[site].max()))
             values = by_site[best]
             if values.max() > 0:
                 channel, row, column = (int(i) for i in torch.unravel_index(values.argmax(), values.shape))
-                top[name] = {"site": best, "channel": channel, "row": row, "column": column}
+                top[search.name] = {"site": best, "channel": channel, "row": row, "column": column}
         return top
 
     def _render(self, pathways: list[cpath.Pathway | None], objectives: list[Objective]) -> cpath.Decoding:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.errors import CpathError, InputError
@@ -30,6 +31,9 @@ from experiments.framework.subject import (
 
 _LOG = logging.getLogger(__name__)
 
+_COMMON = ("outputs", "device", "seed", "redo", "threads")
+"""What the stages have as the whole has it."""
+
 
 def run(cfg: DictConfig) -> pd.DataFrame:
     """Runs the stages of ``paper=…``, writes the report, and returns all results as one tidy table.
@@ -39,10 +43,8 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     """
     if cfg.get("paper") is None:
         raise InputError("experiment=reproduce_paper needs paper=digits, paper=cifar10 or paper=imagenet.")
-    common = [
-        *(f"outputs={cfg.outputs}", f"device={cfg.device}", f"seed={cfg.seed}", f"redo={cfg.redo}"),
-        f"threads={cfg.threads}",
-    ]
+    quoted = str(cfg.outputs).replace("'", r"\'")
+    common = [f"outputs='{quoted}'", *(f"{name}={cfg[name]}" for name in _COMMON if name != "outputs"), *_asked()]
     stages = {str(name): compose("config", [*overrides, *common]) for name, overrides in cfg.paper.stages.items()}
     todo = {name: stage for name, stage in stages.items() if cfg.redo or not is_finished(job_folder(stage))}
     _preflight(todo)
@@ -58,6 +60,15 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     if failed:
         raise InputError("; ".join(f"stage {name} failed: {error}" for name, error in failed.items()))
     return table
+
+
+def _asked() -> list[str]:
+    """What the command line asks of every stage beside that: a tracker, a trainer, modules to import."""
+    if not HydraConfig.initialized():
+        return []
+    asked = [str(override) for override in HydraConfig.get().overrides.task]
+    own = ("experiment", "paper", *_COMMON)
+    return [override for override in asked if override.lstrip("+~").partition("=")[0] not in own]
 
 
 def _run_stages(
@@ -102,7 +113,7 @@ def _preflight(stages: Mapping[str, DictConfig]) -> None:
 def _missing(cfg: DictConfig, checked: dict[str, str | None]) -> list[str]:
     """What one stage lacks. ``checked`` remembers datasets and models: several stages share them."""
     errors = []
-    checks = [sparsities_of, methods_of, attributions_of]
+    checks = [methods_of, attributions_of, *([sparsities_of] if "sparsity" in cfg else [])]
     own = getattr(importlib.import_module(f"experiments.{cfg.experiment.name}"), "check", None)
     if own is not None:
         checks.append(own)

@@ -22,6 +22,7 @@ from experiments.framework.job import Job, run_job
 from experiments.framework.pictures import Predictions, pixels_of, predictions
 from experiments.framework.results import Key, Row, rows_of_means
 from experiments.framework.scored import progress
+from experiments.framework.searches import searches
 from experiments.framework.subject import Images, attributions_of, load_data, load_images, trained_model
 
 _FORMAT = 1
@@ -63,7 +64,7 @@ def _compute(job: Job) -> list[Row]:
         name: _kept_sparsities(job, model, images, seen, name, one, sparsities) for name, one in graded.items()
     }
     job.pictures += _sparsity_grids(job, pixels, seen, pruned, sparsities)
-    return [*_certainty(images, seen), *_similarity(pruned, sparsities)]
+    return [*_certainty(images, seen), *_similarity(job, model, images, seen, pruned, sparsities)]
 
 
 def _method(attribution: PathwayGradient) -> cpath.Method:
@@ -106,13 +107,12 @@ def _kept_sparsities(
     def make() -> None:
         batch = images.batch(slice(0, len(images)))
         settings = {"activations": job.cfg.activations, "max_batch": job.cfg.experiment.max_batch}
-        base = _method(attribution)
-        maps, used, scores = [], None, None
-        for sparsity in sparsities:
-            method = base.at(sparsity)
-            if scores is None or method != used:  # most methods' scores serve every sparsity
-                used, scores = method, cpath.score(model, batch, method, seen.target, **settings)
-            maps.append(cpath.pathway_gradient(model, batch, scores.pathway(sparsity)))
+        by_sparsity: dict[float, Tensor] = {}
+        for search in searches({name: _method(attribution)}, sparsities):
+            scores = cpath.score(model, batch, search.method, seen.target, **settings)
+            for sparsity, pathway in search.pathways(scores):
+                by_sparsity[sparsity] = cpath.pathway_gradient(model, batch, pathway)
+        maps = [by_sparsity[sparsity] for sparsity in sparsities]
         _write(file, torch.stack(maps), images, seen, sparsities=sparsities)
 
     return kept_tensors(file, "maps", _FORMAT, make)[0]["maps"]
@@ -153,13 +153,22 @@ def _certainty(images: Images, seen: Predictions) -> list[Row]:
     ]
 
 
-def _similarity(maps: Mapping[str, Tensor], sparsities: list[float]) -> list[Row]:
-    """Rank correlation of magnitudes between the pathway gradient and the gradient, which is that of sparsity 0."""
-    if not sparsities or sparsities[0] != 0:
+def _similarity(
+    job: Job,
+    model: nn.Module,
+    images: Images,
+    seen: Predictions,
+    maps: Mapping[str, Tensor],
+    sparsities: list[float],
+) -> list[Row]:
+    """Rank correlation of magnitudes between the pathway gradients and the gradient of the whole network."""
+    if not maps:
         return []
+    settings = {"activations": job.cfg.activations, "max_batch": job.cfg.experiment.max_batch}
+    batch = images.batch(slice(0, len(images)))
+    gradient = Comparison(cpath.attribute(model, batch, "gradients", seen.target, **settings), ("spearman_abs",))
     found: dict[Key, list[float]] = {}
     for name, values in maps.items():
-        gradient = Comparison(values[0], ("spearman_abs",))
         for sparsity, at in zip(sparsities, values, strict=True):
             similarity = gradient.to(at)["spearman_abs"]
             found[name, "sparsity", sparsity, "similarity_to_gradient"] = similarity.tolist()

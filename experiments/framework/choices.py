@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import cpath
@@ -38,8 +38,23 @@ def explained(error: CompactHydraException) -> str:
         parent, dot, _ = unknown.rpartition(".")
         known = [f"{parent}{dot}{key!s}" for key in cause.parent_node if key != "hydra"]
         if unknown not in known:
+            deeper = [name for name in _dotted(cause.parent_node, parent) if name.endswith(f".{unknown}")]
+            if deeper:
+                return f"unknown setting '{unknown}' of this experiment. There is {', '.join(deeper)}."
             return str(unknown_name("setting", unknown, known))
     return f"{error}" if cause is None else f"{error}: {cause}"
+
+
+def _dotted(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The full names of everything in ``node`` but hydra's."""
+    for key in map(str, node):
+        name = f"{prefix}.{key}" if prefix else key
+        if name == "hydra":
+            continue
+        yield name
+        child = None if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key) else node[key]
+        if isinstance(child, DictConfig):
+            yield from _dotted(child, name)
 
 
 def register_choices() -> None:

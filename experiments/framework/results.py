@@ -41,6 +41,10 @@ class Row:
     ci_low: float = float("nan")
     ci_high: float = float("nan")
     n: int = 1
+    dataset: str | None = None
+    """None: the job's."""
+    model: str | None = None
+    """None: the job's."""
 
 
 Key = tuple[str, str, float | str, str]
@@ -68,7 +72,7 @@ def table(rows: Iterable[Row], cfg: DictConfig) -> pd.DataFrame:
             "dataset": cfg.dataset.name,
             "model": cfg.model.name,
             "seed": cfg.seed,
-            **vars(row),
+            **{name: value for name, value in vars(row).items() if value is not None},
         }
         for row in rows
     ]

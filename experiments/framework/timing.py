@@ -70,8 +70,8 @@ def measure(case: Case, repeats: int, device: torch.device) -> list[Row]:
                 if case.start is not None and not kind:
                     start_wall, start_processor, _ = _timed(case.start, device)
                     wall, processor = wall - start_wall, processor - start_processor
-                times[kind].megabytes = megabytes
                 if turn:
+                    times[kind].megabytes = max(times[kind].megabytes, megabytes)
                     times[kind].wall.append(count * wall)
                     times[kind].processor.append(count * processor)
                 bar.update()
@@ -92,16 +92,23 @@ def _rows(case: Case, times: Mapping[str, _Times], repeats: int, device: torch.d
         if kind in case.limits:
             rows.append(_row(case, f"limit_to_{kind}", case.limits[kind], repeats))
         label, seconds = f"{rival.label} (beside {case.what})", statistics.median(theirs.wall)
-        at = (case.x_name, case.x)
-        rows.append(Row(label, "seconds", seconds, *at, min(theirs.wall), max(theirs.wall), repeats))
-        rows.append(Row(label, "peak_megabytes", theirs.megabytes, *at, n=repeats))
+        rows.append(_row(case, "seconds", seconds, repeats, min(theirs.wall), max(theirs.wall), label=label))
+        rows.append(_row(case, "peak_megabytes", theirs.megabytes, repeats, label=label))
     return rows
 
 
 def _row(
-    case: Case, metric: str, value: float, n: int, low: float = float("nan"), high: float = float("nan")
+    case: Case,
+    metric: str,
+    value: float,
+    n: int,
+    low: float = float("nan"),
+    high: float = float("nan"),
+    *,
+    label: str | None = None,
 ) -> Row:
-    return Row(case.what, metric, value, case.x_name, case.x, low, high, n)
+    model = case.x if case.x_name == "model" else ""
+    return Row(label or case.what, metric, value, case.x_name, case.x, low, high, n, dataset="noise", model=model)
 
 
 def _ratio(case: Case, metric: str, ours: list[float], theirs: list[float]) -> Row:

@@ -75,6 +75,29 @@ def test_an_unknown_case_names_those_there_are(configure):
         benchmark.run(configure("experiment=benchmark", "experiment.cases=[gready]"))
 
 
+def test_a_stopped_benchmark_goes_on_behind_its_last_finished_case(configure, monkeypatch):
+    begun = []
+
+    def one(name: str, fails: bool = False):
+        def cases(cfg, device):
+            begun.append(name)
+            if fails:
+                raise KeyboardInterrupt
+            yield Case(name, "here", _sleep(0.01), {FLOOR: Rival("a nap", _sleep(0.01))})
+
+        return cases
+
+    cfg = configure("experiment=benchmark", "experiment.cases=[first,second]", "experiment.repeats=1")
+    monkeypatch.setattr(benchmark, "_CASES", {"first": one("first"), "second": one("second", fails=True)})
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run(cfg)
+    monkeypatch.setattr(benchmark, "_CASES", {"first": one("first"), "second": one("second")})
+    table = benchmark.run(cfg)
+    assert begun == ["first", "second", "second"]
+    assert set(table[table.metric == "ratio_to_floor"].method) == {"first", "second"}
+    assert (table[table.metric == "ratio_to_floor"].dataset == "noise").all()
+
+
 def _sleep(seconds: float):
     return lambda: time.sleep(seconds)
 

@@ -97,6 +97,15 @@ def test_any_extraction_method_is_an_attribution_by_name(configure):
     assert found == PathwayGradient(method=cpath.methods.DGRRandomInit(seed=3), sparsity=80)
 
 
+def test_a_setting_that_only_other_experiments_have_is_said_with_where_it_is(configure):
+    with pytest.raises(CompactHydraException) as caught:
+        configure("experiment=degradation", "sparsity=80")
+    assert explained(caught.value) == (
+        "unknown setting 'sparsity' of this experiment. There is attribution.neuron_intgrad.sparsity, "
+        "attribution.neuron_mct.sparsity."
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cpath
-from experiments import path_analysis
+from experiments import path_analysis, redraw
 from experiments.framework import tracker
 from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
@@ -126,15 +126,12 @@ def test_scores_that_do_not_fit_the_budget_are_not_kept_and_change_nothing(cfg, 
 
 
 def test_figures_can_be_made_again_from_the_table(cfg, figures):
-    from cpath.plots import path_analysis_figures
-    from experiments.framework.job import redraw
-
     path_analysis.run(cfg)
     drawn = job_folder(cfg) / "figures"
     before = (drawn / "dead_share.png").read_bytes()
     for file in drawn.iterdir():
         file.unlink()
-    redraw(job_folder(cfg), path_analysis_figures)
+    assert redraw.main([str(cfg.outputs)]) == 0
     assert (drawn / "dead_share.png").read_bytes() == before
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from cpath.errors import InputError
 from experiments import reproduce_paper, saliency, train
@@ -90,6 +91,22 @@ def test_everything_that_is_missing_is_said_at_once_before_anything_starts(tmp_p
     assert "3 channels" in text
     assert "0 ≤ sparsity < 100" in text
     assert "fine" not in text
+
+
+@pytest.mark.slow
+def test_stages_have_the_tracker_the_trainer_and_the_folder_of_the_whole(tmp_path):
+    outputs = tmp_path / "it's here"
+    command = [
+        *(sys.executable, "-m", "experiments", "experiment=reproduce_paper", "paper=digits"),
+        "paper.stages={train: [experiment=train, dataset.size=16, dataset.recipe.epochs=1, model.width=4]}",
+        "outputs='" + str(outputs).replace("'", r"\'") + "'",
+        *("seed=3", "tracker=wandb", "trainer.channels_last=true"),
+    ]
+    subprocess.run(command, cwd=CONF.parent, check=True, capture_output=True)
+    (config,) = outputs.glob("runs/train/*/config.yaml")
+    cfg = OmegaConf.load(config)
+    assert (cfg.seed, cfg.trainer.channels_last, cfg.outputs) == (3, True, str(outputs))
+    assert list(config.parent.glob("wandb/offline-run-*"))
 
 
 def test_a_stage_that_fails_leaves_the_others_alone(trained, monkeypatch, figures, hydra):

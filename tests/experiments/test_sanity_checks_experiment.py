@@ -7,7 +7,7 @@ import pytest
 import cpath
 from cpath.evaluation import sanity_check
 from cpath.storage import read_tensors
-from experiments import sanity_checks
+from experiments import redraw, sanity_checks
 from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model
@@ -112,13 +112,10 @@ def test_a_stopped_job_goes_on_behind_its_last_finished_batch(cfg, monkeypatch):
 def test_redrawing_keeps_the_pictures_and_their_captions(cfg, figures):
     import json
 
-    from cpath.plots import sanity_check_figures
-    from experiments.framework.job import redraw
-
     sanity_checks.run(cfg)
     captions = job_folder(cfg) / "figures" / "captions.json"
     before = json.loads(captions.read_text())
-    redraw(job_folder(cfg), sanity_check_figures)
+    assert redraw.main([str(cfg.outputs)]) == 0
     assert json.loads(captions.read_text()) == before
     assert set(before) == {"sanity_checks", "strip_1", "strip_2"}
 

@@ -1,0 +1,58 @@
+"""`python -m experiments.redraw FOLDER`: the figures of finished jobs made again, from their tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from cpath import plots
+from cpath.errors import CpathError, InputError
+from cpath.plots import Drawing
+from experiments.framework.job import redraw
+from experiments.framework.results import read_table
+
+_FIGURES: dict[str, Callable[[pd.DataFrame], Iterable[Drawing]]] = {
+    "train": plots.training_figures,
+    "path_analysis": plots.path_analysis_figures,
+    "linearity": plots.linearity_figures,
+    "path_decoding": plots.decoding_figures,
+    "saliency": plots.saliency_figures,
+    "degradation": plots.degradation_figures,
+    "sanity_checks": plots.sanity_check_figures,
+    "roar": plots.roar_cell_figures,
+    "roar_table": plots.roar_figures,
+    "quadrature": plots.quadrature_figures,
+    "benchmark": plots.benchmark_figures,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Redraws all jobs below the folders on the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.redraw",
+        description="Makes the figures of finished jobs again, from results.csv alone. Pictures of images and maps "
+        "stay as they are.",
+    )
+    parser.add_argument("folder", nargs="+", type=Path, help="of jobs (outputs/runs/EXPERIMENT/…) or above them")
+    try:
+        for folder in parser.parse_args(arguments).folder:
+            tables = [
+                path for path in sorted(folder.rglob("results.csv")) if (path.parent / "manifest.json").exists()
+            ]
+            if not tables:
+                raise InputError(f"no finished job below {folder}.")
+            for path in tables:
+                redraw(path.parent, _FIGURES[read_table(path).experiment.iloc[0]])
+                print(path.parent / "figures")
+    except CpathError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
