@@ -1,7 +1,8 @@
-"""Checks that all parts share: settings by their annotations, whole numbers, memory."""
+"""Checks that all parts share: settings by their annotations, whole numbers, copies of models, memory."""
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from numbers import Integral, Real
 from typing import Any, Self, get_args, get_type_hints
 
 import torch
+from torch import nn
 
-from cpath.errors import InputError, OutOfMemoryError
+from cpath.errors import InputError, MissingImageError, OutOfMemoryError
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "None"}
 
@@ -54,9 +56,35 @@ def check_name(name: Any) -> str:
 
 def check_count(name: str, value: Any) -> int:
     """``value`` as a whole number of at least 1; raises `InputError` for anything else."""
-    if not _is(value, int) or value < 1:
-        raise InputError(f"{name} must be at least 1, a whole number, not {value!r}.")
+    return _at_least(1, name, value)
+
+
+def check_seed(seed: Any) -> int:
+    """``seed`` as a whole number of at least 0; raises `InputError` for anything else."""
+    return _at_least(0, "seed", seed)
+
+
+def _at_least(least: int, name: str, value: Any) -> int:
+    if not _is(value, int) or value < least:
+        raise InputError(f"{name} must be at least {least}, a whole number, not {value!r}.")
     return int(value)
+
+
+def check_image(images: slice | int, count: int, owner: str) -> slice:
+    """The slice of some of ``count`` images, or of one; raises `MissingImageError` for one that is not there."""
+    if not isinstance(images, int):
+        return images
+    if not -count <= images < count:
+        raise MissingImageError(f"there is no image {images}: the {owner} to {count}.")
+    return slice(images, images + 1 or None)
+
+
+def copied(model: nn.Module, purpose: str) -> nn.Module:
+    """A deep copy of ``model``; raises `InputError` where there can be none, which says what needs it."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the model's own modules raise
+        raise InputError(f"the model cannot be copied (copy.deepcopy), which {purpose} needs: {error}") from error
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -29,7 +30,7 @@ class SiteLayout:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Neurons by site."""
-        return {name: _product(shape) for name, shape in self.shapes.items()}
+        return {name: math.prod(shape) for name, shape in self.shapes.items()}
 
     @cached_property
     def slices(self) -> dict[str, slice]:
@@ -49,10 +50,3 @@ class SiteLayout:
     def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
         """One (B, neurons) tensor from tensors (B, *site) by site."""
         return torch.cat([values[name].reshape(len(values[name]), size) for name, size in self.sizes.items()], 1)
-
-
-def _product(shape: Sequence[int]) -> int:
-    product = 1
-    for length in shape:
-        product *= length
-    return product

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cpath.errors import InputError, MaskError, MissingImageError
+from cpath.checks import check_image
+from cpath.errors import InputError, MaskError
 from cpath.layout import SiteLayout
 from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, evaluating, intercept
 from cpath.storage import read_tensors, write_tensors
@@ -69,10 +70,7 @@ class Pathway:
 
     def __getitem__(self, images: slice | int) -> Pathway:
         """The pathways of some of the images, or of one."""
-        if isinstance(images, int):
-            if not -len(self) <= images < len(self):
-                raise MissingImageError(f"there is no image {images}: the pathway belongs to {len(self)}.")
-            images = slice(images, images + 1 or None)
+        images = check_image(images, len(self), "pathway belongs")
         target = None if self.target is None else self.target[images]
         return replace(self, flat=self.flat[images], target=target)
 

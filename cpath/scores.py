@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import check_count, within_memory
+from cpath.checks import check_count, check_image, within_memory
 from cpath.errors import InputError, SiteError
 from cpath.layout import SiteLayout
 from cpath.methods.base import Contributions, Method, get
@@ -43,6 +43,12 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.flat)
+
+    def __getitem__(self, images: slice | int) -> Scores:
+        """The scores of some of the images, or of one."""
+        images = check_image(images, len(self), "scores belong")
+        residual = self.residual and {name: value[images] for name, value in self.residual.items()}
+        return replace(self, flat=self.flat[images], target=self.target[images], residual=residual)
 
     def __repr__(self) -> str:
         sites, neurons = len(self.layout.shapes), self.layout.neurons
@@ -125,7 +131,7 @@ def score(
     bounds the memory and does not change the result. The model runs in eval mode and is left as it was.
 
     Raises `InputError` for unusable images or targets, `SiteError` where no site is found, `UnknownNameError`
-    for an unknown method.
+    for an unknown method, `OutOfMemoryError` where a pass of ``max_batch`` images does not fit the device's memory.
     """
     method = _method(method)
     activations = check_activations(activations)

@@ -2,8 +2,8 @@
 
 A ``TorchFunctionMode`` sees the call of the activation function itself, whichever module made it, so in-place,
 functional and reused activations are all the same case. No hook is set and no module is changed. A site is
-named after the innermost module of the model on the Python call stack, and the how-manieth call of that name
-it is in the current forward pass:
+named after the innermost module of the model on the Python call stack; from the second call of that name in a
+forward pass on, the number of the call follows:
 
 ====================  ==================================================
 ``layer1.0.relu``     the first call of the activation module of that name

@@ -73,13 +73,13 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.processes < 1 or self.workers < 0:
             raise InputError(
-                f"trainer.processes must be at least 1 and trainer.workers not negative; "
+                f"processes must be at least 1 and workers not negative (trainer.processes, trainer.workers); "
                 f"got {self.processes} and {self.workers}."
             )
 
     def place(self, split: Split, device: torch.device) -> Split:
         """``split`` in the memory of ``device`` if it is to go there; itself otherwise."""
-        return split.to(device) if split.bytes is not None and split.bytes <= self.memory_gb * 1e9 else split
+        return split.placed(device, self.memory_gb)
 
 
 class Classifier(pl.LightningModule):
@@ -297,7 +297,7 @@ def train(
     if recipe.batch_size % hardware.processes:
         raise InputError(
             f"a batch of {recipe.batch_size} images cannot be shared evenly by {hardware.processes} processes: "
-            "change dataset.recipe.batch_size or trainer.processes."
+            "change Recipe.batch_size (dataset.recipe.batch_size) or Hardware.processes (trainer.processes)."
         )
     batches = ImageModule(data, recipe, seed, hardware)
     # Its hints on devices and products would drown the progress bar.
@@ -368,13 +368,3 @@ def _trainer_settings(hardware: Hardware) -> dict[str, Any]:
         "strategy": "ddp_spawn",
         "sync_batchnorm": on_gpu and hardware.sync_batchnorm,
     }
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, split: Split, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
-    """(N,) bool: whether each image of ``split`` is classified correctly. Leaves the model in eval mode."""
-    device = torch.device(device)
-    model.to(device).eval()
-    placed = Hardware().place(split, device)
-    batches = Batches(placed, batch_size)
-    return torch.cat([model(images.to(device)).argmax(1).cpu() == labels.cpu() for images, labels in batches])

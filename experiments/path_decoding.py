@@ -61,7 +61,7 @@ def _compute(job: Job) -> list[Row]:
 
     def decode(index: int) -> dict[Key, float]:
         number, row = divmod(index, cfg.experiment.batch)
-        of_image = {label: _image_of(score, row) for label, score in scores_of(number).items()}
+        of_image = {label: score[row] for label, score in scores_of(number).items()}
         return decoder.decode(images.batch(slice(index, index + 1)), of_image, files[index])
 
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
@@ -78,12 +78,6 @@ def _compute(job: Job) -> list[Row]:
         ]
     job.pictures += decoding_pictures(decoded)
     return rows
-
-
-def _image_of(scores: cpath.Scores, row: int) -> cpath.Scores:
-    return cpath.Scores(
-        scores.flat[row : row + 1], scores.layout, scores.method, scores.target[row : row + 1], scores.activations
-    )
 
 
 @dataclass(frozen=True)
@@ -171,7 +165,7 @@ class _Decoder:
                 seed=self.cfg.seed,
                 activations=self.cfg.activations,
                 max_batch=settings.together,
-                on_step=bar.update,
+                on_step=lambda done, _: bar.update(done - bar.n),
             )
 
     def _response(self, inputs: Tensor, target: int, pathway: cpath.Pathway | None) -> tuple[Tensor, Tensor]:

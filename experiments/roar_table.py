@@ -15,7 +15,7 @@ from torch import nn
 from cpath.analysis import t_mean
 from cpath.data import ImageData
 from cpath.errors import InputError
-from cpath.evaluation import mean_height, rank_agreement
+from cpath.evaluation import accuracy, mean_height, rank_agreement
 from cpath.plots import in_order, roar_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.published import published, published_rows
@@ -137,8 +137,6 @@ def _published_as(cfg: DictConfig) -> str:
 
 
 def _base_hits(model: nn.Module, data: ImageData) -> list[float]:
-    from cpath.training import accuracy
-
     device = next(model.parameters()).device
     return (100.0 * accuracy(model, data.test, device).double()).tolist()
 

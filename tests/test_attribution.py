@@ -225,6 +225,10 @@ def test_a_users_own_attribution() -> None:
     assert torch.allclose(found, expected)
     with pytest.raises(cpath.InputError, match="taken"):
         cpath.attribution.register("gradcam")(GradientNorm)
+    for other in (int, cpath.Method, len):
+        with pytest.raises(cpath.InputError, match=r"be a subclass of cpath\.attribution\.Attribution"):
+            cpath.attribution.register("wrong")(other)
+    assert "wrong" not in cpath.attribution.names()
 
     @cpath.attribution.register("wrong")
     class Wrong(cpath.attribution.Attribution):
@@ -252,7 +256,7 @@ def test_names_and_settings() -> None:
     with pytest.raises(cpath.InputError, match="max_batch"):
         cpath.attribute(model, images, "gradcam", max_batch=0)
     for attribution in (
-        lambda: cpath.attribution.InputIntGrad(steps=0),
+        lambda: cpath.attribution.InputIntGrad(nodes=0),
         lambda: cpath.attribution.SmoothGrad(samples=0),
         lambda: cpath.attribution.NeuronIntGradStar(nodes=0),
         lambda: cpath.attribution.RandomMap(seed=-1),
@@ -283,6 +287,14 @@ def test_single_channel_and_pixel_relevance() -> None:
 # Optional packages
 
 
+def test_the_default_is_that_of_pathways_and_needs_no_captum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum", None)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    model, images = zoo.make("vgg"), zoo.images()
+    found = cpath.attribute(model, images)
+    assert torch.equal(found, cpath.pathway_gradient(model, images, cpath.find_pathway(model, images)))
+
+
 @pytest.mark.parametrize("name", CAPTUM)
 def test_without_captum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
@@ -293,8 +305,9 @@ def test_without_captum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_cpath_imports_no_optional_package() -> None:
     code = (
-        "import sys, cpath, cpath.evaluation; print([m for m in ('captum', 'scipy', 'skimage', 'torchvision',"
-        " 'matplotlib', 'pandas', 'hydra', 'wandb', 'pytorch_lightning', 'quantus') if m in sys.modules])"
+        "import sys, cpath; from cpath.evaluation import accuracy;"
+        " print([m for m in ('captum', 'scipy', 'skimage', 'torchvision', 'matplotlib', 'pandas', 'hydra', 'wandb',"
+        " 'pytorch_lightning', 'quantus') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

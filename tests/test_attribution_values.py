@@ -48,6 +48,35 @@ def test_input_intgrad(model64: nn.Module, images64: Tensor) -> None:
     assert torch.allclose(cpath.attribute(model64, images64, "input_intgrad"), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("rule", "nodes", "written_out"),
+    [
+        ("legendre", 3, oracle.legendre(3)),
+        ("midpoint", 1, ([0.5], [1.0])),
+        ("midpoint", 4, ([0.125, 0.375, 0.625, 0.875], [0.25] * 4)),
+        ("trapezoid", 2, ([0.0, 1.0], [0.5, 0.5])),
+        ("trapezoid", 5, ([0.0, 0.25, 0.5, 0.75, 1.0], [0.125, 0.25, 0.25, 0.25, 0.125])),
+    ],
+)
+def test_input_intgrad_has_the_quadratures_of_neuron_intgrad(images64: Tensor, rule, nodes, written_out) -> None:
+    model = zoo.make("vgg", torch.float64)
+    expected = one_by_one(model, images64, lambda x, c: oracle.integrated(model, x, c, written_out))
+    found = cpath.attribute(model, images64, "input_intgrad", rule=rule, nodes=nodes)
+    assert torch.allclose(found, expected, atol=1e-6)
+    in_pieces = cpath.attribute(model, images64, "input_intgrad", rule=rule, nodes=nodes, max_batch=2)
+    assert torch.allclose(in_pieces, expected, atol=1e-6)
+
+
+def test_quadratures_that_captum_has_not_are_refused() -> None:
+    for rule in ("endpoint", "gausslegendre"):
+        with pytest.raises(cpath.UnknownNameError, match=r"Known: legendre, midpoint, trapezoid\."):
+            cpath.attribution.InputIntGrad(rule=rule)
+    with pytest.raises(cpath.InputError, match="nodes ≥ 2"):
+        cpath.attribution.InputIntGrad(rule="trapezoid", nodes=1)
+    with pytest.raises(cpath.InputError, match="nodes must be at least 1"):
+        cpath.attribution.InputIntGrad(nodes=0)
+
+
 def test_smoothgrad(model64: nn.Module, images64: Tensor) -> None:
     def of(x: Tensor, c: int) -> Tensor:
         (generator,) = cpath.methods.image_generators(x.unsqueeze(0), 7, "smoothgrad")

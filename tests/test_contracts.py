@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cpath
-from cpath.methods.base import _REGISTRY
+from cpath.methods.base import REGISTRY
 from tests import zoo
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -424,9 +424,9 @@ def own_method():
         return Own
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cpath.methods.base._REGISTRY", _REGISTRY)
+        patch.setattr("cpath.methods.base.REGISTRY", REGISTRY)
         yield build
-    _REGISTRY.pop("own", None)
+    REGISTRY.pop("own", None)
 
 
 def test_registered_method_is_a_name_everywhere(own_method, images):
@@ -459,6 +459,8 @@ def test_what_is_no_tensor_a_site_is_refused(images, found):
 def test_what_is_no_method_is_not_registered():
     with pytest.raises(cpath.InputError, match=r"subclass of cpath.Method"):
         cpath.register("wrong")(int)
+    with pytest.raises(cpath.InputError, match=r"len must be a subclass of cpath.Method"):
+        cpath.register("wrong")(len)
 
 
 def test_sparsity_that_looks_like_a_fraction_is_warned_of(images):

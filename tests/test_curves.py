@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import kendalltau
 
 import cpath
-from cpath.evaluation import area_under_curve, rank_agreement
+from cpath.analysis.intervals import resamples
+from cpath.evaluation import area_under_curve, mean_height, rank_agreement
 from cpath.evaluation.curves import kendall
 
 
@@ -19,6 +20,15 @@ def test_the_area_is_the_mean_height_from_zero_on():
 def test_shares_that_make_no_curve_are_an_error(percents):
     with pytest.raises(cpath.InputError, match="ascending percents"):
         area_under_curve(percents, np.zeros((2, len(percents))))
+
+
+def test_the_mean_height_is_over_the_range_of_the_places():
+    assert mean_height([10, 20, 40], [[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]]).tolist() == pytest.approx([2.5 / 3, 2.0])
+    assert mean_height([30], [[0.7]]).tolist() == [0.7]
+    assert mean_height([-1, 1], [[0.0, 1.0]]).tolist() == [0.5]
+    for places in ([], [10, 10], [np.nan, 1.0]):
+        with pytest.raises(cpath.InputError, match="mean_height needs ascending places"):
+            mean_height(places, np.zeros((2, len(places))))
 
 
 def test_tau_is_scipys_with_ties_too():
@@ -37,6 +47,12 @@ def test_agreement_is_of_the_means_over_images_that_have_all_values():
     assert found.n == 18
     assert found.mean == pytest.approx(kendalltau(first[2:].mean(0), second[2:].mean(0)).statistic)
     assert found.low <= found.mean <= found.high
+    # The resamples of means and of orders are the same ones.
+    drawn = resamples(18, 0)
+    assert drawn.shape == (2000, 18)
+    assert set(drawn.sum(1)) == {18}
+    taus = [kendalltau(*(one @ values[2:] for values in (first, second))).statistic for one in drawn]
+    assert [found.low, found.high] == pytest.approx(np.quantile(taus, [0.025, 0.975]).tolist())
     assert rank_agreement(first, -first).mean == -1
     nothing = rank_agreement(first[:1], first[:1])
     assert np.isnan(nothing.mean)

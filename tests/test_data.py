@@ -104,5 +104,5 @@ def test_imagenet_takes_some_of_the_classes_in_the_order_of_the_logits(tmp_path)
     assert data.test.labels.tolist() == [7, 999]
     assert len(data.classes) == 1000
     assert data.classes[0] == "tench"
-    with pytest.raises(InputError, match=r"dataset\.root=FOLDER"):
+    with pytest.raises(InputError, match=r"root \(dataset\.root=FOLDER\) names the folder"):
         imagenet(str(tmp_path / "nowhere"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +59,24 @@ def test_they_are_the_images_that_are_read_one_by_one(root):
     assert torch.equal(held.train.labels, read.train.labels)
 
 
+def test_digests_stay_what_they_were_and_follow_files_and_cut(root):
+    """Trained models are kept under the one, decoded images under the other."""
+    split = imagefolder(str(root), size=6, resize=7).test
+    lines = [f"{name}:{(root / 'test' / name).stat().st_size}" for name in split.ids]
+    short = [
+        hashlib.sha256(text.encode()).hexdigest()[:16]
+        for text in ("\n".join(lines), "7 6" + "".join(f"{line}\n" for line in lines))
+    ]
+    assert [split.digest(), split.digest(with_size=True)] == short
+    other = imagefolder(str(root), size=6, resize=8).test
+    assert other.digest() == split.digest()
+    assert other.digest(with_size=True) != split.digest(with_size=True)
+    assert imagefolder(str(root), size=6, resize=7).settings["files"]["test"] == short[0]
+
+
 def test_images_are_decoded_once(root, tmp_path, monkeypatch):
     first = _held(root, cache=str(tmp_path / "cache"))
-    monkeypatch.setattr(FileSplit, "pixels", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(FileSplit, "read", lambda *_: pytest.fail("decoded again"))
     again = _held(root, cache=str(tmp_path / "cache"))
     assert again.settings == first.settings
     indices = torch.arange(12)
@@ -87,7 +103,7 @@ def test_the_first_so_many_of_each_class_train(root):
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"in_memory": False, "mean": None}, "in_memory=true"),
+        ({"in_memory": False, "mean": None}, r"in_memory=True \(dataset\.in_memory=true\)"),
         ({"in_memory": True, "val_share": 1.0}, "val_share must be between 0 and 1"),
     ],
 )
@@ -98,7 +114,7 @@ def test_settings_without_sense_are_errors(root, settings, part):
 
 def test_more_than_memory_should_hold_is_an_error(root, monkeypatch):
     monkeypatch.setattr("cpath.data.memory._MOST_GB", 1e-6)
-    with pytest.raises(InputError, match=r"too many to hold: in_memory=false"):
+    with pytest.raises(InputError, match=r"too many to hold: pass in_memory=False"):
         _held(root)
 
 

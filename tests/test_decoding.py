@@ -104,7 +104,7 @@ def test_the_objective_sees_the_restricted_site(model):
 def test_pictures_raise_the_response_of_their_own_restricted_network(model):
     pathway = _pathway(model, sparsity=30)
     made = _decode(model, pathway, steps=32)
-    assert not made.dead.any()
+    assert not made.no_gradient.any()
     assert made.images.shape == (1, *SHAPE)
     assert made.images.min() >= 0
     assert made.images.max() <= 1
@@ -192,14 +192,22 @@ def test_every_pathway_of_a_batch_has_its_own_target_unless_objectives_say_other
     assert torch.equal(by_default.images, said.images)
 
 
-def test_on_step_counts_every_image_of_every_step():
-    counted = []
-    _decode(zoo.make("sequential"), [None] * 3, Logit(0), steps=5, max_batch=2, on_step=counted.append)
-    assert counted == [2] * 5 + [1] * 5
+def test_on_step_tells_the_steps_of_every_image_that_are_done_and_their_total():
+    model, counted = zoo.make("sequential"), []
+
+    def note(done, total):
+        counted.append((done, total))
+
+    _decode(model, [None] * 3, Logit(0), steps=5, max_batch=2, on_step=note)
+    assert counted == [(done, 15) for done in (2, 4, 6, 8, 10, 11, 12, 13, 14, 15)]
+    counted.clear()
+    with pytest.warns(RuntimeWarning, match="1 of 2"):
+        _decode(model, [_blocked(model), None], Logit(0), steps=3, on_step=note)
+    assert counted == [(1, 3), (2, 3), (3, 3)]  # there is nothing to do for an image without a gradient
 
 
 def test_ctrl_c_ends_the_optimisation_instead_of_passing_for_its_end():
-    def interrupt(images):
+    def interrupt(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -239,7 +247,7 @@ def test_every_parametrisation_makes_any_number_of_channels(parametrisation, cha
         normalisation=Normalisation((0.4,) * channels, (0.2,) * channels),
     )
     assert made.images.shape == (1, channels, 12, 12)
-    assert not made.dead.any()
+    assert not made.no_gradient.any()
 
 
 def _logarithms(channels, height, width):
@@ -276,7 +284,7 @@ def test_lucents_own_objectives_and_transforms_work_on_names_of_sites(model):
     assert torch.equal(mine.images, _decode(model, None, objectives.channel(site, 1)).images)
     both = objectives.channel(site, 1) + 2 * objectives.channel("labels", 0)
     jittered = _decode(model, None, both, transforms=[transform.jitter(3)])
-    assert not jittered.dead.any()
+    assert not jittered.no_gradient.any()
 
 
 def test_models_in_double_precision():
@@ -292,7 +300,7 @@ def test_every_site_of_every_model_has_an_objective(model):
     sites = list(_pathway(model).masks)
     made = _decode(model, [None] * len(sites), [Channel(site, 0) for site in sites])
     assert len(made) == len(sites)
-    assert (~made.dead).sum() >= len(sites) / 2  # small models have dead channels
+    assert (~made.no_gradient).sum() >= len(sites) / 2  # small models have dead channels
 
 
 def test_a_neuron_is_moved_by_what_it_sees_alone():
@@ -326,16 +334,16 @@ def test_unusual_models_are_decoded(kind):
     model = zoo.make(kind)
     pathway = _pathway(model, sparsity=20)
     with zoo.untouched(model):
-        assert not _decode(model, pathway).dead.any()
+        assert not _decode(model, pathway).no_gradient.any()
 
 
 def test_other_activations_come_from_the_pathway():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3)).eval()
     pathway = cpath.find_pathway(model, zoo.images(1, SIZE), "neuron_mct", 50, activations="gelu")
-    assert not _decode(model, pathway, Channel("1", 0)).dead.any()
+    assert not _decode(model, pathway, Channel("1", 0)).no_gradient.any()
 
 
-# Dead objectives
+# Objectives without a gradient
 
 
 def _blocked(model: nn.Module) -> cpath.Pathway:
@@ -343,18 +351,18 @@ def _blocked(model: nn.Module) -> cpath.Pathway:
     return cpath.Pathway.from_masks(masks, target=torch.tensor([0]))
 
 
-def test_a_dead_objective_is_reported_and_gives_no_image(model):
+def test_an_objective_without_a_gradient_is_reported_and_gives_no_image(model):
     with pytest.warns(RuntimeWarning, match="1 of 2 objectives have no gradient"):
         made = _decode(model, [_blocked(model), None], Logit(0))
-    assert made.dead.tolist() == [True, False]
+    assert made.no_gradient.tolist() == [True, False]
     assert made.images[0].isnan().all()
     assert made.images[1].isfinite().all()
 
 
-def test_an_image_with_nothing_but_dead_objectives_is_reported_too():
+def test_objectives_that_all_lack_a_gradient_are_reported_too():
     model = zoo.make("sequential")
     with pytest.warns(RuntimeWarning, match="1 of 1"):
-        assert _decode(model, _blocked(model)).dead.all()
+        assert _decode(model, _blocked(model)).no_gradient.all()
 
 
 class Picky(nn.Module):
@@ -373,10 +381,10 @@ def test_what_is_dead_at_grey_starts_from_stronger_noise():
     model = Picky()
     model.fc.weight.data.fill_(1.0)
     made = _decode(model, None, Logit(0), normalisation=None)
-    assert not made.dead.any()
+    assert not made.no_gradient.any()
     assert made.attempt.tolist() == [2]
     with pytest.warns(RuntimeWarning):
-        assert _decode(model, None, Logit(0), normalisation=None, tries=1).dead.all()
+        assert _decode(model, None, Logit(0), normalisation=None, tries=1).no_gradient.all()
 
 
 class Faint(nn.Module):
@@ -396,12 +404,14 @@ def test_a_small_gradient_moves_the_picture_as_far_as_a_large_one():
 
 def test_a_pathway_of_another_size_or_model_is_refused_before_rendering():
     model = zoo.make("sequential")
-    steps = []
+
+    def rendered(done, total):
+        pytest.fail("rendered")
+
     with pytest.raises(cpath.MaskError, match="another model or input size"):
-        _decode(model, _pathway(model, 8), on_step=steps.append)
+        _decode(model, _pathway(model, 8), on_step=rendered)
     with pytest.raises(cpath.MaskError):
-        _decode(model, _pathway(zoo.make("residual")), on_step=steps.append)
-    assert steps == []
+        _decode(model, _pathway(zoo.make("residual")), on_step=rendered)
 
 
 def test_a_size_that_the_model_cannot_take_is_refused():
@@ -422,11 +432,12 @@ def test_a_size_that_the_model_cannot_take_is_refused():
         (None, Neuron("1", (0, 16, 0)), {}, "gives"),
         (None, Neuron("8", (0, 0)), {}, "gives"),
         (None, lambda layer: layer("1"), {}, "one number"),
-        (None, Logit(0), {"steps": 0}, "steps"),
+        (None, Logit(0), {"steps": 0}, "steps must be at least 1"),
         (None, Logit(0), {"learning_rate": 0}, "learning_rate"),
         (None, Logit(0), {"learning_rate": float("inf")}, "learning_rate"),
-        (None, Logit(0), {"seed": -1}, "seed"),
-        (None, Logit(0), {"tries": 0}, "tries"),
+        (None, Logit(0), {"seed": 2**32}, "seed must be below"),
+        (None, Logit(0), {"tries": 0}, "tries must be at least 1"),
+        (None, Logit(0), {"max_batch": 1.5}, "max_batch must be at least 1"),
         (None, Logit(0), {"shape": (16, 16)}, "shape"),
         (None, Logit(0), {"transforms": [lambda pixels: F.pad(pixels, [2] * 4)]}, "change the size"),
         (None, Logit(0), {"parametrisation": lambda c, h, w: _raw_pixels(c, h, 8)}, "parametrisation makes"),

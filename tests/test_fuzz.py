@@ -166,6 +166,11 @@ TARGETS = {
 
 
 @cache
+def scores() -> cpath.Scores:
+    return cpath.score(zoo.make("vgg"), zoo.images(), cpath.methods.NeuronIntGrad(nodes=2))
+
+
+@cache
 def pathway() -> cpath.Pathway:
     return cpath.find_pathway(zoo.make("vgg"), zoo.images(), sparsity=60)
 
@@ -321,6 +326,42 @@ def test_settings_of_another_type_are_refused(use, name, field):
         use(name, **{field: wrong})
 
 
+SEEDED: list[Callable[[Any], Any]] = [
+    lambda seed: cpath.methods.Random(seed=seed),
+    lambda seed: cpath.methods.DGRRandomInit(seed=seed),
+    lambda seed: cpath.attribution.RandomMap(seed=seed),
+    lambda seed: cpath.attribution.SmoothGrad(seed=seed),
+    lambda seed: cpath.evaluation.NoisyLinear(seed=seed),
+    lambda seed: cpath.decode(zoo.make("vgg"), None, cpath.decoding.Logit(0), shape=(3, 8, 8), seed=seed),
+    lambda seed: cpath.evaluation.sanity_check(zoo.make("vgg"), zoo.images(), ["sobel"], seed=seed),
+]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, NAN, True, "3", None, [1], 2**70])
+@pytest.mark.parametrize("use", SEEDED)
+def test_a_seed_is_a_whole_number_from_0_on(use, seed):
+    with pytest.raises(cpath.InputError, match=r"seed must be (at least 0|a whole number)"):
+        use(seed)
+
+
+COUNTED: list[Callable[[Any], Any]] = [
+    lambda count: cpath.methods.Greedy(rounds=count),
+    lambda count: cpath.methods.GreedyPublished(rounds=count),
+    lambda count: cpath.methods.DGR(iterations=count),
+    lambda count: cpath.attribution.InputIntGrad(nodes=count),
+    lambda count: cpath.attribution.SmoothGrad(samples=count),
+    lambda count: cpath.analysis.affine_radius(zoo.make("vgg"), zoo.images(), pathway(), neurons=count),
+    lambda count: cpath.evaluation.sanity_check(zoo.make("vgg"), zoo.images(), ["sobel"], draws=count),
+]
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, NAN, True, "3"])
+@pytest.mark.parametrize("use", COUNTED)
+def test_a_count_is_a_whole_number_above_0(use, count):
+    with pytest.raises(cpath.InputError, match=r"must be (at least 1|a whole number)"):
+        use(count)
+
+
 @pytest.mark.parametrize("max_batch", [0, -1, 1.5, NAN, True, "3", None, [1]])
 @pytest.mark.parametrize("call", [cpath.score, cpath.attribute, cpath.find_pathway])
 def test_max_batch_is_a_whole_number_above_0(images, call, max_batch):
@@ -450,6 +491,30 @@ def test_an_image_of_a_pathway_is_there_or_refused(index):
 
 def test_a_pathway_is_iterated_over_image_by_image():
     assert [len(one) for one in pathway()] == [1, 1, 1]
+
+
+@given(st.integers(-10, 10))
+def test_an_image_of_scores_is_there_or_refused(index):
+    if -SIZE <= index < SIZE:
+        one = scores()[index]
+        assert torch.equal(one.flat, scores().flat[index][None])
+        assert one.target.tolist() == [scores().target[index].item()]
+        assert {name: value.tolist() for name, value in one.residual.items()} == {
+            name: [value[index].item()] for name, value in scores().residual.items()
+        }
+        assert torch.equal(one.pathway(60).flat[0], scores().pathway(60).flat[index])
+        return
+    with pytest.raises(cpath.MissingImageError, match=f"no image {index}: the scores belong to {SIZE}"):
+        scores()[index]
+
+
+def test_scores_are_cut_and_iterated_over_image_by_image():
+    assert torch.equal(scores()[1:].flat, scores().flat[1:])
+    assert (scores()[1:].method, scores()[1:].layout) == (scores().method, scores().layout)
+    assert torch.equal(torch.cat([one.flat for one in scores()]), scores().flat)
+    without = cpath.score(zoo.make("vgg"), zoo.images(), "active")[0]
+    assert without.residual is None
+    assert len(without) == 1
 
 
 @pytest.mark.parametrize("other", [None, 3, "pathway", {}, torch.ones(3)])

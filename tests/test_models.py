@@ -58,6 +58,10 @@ def test_torchvision_models_come_by_name():
         torchvision_model("rensnet18", classes=7)
     with pytest.raises(UnknownNameError, match="IMAGENET1K_V1"):
         torchvision_model("resnet18", classes=1000, weights="IMAGENET")
+    with pytest.raises(InputError, match=r"pass weights=None \(model\.weights=null\)"):
+        torchvision_model("resnet18", classes=10, weights="DEFAULT")
+    with pytest.raises(InputError, match=r"channels=3 \(dataset\.channels=3\)"):
+        torchvision_model("resnet18", classes=10, shape=(1, 64, 64))
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model"])

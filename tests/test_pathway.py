@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import cpath
 from cpath.layout import SiteLayout
@@ -74,6 +75,31 @@ def test_pathway_gradient_at_sparsity_zero_of_all_neurons_is_the_gradient(double
     source = double.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model(source)[:, 3].sum(), source)
     torch.testing.assert_close(cpath.pathway_gradient(model, double, pathway, 3), expected, **TIGHT)
+
+
+class _Rows(nn.Module):
+    """A model that notes how many images each of its passes has."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.rows = model, []
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        return self.model(x)
+
+
+def test_pathway_gradient_keeps_to_max_batch(double):
+    model = _Rows(zoo.make("fire", torch.float64))
+    pathway = cpath.find_pathway(model, double, sparsity=70)
+    unnamed = replace(pathway, target=None)
+    for used in (pathway, unnamed, pathway[:1]):
+        whole = cpath.pathway_gradient(model, double, used)
+        model.rows.clear()
+        torch.testing.assert_close(cpath.pathway_gradient(model, double, used, max_batch=2), whole, **TIGHT)
+        assert set(model.rows) == {2, 1}
+    with pytest.raises(cpath.InputError, match="max_batch must be at least 1"):
+        cpath.pathway_gradient(model, double, pathway, max_batch=0)
 
 
 def test_pathway_of_one_image_applies_to_any_number(double):

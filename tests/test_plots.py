@@ -3,7 +3,18 @@ from __future__ import annotations
 import pandas as pd
 from PIL import Image
 
-from cpath.plots import colour_of, in_order, label_of, path_analysis_figures, save_drawings, training_figures
+from cpath.plots import (
+    colour_of,
+    in_order,
+    label_of,
+    path_analysis_figures,
+    quadrature_figures,
+    save_drawings,
+    training_figures,
+)
+from cpath.plots.curves import spread
+
+NAN = float("nan")
 
 
 def _table(methods, sparsities=(80.0, 90.0), sites=("relu", "fc:relu")):
@@ -62,6 +73,19 @@ def test_methods_keep_their_order_and_colour():
     assert label_of("mine") == "mine"
     assert colour_of("mine") == colour_of("mine")
     assert colour_of("neuron_mct") != colour_of("neuron_intgrad")
+
+
+def test_error_bars_are_never_negative_and_absent_where_there_is_no_interval():
+    rows = pd.DataFrame({"value": [0.5, 0.2, 0.3], "ci_low": [0.4, 0.21, NAN], "ci_high": [0.7, 0.25, NAN]})
+    assert spread(rows).round(9).tolist() == [[0.1, 0.0, 0.0], [0.2, 0.05, 0.0]]
+    assert spread(rows.iloc[0]).round(9).tolist() == [[0.1], [0.2]]
+    residuals = rows.assign(method=["a", "b", "c"], metric="residual", x_name="", x="")
+    overlaps = residuals.assign(metric="jaccard_with_reference", x_name="sparsity", x="90")
+    # Matplotlib refuses bars of negative length.
+    (drawing,) = quadrature_figures(pd.concat([residuals, overlaps]))
+    (bars,) = drawing.figure.axes[0].collections
+    ends = [tuple(segment[:, 0].round(9)) for segment in bars.get_segments()]
+    assert ends == [(0.4, 0.7), (0.2, 0.25), (0.3, 0.3)]
 
 
 def test_training_curves_come_from_the_table():

@@ -310,9 +310,9 @@ def test_seed_batch_and_progress() -> None:
 
 def test_errors() -> None:
     model, images = zoo.make("vgg"), zoo.images()
-    for settings in ({"draws": 0}, {"seed": -1}, {"std": 0}, {"max_batch": 0}):
-        with pytest.raises(cpath.InputError, match="needs draws"):
-            sanity_check(model, images, ["sobel"], **settings)
+    for name, value in (("draws", 0), ("seed", -1), ("std", 0), ("std", float("nan")), ("max_batch", 0)):
+        with pytest.raises(cpath.InputError, match=f"{name} must be"):
+            sanity_check(model, images, ["sobel"], **{name: value})
     with pytest.raises(cpath.InputError, match="attributions is empty"):
         sanity_check(model, images, [])
     with pytest.raises(cpath.InputError, match="same name"):
@@ -328,7 +328,9 @@ def test_errors() -> None:
 
     class Uncopyable(nn.Sequential):
         def __deepcopy__(self, memo: object) -> None:
-            raise RuntimeError("not me")
+            raise KeyError("not me")
 
-    with pytest.raises(cpath.InputError, match="cannot be copied"):
+    with pytest.raises(cpath.InputError, match=r"cannot be copied .* which randomising it needs: 'not me'"):
         sanity_check(Uncopyable(model), images, ["sobel"])
+    with pytest.raises(cpath.InputError, match=r"cannot be copied .* which decoding needs: 'not me'"):
+        cpath.decode(Uncopyable(model), None, cpath.decoding.Logit(0), shape=(3, 8, 8))

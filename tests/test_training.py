@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from cpath.data import Batches, crop_and_flip, digits
+from cpath.evaluation import accuracy
 from cpath.models import resnet8
-from cpath.training import Hardware, Recipe, accuracy, train
+from cpath.training import Hardware, Recipe, train
 
 DATA = digits(size=16)
 

@@ -33,7 +33,7 @@ def quick(name: str) -> Method:
 def quick_attribution(name: str) -> attribution.Attribution:
     """The attribution with settings that make it quick."""
     if name in attribution.base.REGISTRY:
-        settings: dict[str, dict[str, int]] = {"input_intgrad": {"steps": 4}, "smoothgrad": {"samples": 3}}
+        settings: dict[str, dict[str, int]] = {"input_intgrad": {"nodes": 4}, "smoothgrad": {"samples": 3}}
         return attribution.get(name, **settings.get(name, {}))
     return attribution.PathwayGradient(method=quick(name), sparsity=60)
 

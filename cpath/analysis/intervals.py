@@ -1,4 +1,4 @@
-"""Means over images with bootstrap intervals; images without a value (NaN) are left out and counted."""
+"""Means with intervals: over images by the bootstrap, over seeds by Student's t. NaN are left out and counted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,25 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """Means of K quantities: arrays (K,)."""
+    """Means, or other numbers that sum up many, with their intervals.
+
+    Arrays (K,) for K quantities (`bootstrap_mean`, `t_mean`), 0-d for a single one (`rank_agreement`).
+    """
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     n: NDArray[np.int64]
-    """Images that had a value."""
+    """What had a value: images, or repetitions (`t_mean`)."""
+
+
+def resamples(images: int, seed: int) -> NDArray[np.float64]:
+    """(2000, images): how often each image is drawn in each resample of a bootstrap.
+
+    One matrix product with it gives the sums over all resamples.
+    """
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(images, np.full(images, 1 / images), _RESAMPLES).astype(np.float64)
 
 
 def bootstrap_mean(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
@@ -31,10 +43,7 @@ def bootstrap_mean(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> 
     present = ~np.isnan(data)
     count = present.sum(0)
     filled = np.where(present, data, 0.0)
-    generator = np.random.default_rng(seed)
-    images = len(data)
-    # How often each image is drawn: one matrix product gives the means of all resamples.
-    drawn = generator.multinomial(images, np.full(images, 1 / images), _RESAMPLES).astype(np.float64)
+    drawn = resamples(len(data), seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = filled.sum(0) / count
         means = (drawn @ filled) / (drawn @ present)

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from cpath.errors import InputError, SiteError
+from cpath.checks import check_count
+from cpath.errors import SiteError
 from cpath.pathway import Pathway
 from cpath.probe import check_images
 from cpath.sites import differentiating, evaluating, intercept
@@ -19,16 +20,18 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
     """Radius (B,) of the ℓ2-ball around each image in which the restricted network is affine.
 
     While no kept neuron's pre-activation a_i changes sign, the response of the network restricted to ``pathway``
-    is an affine function of the image (paper, section 4). The distance to the nearest change, to first order the
-    exact one because inside the ball a_i is affine too, is the minimum over kept neurons of
-    |a_i(x)| / ‖∇_x a_i(x)‖₂, in units of the images. Infinite where no kept neuron depends on the image.
+    is an affine function of the image (paper, section 4), and so is every a_i. The nearest change of sign is
+    therefore exactly the minimum over kept neurons of |a_i(x)| / ‖∇_x a_i(x)‖₂ away, in units of the images.
+    Infinite where no kept neuron depends on the image.
 
     ``neurons=None`` takes every kept neuron: exact, and one backward pass each. Otherwise the ``neurons`` kept ones
     of the smallest |a_i| in each image are taken: an upper bound of the radius. Only networks of ReLU and affine
     layers are meant; max pooling bounds the region further.
+
+    Raises `InputError` for unusable images and for ``neurons`` below 1, `MaskError` where the pathway does not fit,
+    `SiteError` where a site has no gradient.
     """
-    if neurons is not None and neurons < 1:
-        raise InputError(f"neurons must be at least 1, or None for all; not {neurons}.")
+    neurons = None if neurons is None else check_count("neurons", neurons)
     check_images(model, images)
     before: dict[str, Tensor] = {}
     with ExitStack() as stack:

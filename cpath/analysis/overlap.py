@@ -54,6 +54,9 @@ def compare_pathways(
     ``dead_share``, ``jaccard/<other name>`` for every other pathway and, ``by_site``,
     ``site_dead_share/<site>``, ``site_jaccard/<other name>/<site>`` and ``site_kept/<site>`` (per cent of the
     site's neurons). 0/0 is NaN. The pairs cost one pass over the masks each, the sites nothing more.
+
+    Raises `InputError` for no pathways and for what is none, `MaskError` where pathways or activations belong to
+    different networks, input sizes or images.
     """
     if not pathways:
         raise InputError("compare_pathways needs at least one pathway.")

@@ -36,10 +36,7 @@ def get(name: str, **settings: Any) -> Attribution:
     """
     if not isinstance(name, str) or name not in names():
         raise unknown_name("attribution", name, names())
-    try:
-        return REGISTRY[name](**settings) if name in REGISTRY else _pathway_gradient(name, settings)
-    except TypeError as error:
-        raise InputError(f"attribution '{name}': {error}") from error
+    return REGISTRY.make(name, settings) if name in REGISTRY else _pathway_gradient(name, settings)
 
 
 def _pathway_gradient(method: str | Method, settings: dict[str, Any]) -> PathwayGradient:
@@ -54,7 +51,7 @@ def _pathway_gradient(method: str | Method, settings: dict[str, Any]) -> Pathway
 def attribute(
     model: nn.Module,
     images: Tensor,
-    method: str | Attribution | Method = "gradcam",
+    method: str | Attribution | Method = "neuron_mct",
     target: Target = None,
     *,
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
@@ -69,7 +66,8 @@ def attribute(
     in eval mode and is left as it was, and so are the images.
 
     Raises `InputError` for unusable images, targets or settings, `SiteError` where a site is needed and none
-    is found, `UnknownNameError` for an unknown name, `MissingPackageError` without Captum.
+    is found, `UnknownNameError` for an unknown name, `MissingPackageError` without Captum where it is needed,
+    `OutOfMemoryError` where a pass of ``max_batch`` images does not fit the device's memory.
     """
     max_batch = check_count("max_batch", max_batch)
     if isinstance(method, str):

@@ -9,8 +9,8 @@ from typing import ClassVar, TypeVar
 from torch import Tensor
 
 from cpath.attribution.response import ResponseProbe
-from cpath.checks import Checked, check_name
-from cpath.errors import InputError
+from cpath.checks import Checked
+from cpath.registry import Registry
 
 
 class Attribution(Checked, ABC):
@@ -48,19 +48,11 @@ class Attribution(Checked, ABC):
 
 A = TypeVar("A", bound=type[Attribution])
 
-REGISTRY: dict[str, type[Attribution]] = {}
+REGISTRY: Registry[Attribution] = Registry(
+    "attribution", Attribution, "cpath.attribution.Attribution", name_as="registered_name"
+)
 
 
 def register(name: str) -> Callable[[A], A]:
     """Class decorator: ``name`` then stands for the attribution in the API, the configuration and the tests."""
-    check_name(name)
-
-    def add(cls: A) -> A:
-        known = REGISTRY.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise InputError(f"the attribution name '{name}' is taken by {known.__module__}.{known.__qualname__}.")
-        cls.registered_name = name
-        REGISTRY[name] = cls
-        return cls
-
-    return add
+    return REGISTRY.register(name)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cpath.attribution.base import Attribution, register
 from cpath.attribution.response import ResponseProbe
-from cpath.errors import InputError
-from cpath.methods.base import image_generators
+from cpath.checks import check_seed
+from cpath.randomness import image_generators
 
 
 @register("random")
@@ -22,8 +22,7 @@ class RandomMap(Attribution):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, not {self.seed}.")
+        check_seed(self.seed)
 
     def maps(self, probe: ResponseProbe) -> Tensor:
         """U(0, 1)."""

@@ -5,18 +5,60 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cpath.attribution.base import Attribution, register
-from cpath.attribution.gradient import pathway_gradient
-from cpath.attribution.gradients import upsample
+from cpath.attribution.by_captum import upsample
 from cpath.attribution.response import ResponseProbe, no_influence_error
+from cpath.checks import check_count, within_memory
+from cpath.errors import InputError, MaskError
 from cpath.methods.base import Method
-from cpath.methods.contribution import NeuronIntGrad
+from cpath.methods.contribution import NeuronIntGrad, integrate
 from cpath.methods.quadrature import quadrature
-from cpath.probe import gradient_at
+from cpath.pathway import Pathway
+from cpath.probe import Target, check_images
 from cpath.scores import find_pathway
+from cpath.sites import differentiating, evaluating
 from cpath.threshold import check_sparsity
+
+
+def pathway_gradient(
+    model: nn.Module, images: Tensor, pathway: Pathway, target: Target = None, *, max_batch: int = 64
+) -> Tensor:
+    """Gradient ∂f/∂x of the response of the network restricted to ``pathway``, (B, C, H, W).
+
+    ``target`` defaults to the class that the pathway was extracted for, else to the class that the
+    unrestricted network predicts. ``max_batch`` as for `cpath.score`. Raises `MaskError` when the pathway does not
+    fit, and as `cpath.score` does for unusable images and targets.
+    """
+    if not isinstance(pathway, Pathway):
+        raise InputError(f"pathway must be a cpath.Pathway, not {type(pathway).__name__}.")
+    max_batch = check_count("max_batch", max_batch)
+    remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
+    with evaluating(model), differentiating(), within_memory(remedy):
+        check_images(model, images)
+        if len(pathway) not in (1, len(images)):
+            raise MaskError(f"the pathway belongs to {len(pathway)} images, the batch has {len(images)}.")
+        if target is None and pathway.target is not None:
+            # Read from a file, it is on the CPU. A pathway of one image applies to any number.
+            target = pathway.target.to(images.device).expand(len(images))
+        probe = ResponseProbe(model, images, target, max_batch=max_batch)
+        at_once = probe.rows_at_once
+        parts = [
+            _restricted_gradient(probe.part(part), pathway if len(pathway) == 1 else pathway[part])
+            for part in (slice(start, start + at_once) for start in range(0, len(probe), at_once))
+        ]
+    return torch.cat(parts)
+
+
+def _restricted_gradient(probe: ResponseProbe, pathway: Pathway) -> Tensor:
+    if probe.asked is None:
+        _ = probe.target  # of the unrestricted network, before the restricted one runs
+    with pathway.restrict(probe.model) as seen:
+        source = probe.images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(probe.response(source).sum(), source)
+    pathway.check_reached(seen)
+    return gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +87,7 @@ class PathwayGradient(Attribution):
             activations=probe.activation_names,
             max_batch=probe.max_batch,
         )
-        return pathway_gradient(probe.model, probe.images, pathway)
+        return pathway_gradient(probe.model, probe.images, pathway, max_batch=probe.max_batch)
 
 
 @register("neuron_intgrad_star")
@@ -77,16 +119,9 @@ class NeuronIntGradStar(Attribution):
 
     def _signed(self, probe: ResponseProbe, site: str) -> Tensor:
         activation = probe.activation(site)
-        alphas, weights = (activation.new_tensor(values) for values in quadrature(self.rule, self.nodes))
+        nodes = list(zip(*quadrature(self.rule, self.nodes), strict=True))
         mean = torch.zeros_like(activation)
-        at_once = max(1, probe.rows_at_once // len(probe))
-        for start in range(0, self.nodes, at_once):
-            part = slice(start, start + at_once)
-            with torch.enable_grad():
-                scaled = (alphas[part].view(-1, 1, 1, 1, 1) * activation).requires_grad_()
-                responses = probe.responses(site, scaled)  # (nodes, B)
-                gradients = gradient_at((weights[part].unsqueeze(1) * responses).sum(), scaled)
-            if gradients is None:
-                raise no_influence_error(site)
-            mean += gradients.sum(0)
+        _, depends = integrate(probe, site, activation, mean, nodes, max(1, probe.rows_at_once // len(probe)))
+        if not depends:
+            raise no_influence_error(site)
         return (activation * mean).sum(1, keepdim=True)

@@ -1,13 +1,19 @@
-"""From an attribution to one relevance a pixel, by which pixels are ranked."""
+"""From an attribution to one number a pixel, by which maps are shown and pixels ranked."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from cpath.attribution.gradient import single_channel
-from cpath.errors import unknown_name
+from cpath.errors import InputError, unknown_name
 
 RANK_BY = ("absolute", "signed")
+
+
+def single_channel(attribution: Tensor) -> Tensor:
+    """(B, 1, H, W) from (B, C, H, W): per pixel, the signed value of the channel of the largest magnitude."""
+    if attribution.dim() != 4:
+        raise InputError(f"an attribution is (B, C, H, W), not {tuple(attribution.shape)}.")
+    return attribution.gather(1, attribution.abs().argmax(1, keepdim=True))
 
 
 def pixel_relevance(attribution: Tensor, rank_by: str = "absolute") -> Tensor:

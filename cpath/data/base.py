@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,9 +36,13 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
         """Memory that the images take; None where they are files, read when asked for."""
         return None
 
-    def to(self, device: torch.device) -> Split:
+    def to(self, device: torch.device | str) -> Split:
         """The split with its images in the memory of ``device``; itself where they are files."""
         return self
+
+    def placed(self, device: torch.device | str, memory_gb: float = 8.0) -> Split:
+        """The split on ``device`` if it is in memory and no larger than ``memory_gb``; itself otherwise."""
+        return self.to(device) if self.bytes is not None and self.bytes <= memory_gb * 1e9 else self
 
     @abstractmethod
     def batch(self, indices: Tensor) -> Tensor:
@@ -97,7 +102,7 @@ class ImageData:
         if self.train is None or self.val is None:
             raise InputError(
                 f"dataset '{self.name}' has no training images here, so no model can be trained on it: "
-                "use weights (model.weights=…) or a checkpoint (checkpoint=FILE)."
+                "give it the splits train and val, or load weights (model.weights=…, checkpoint=FILE)."
             )
         return self.train, self.val
 
@@ -113,9 +118,9 @@ class TensorSplit(Split):
         """Memory that the pixels take."""
         return self.pixels.nbytes
 
-    def to(self, device: torch.device) -> TensorSplit:
+    def to(self, device: torch.device | str) -> TensorSplit:
         """The split in the memory of ``device``, its pixels as they are: bytes stay bytes."""
-        if device == self.device:
+        if torch.device(device) == self.device:
             return self
         return TensorSplit(self.pixels.to(device), self.labels.to(device), self.ids, self.normalisation)
 
@@ -145,13 +150,20 @@ class FileSplit(Split):
 
     def batch(self, indices: Tensor) -> Tensor:
         """The images of ``indices`` (B,), as (B, C, H, W)."""
-        return self.normalisation.apply(self.pixels(indices).float() / 255)
+        return self.normalisation.apply(self.read(indices).float() / 255)
 
-    def pixels(self, indices: Tensor) -> Tensor:
+    def read(self, indices: Tensor) -> Tensor:
         """The images of ``indices`` as bytes, (B, C, H, W) uint8."""
-        return torch.stack([self._read(self.files[int(index)]) for index in indices])
+        return torch.stack([self._decoded(self.files[int(index)]) for index in indices])
 
-    def _read(self, file: Path) -> Tensor:
+    def digest(self, *, with_size: bool = False) -> str:
+        """Short hash over names and sizes of the files, in order; ``with_size`` also over how they are cut."""
+        files = "\n".join(f"{name}:{file.stat().st_size}" for name, file in zip(self.ids, self.files, strict=True))
+        # Trained models are kept under the one and decoded images under the other: they must not change.
+        text = f"{self.resize} {self.size}{files}\n" if with_size else files
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _decoded(self, file: Path) -> Tensor:
         from PIL import Image, UnidentifiedImageError
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F

@@ -26,8 +26,8 @@ def cifar10(root: str = "data", download: bool = True) -> ImageData:
     except (RuntimeError, OSError) as error:
         raise InputError(
             f"CIFAR-10 is not in {folder.resolve()} and could not be downloaded ({error}). Download "
-            "cifar-10-python.tar.gz from the CIFAR-10 home page, put it into that folder, or name yours: "
-            "dataset.root=…"
+            "cifar-10-python.tar.gz from the CIFAR-10 home page, put it into that folder, or name yours: root "
+            "(dataset.root=…)."
         ) from error
     pixels = [torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2).contiguous() for part in parts]
     labels = [torch.tensor(part.targets) for part in parts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -35,7 +34,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
 
     folder = Path(root).expanduser()
     how = (
-        f"dataset.root=FOLDER names the folder that holds val/<wnid>/*.JPEG, for example "
+        f"root (dataset.root=FOLDER) names the folder that holds val/<wnid>/*.JPEG, for example "
         f"{folder / 'val' / imagenet_wnids()[0]}. The images are at image-net.org (registration needed)."
     )
     if not (folder / "val").is_dir():
@@ -58,7 +57,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
             "name": "imagenet",
             "size": size,
             "resize": resize,
-            "files": {part: _digest(split) for part, split in splits.items()},
+            "files": {part: split.digest() for part, split in splits.items()},
         },
     )
 
@@ -86,11 +85,14 @@ def imagefolder(
     """
     folder = Path(root).expanduser()
     if (mean is None or std is None) and not in_memory:
-        raise InputError("mean and std of images that are not in memory must be given (or in_memory=true).")
+        raise InputError(
+            "mean and std of images that are not in memory must be given, or all be held in memory: in_memory=True "
+            "(dataset.in_memory=true)."
+        )
     if not 0 < val_share < 1:
         raise InputError(f"val_share must be between 0 and 1, not {val_share}.")
     normalisation = Normalisation(tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3))
-    how = "expected FOLDER/test/<class>/*.jpg and, to train, FOLDER/train/<class>/*.jpg (dataset.root=FOLDER)."
+    how = "root (dataset.root=FOLDER) must hold test/<class>/*.jpg and, to train, train/<class>/*.jpg."
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder.resolve()}; {how}")
     parts = {part: folder / part for part in ("train", "val", "test") if (folder / part).is_dir()}
@@ -110,7 +112,7 @@ def imagefolder(
         )
         for part, path in parts.items()
     }
-    files = {part: _digest(split) for part, split in splits.items()}
+    files = {part: split.digest() for part, split in splits.items()}
     train, val = splits.get("train"), splits.get("val")
     if train is not None and val is None:
         train, val = _split_off(train, val_share)
@@ -175,9 +177,3 @@ def _split_off(split: FileSplit, share: float) -> tuple[FileSplit, FileSplit]:
         )
 
     return part(order[cut:]), part(order[:cut])
-
-
-def _digest(split: FileSplit) -> str:
-    """Short hash over names and sizes of the files."""
-    lines = (f"{name}:{file.stat().st_size}" for name, file in zip(split.ids, split.files, strict=True))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,10 +43,13 @@ def hold(
 
 def _pixels(name: str, split: FileSplit, cache: str | None) -> Tensor:
     if len(split) * 3 * split.size**2 > _MOST_GB * 1e9:
-        raise InputError(f"{len(split)} images of {split.size}×{split.size} are too many to hold: in_memory=false.")
+        raise InputError(
+            f"{len(split)} images of {split.size}×{split.size} are too many to hold: pass in_memory=False "
+            "(dataset.in_memory=false)."
+        )
     if cache is None:
         return _decoded(name, split)
-    file = Path(cache).expanduser() / f"{name}-{_digest(split)}.safetensors"
+    file = Path(cache).expanduser() / f"{name}-{split.digest(with_size=True)}.safetensors"
 
     def make() -> None:
         write_tensors(file, {"pixels": _decoded(name, split)}, {"kind": "pixels", "format": _FORMAT})
@@ -58,16 +60,8 @@ def _pixels(name: str, split: FileSplit, cache: str | None) -> Tensor:
 def _decoded(name: str, split: FileSplit) -> Tensor:
     parts = torch.arange(len(split)).split(_AT_ONCE)  # type: ignore[no-untyped-call]
     return torch.cat(
-        [split.pixels(part) for part in tqdm(parts, desc=f"decoding {name}", unit="batch", disable=None)]
+        [split.read(part) for part in tqdm(parts, desc=f"decoding {name}", unit="batch", disable=None)]
     )
-
-
-def _digest(split: FileSplit) -> str:
-    """What determines the pixels: names and sizes of the files, in order, and how they are cut."""
-    hasher = hashlib.sha256(f"{split.resize} {split.size}".encode())
-    for name, file in zip(split.ids, split.files, strict=True):
-        hasher.update(f"{name}:{file.stat().st_size}\n".encode())
-    return hasher.hexdigest()[:16]
 
 
 def _moments(pixels: Tensor) -> tuple[list[float], list[float]]:

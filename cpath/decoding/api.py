@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cpath.checks import check_count, check_seed
 from cpath.decoding.network import Network
 from cpath.decoding.objectives import Objective, tasks_of
 from cpath.decoding.render import render
@@ -27,8 +28,8 @@ class Decoding:
     """The images that `decode` made."""
 
     images: Tensor
-    """(B, C, H, W) pixels in [0, 1], on the CPU; NaN where ``dead``."""
-    dead: Tensor
+    """(B, C, H, W) pixels in [0, 1], on the CPU; NaN where ``no_gradient``."""
+    no_gradient: Tensor
     """(B,) bool: no gradient reached the image, at whatever start, so that the optimisation could not begin."""
     attempt: Tensor
     """(B,) which start was taken: 0 the usual one, others are noisier."""
@@ -52,7 +53,7 @@ def decode(
     seed: int = 0,
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     max_batch: int = 16,
-    on_step: Callable[[int], object] | None = None,
+    on_step: Callable[[int, int], object] | None = None,
 ) -> Decoding:
     """The images for which the restricted networks respond most: activation maximisation with Lucent.
 
@@ -68,18 +69,19 @@ def decode(
     whose objective has no gradient there, all of its neurons being dead, tries others, up to ``tries`` of them,
     which for pixel and fourier are also stronger. They are optimised by Adam, each objective scaled to a largest
     gradient of 1 at the start, at most ``max_batch`` together, which does not change them up to rounding.
-    ``on_step(images)`` is called after every step of that many images.
+    ``on_step(done, total)`` is called after every step, with steps counted image by image.
 
     The model itself is not run but a copy of it, and the global random states are restored. An objective
-    without a gradient gives no image: see `Decoding.dead`; a warning says so. Raises `MaskError` for a pathway
-    of another model or input size, `InputError` for unusable settings, `UnknownNameError` for an unknown site,
-    `MissingPackageError` without torch-lucent.
+    without a gradient gives no image: see `Decoding.no_gradient`; a warning says so. Raises `MaskError` for a
+    pathway of another model or input size, `InputError` for unusable settings, `UnknownNameError` for an unknown
+    site, `MissingPackageError` without torch-lucent.
     """
-    if min(steps, max_batch, tries) < 1 or not 0 < learning_rate < float("inf") or not 0 <= seed < 2**32:
-        raise InputError(
-            "decoding needs steps, max_batch and tries ≥ 1, learning_rate > 0 and 0 ≤ seed < 2³²; got "
-            f"{steps}, {max_batch}, {tries}, {learning_rate} and {seed}."
-        )
+    steps, tries = check_count("steps", steps), check_count("tries", tries)
+    max_batch = check_count("max_batch", max_batch)
+    if not 0 < learning_rate < float("inf"):
+        raise InputError(f"learning_rate must be a positive number, not {learning_rate}.")
+    if check_seed(seed) >= 2**32:
+        raise InputError(f"seed must be below 2³², not {seed}.")
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"shape must be (channels, height, width), not {tuple(shape)}.")
     tasks = tasks_of(pathways, objectives)
@@ -92,6 +94,14 @@ def decode(
             network.check(task, first_starts[-1])
         starts = [network.start(task, s, tries, reseed) for task, s in zip(tasks, first_starts, strict=True)]
         alive = [row for row, start in enumerate(starts) if start.slope > 0]
+        done = 0
+
+        def count(images: int) -> None:
+            nonlocal done
+            done += images
+            if on_step is not None:
+                on_step(done, steps * len(alive))
+
         for first in range(0, len(alive), max_batch):
             rows = alive[first : first + max_batch]
             reseed(0)
@@ -102,18 +112,19 @@ def decode(
                 transforms,
                 steps,
                 learning_rate,
-                on_step,
+                count,
             )
         images = torch.cat([start.image() for start in starts]).detach().cpu().float()
     if not torch.isfinite(images).all():
         raise InputError("the optimisation diverged to NaN: lower the learning rate.")
-    dead = torch.tensor([start.unmoved() for start in starts])
-    if dead.any():
-        images[dead] = float("nan")
+    no_gradient = torch.tensor([start.unmoved() for start in starts])
+    if no_gradient.any():
+        images[no_gradient] = float("nan")
         warnings.warn(
-            f"{int(dead.sum())} of {len(dead)} objectives have no gradient at any of {tries} start images, so that "
-            "there is no image of them: nothing of the pathway leads to the objective, or all of it is dead there.",
+            f"{int(no_gradient.sum())} of {len(no_gradient)} objectives have no gradient at any of {tries} start "
+            "images, so that there is no image of them: nothing of the pathway leads to the objective, or all of "
+            "it is dead there.",
             RuntimeWarning,
             stacklevel=2,
         )
-    return Decoding(images, dead, torch.tensor([start.attempt for start in starts]))
+    return Decoding(images, no_gradient, torch.tensor([start.attempt for start in starts]))

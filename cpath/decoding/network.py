@@ -7,7 +7,6 @@ other, under the names that they have everywhere.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cpath.checks import copied
 from cpath.decoding.objectives import Task
 from cpath.decoding.starts import Start
 from cpath.errors import CpathError, InputError, MaskError, unknown_name
@@ -35,7 +35,8 @@ class Network:
     def __init__(
         self, model: nn.Module, tasks: list[Task], activations: Iterable[str], normalisation: Normalisation | None
     ) -> None:
-        self._model = _frozen_copy(unwrap(model))
+        # The renderer runs backwards through a copy: nothing of the user's model can change.
+        self._model = copied(unwrap(model), "decoding").requires_grad_(False).eval()
         first = next((p for p in self._model.parameters() if p.is_floating_point()), torch.empty(0))
         self.device, self._dtype = first.device, first.dtype
         self._normalisation = normalisation
@@ -165,12 +166,3 @@ class Watched(nn.Module):
             raise Broken(error) from error
         taps["labels"](logits)
         return logits
-
-
-def _frozen_copy(model: nn.Module) -> nn.Module:
-    """The renderer runs backwards through a copy: nothing of the user's model can change."""
-    try:
-        copied = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"the model cannot be copied (copy.deepcopy), which decoding needs: {error}") from error
-    return copied.requires_grad_(False).eval()

@@ -21,9 +21,12 @@ def render(
     transforms: Sequence[Callable[[Tensor], Tensor]],
     steps: int,
     learning_rate: float,
-    on_step: Callable[[int], object] | None,
+    on_step: Callable[[int], object],
 ) -> None:
-    """Optimises ``starts`` in place, all together; Adam works element by element, so that they stay independent."""
+    """Optimises ``starts`` in place, all together; Adam works element by element, so that they stay independent.
+
+    ``on_step(images)`` is called after every step of that many images.
+    """
     vis = lucent("render")
     watched = network.watched(tasks)
     size = tuple(starts[0].image().shape[-2:])
@@ -55,8 +58,7 @@ def render(
     def after(*_: Any) -> None:
         nonlocal done
         done += 1
-        if on_step is not None:
-            on_step(len(tasks))
+        on_step(len(tasks))
 
     try:
         vis.render_vis(

@@ -1,5 +1,6 @@
-"""Evaluation of attributions: pixel removal (degradation, ROAR) and sanity checks."""
+"""Evaluation of attributions: pixel removal (degradation, ROAR) and sanity checks; accuracy of models."""
 
+from cpath.evaluation.classification import accuracy
 from cpath.evaluation.curves import area_under_curve, mean_height, rank_agreement
 from cpath.evaluation.degradation import PERCENTS, Degradation, degrade
 from cpath.evaluation.imputation import NoisyLinear
@@ -20,6 +21,7 @@ __all__ = [
     "NoisyLinear",
     "SanityCheck",
     "StoredRanks",
+    "accuracy",
     "altered",
     "area_under_curve",
     "degrade",

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpath.analysis.intervals import Interval
+from cpath.analysis.intervals import Interval, resamples
 from cpath.errors import InputError
-
-_RESAMPLES = 1000
 
 
 def area_under_curve(percents: Sequence[float], values: ArrayLike) -> np.ndarray:
@@ -18,12 +16,8 @@ def area_under_curve(percents: Sequence[float], values: ArrayLike) -> np.ndarray
 
     By the trapezoidal rule; every curve starts at (0, 0). NaN where a curve has a NaN.
     """
-    x = np.asarray(percents, dtype=np.float64)
-    curves = np.asarray(values, dtype=np.float64)
-    if not len(x) or curves.ndim != 2 or curves.shape[1] != len(x) or (np.diff(x, prepend=0) <= 0).any():
-        raise InputError("area_under_curve needs ascending percents above 0 and one column of values for each.")
-    x, curves = np.insert(x, 0, 0.0), np.insert(curves, 0, 0.0, axis=1)
-    return np.asarray(np.trapezoid(curves, x, axis=1) / x[-1])
+    x, curves = _curves(percents, values, "area_under_curve needs ascending percents above 0", above=0.0)
+    return mean_height(np.insert(x, 0, 0.0).tolist(), np.insert(curves, 0, 0.0, axis=1))
 
 
 def mean_height(x: Sequence[float], values: ArrayLike) -> np.ndarray:
@@ -31,13 +25,20 @@ def mean_height(x: Sequence[float], values: ArrayLike) -> np.ndarray:
 
     ``x`` must ascend; a single place gives the value there. NaN where a curve has a NaN.
     """
-    places = np.asarray(x, dtype=np.float64)
-    curves = np.asarray(values, dtype=np.float64)
-    if not len(places) or curves.ndim != 2 or curves.shape[1] != len(places) or (np.diff(places) <= 0).any():
-        raise InputError("mean_height needs ascending places and one column of values for each.")
+    places, curves = _curves(x, values, "mean_height needs ascending places")
     if len(places) == 1:
         return curves[:, 0].copy()
     return np.asarray(np.trapezoid(curves, places, axis=1) / (places[-1] - places[0]))
+
+
+def _curves(
+    x: Sequence[float], values: ArrayLike, needs: str, above: float = -np.inf
+) -> tuple[np.ndarray, np.ndarray]:
+    places, curves = np.asarray(x, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    ascending = (np.diff(places, prepend=above) > 0).all()
+    if not len(places) or curves.ndim != 2 or curves.shape[1] != len(places) or not ascending:
+        raise InputError(f"{needs} and one column of values for each.")
+    return places, curves
 
 
 def rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
@@ -56,8 +57,7 @@ def rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, 
     if images == 0:
         nothing = np.array(np.nan)
         return Interval(nothing, nothing, nothing, np.array(0))
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(images, np.full(images, 1 / images), _RESAMPLES) / images
+    drawn = resamples(images, seed) / images
     found = kendall(one.mean(0)[None], other.mean(0)[None])[0]
     resampled = kendall(drawn @ one, drawn @ other)
     low, high = np.nan, np.nan

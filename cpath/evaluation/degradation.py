@@ -1,4 +1,8 @@
-"""Input degradation: how the response falls when the least (LeRF) or most (MoRF) relevant pixels are removed."""
+"""Input degradation: how the response falls when the least (LeRF) or most (MoRF) relevant pixels are removed.
+
+Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE Transactions on Neural
+Networks and Learning Systems 2017. Khakzar et al. show LeRF curves, which is why that is the default order.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +60,10 @@ def degrade(
     `rank_pixels`: a fill of 0 is the mean colour where the images are normalised by their mean. ``max_batch``
     bounds the images in one forward pass. The model runs in eval mode, without autograd, and is left as it was.
     Mean over images: `change.nanmean(0)`.
+
+    Raises `InputError` for unusable images, targets, percents or fills, and for an attribution that holds NaN or
+    belongs to other images; `UnknownNameError` for an unknown ``order`` or ``rank_by``; `OutOfMemoryError` where a
+    pass of ``max_batch`` images does not fit the device's memory.
     """
     max_batch = check_count("max_batch", max_batch)
     percents = tuple(percents)

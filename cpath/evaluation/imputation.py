@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cpath.checks import check_seed
 from cpath.errors import InputError
-from cpath.methods.base import image_generators
 from cpath.optional import optional
+from cpath.randomness import image_generators
 
 _NEIGHBOURS = [
     (down, right, 1 / 6 if down == 0 or right == 0 else 1 / 12)
@@ -39,8 +40,9 @@ class NoisyLinear:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.noise < 0 or self.seed < 0:
-            raise InputError("noise and seed must not be negative.")
+        check_seed(self.seed)
+        if self.noise < 0:
+            raise InputError(f"noise must not be negative, not {self.noise}.")
 
     def __call__(self, images: Tensor, removed: Tensor) -> Tensor:
         """``images`` (B, C, H, W) with the pixels of ``removed`` (B, H, W) filled in."""

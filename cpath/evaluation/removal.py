@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cpath.attribution.reduction import pixel_relevance
 from cpath.errors import InputError, unknown_name
-from cpath.methods.base import image_generators
+from cpath.randomness import image_generators
 
 ORDERS = ("most", "least")
 

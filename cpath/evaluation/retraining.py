@@ -92,7 +92,7 @@ class AlteredSplit(Split):
         pixels = self.split.bytes
         return None if pixels is None else pixels + len(self) * _pixels_of(self.split)
 
-    def to(self, device: torch.device) -> Split:
+    def to(self, device: torch.device | str) -> Split:
         """The altered split in the memory of ``device``, its masks made once and for all."""
         if self.split.bytes is None:
             return self
@@ -119,7 +119,7 @@ class MaskedSplit(Split):
         pixels = self.split.bytes
         return None if pixels is None else pixels + self.removed.nbytes
 
-    def to(self, device: torch.device) -> MaskedSplit:
+    def to(self, device: torch.device | str) -> MaskedSplit:
         """Images and masks in the memory of ``device``."""
         return MaskedSplit(self.split.to(device), self.removed.to(device), self.fill)
 

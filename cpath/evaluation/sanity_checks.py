@@ -7,7 +7,6 @@ one that shows the image (edges) does not.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,11 +17,13 @@ from torch import Tensor, nn
 from cpath.attribution.api import attribute, get
 from cpath.attribution.base import Attribution
 from cpath.attribution.response import ResponseProbe
+from cpath.checks import check_count, check_seed, copied
 from cpath.errors import InputError, unknown_name
 from cpath.evaluation.randomization import INITS, Blocks, find_blocks, redraw, resolve_blocks
 from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
-from cpath.methods.base import Method, image_generators
+from cpath.methods.base import Method
 from cpath.probe import Target, check_images
+from cpath.randomness import image_generators
 from cpath.sites import DEFAULT_ACTIVATIONS, evaluating, unwrap
 
 Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribution | Method]
@@ -73,8 +74,9 @@ def sanity_check(
     The randomised networks are copies: ``model`` itself is never changed. Raises `InputError` where it cannot be
     copied, for unusable arguments, and where a randomised network's logits or gradients overflow.
     """
-    if draws < 1 or seed < 0 or std <= 0 or max_batch < 1:
-        raise InputError("sanity_check needs draws ≥ 1, seed ≥ 0, std > 0 and max_batch ≥ 1.")
+    draws, seed, max_batch = check_count("draws", draws), check_seed(seed), check_count("max_batch", max_batch)
+    if not std > 0:
+        raise InputError(f"std must be above 0, not {std}.")
     if init not in INITS:
         raise unknown_name("init", init, INITS)
     if repredict and target is not None:
@@ -112,7 +114,7 @@ def randomise(
     ``draw`` counted from 0.
     """
     cascade = resolve_blocks(model, blocks)
-    network = _copy(unwrap(model))
+    network = copied(unwrap(model), "randomising it")
     generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + draw) % 2**63)
     for block, parameters in cascade.items():
         redraw(network, parameters, generator, init, std)
@@ -178,15 +180,6 @@ def _labels(model: nn.Module, images: Tensor, target: Target, max_batch: int) ->
         whole = ResponseProbe(model, images, target)
         parts = [whole.part(slice(start, start + max_batch)) for start in range(0, len(whole), max_batch)]
         return torch.cat([part.target for part in parts])
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise InputError(
-            f"the model cannot be copied (copy.deepcopy), which randomising it needs: {error}"
-        ) from error
 
 
 def _shuffled(attribution: Tensor, images: Tensor, seed: int, draw: int) -> Tensor:

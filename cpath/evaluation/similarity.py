@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from cpath.attribution.gradient import single_channel
+from cpath.attribution.reduction import single_channel
 from cpath.errors import InputError, unknown_name
 from cpath.optional import optional
 

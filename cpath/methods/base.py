@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
-from cpath.checks import Checked, check_name
-from cpath.errors import InputError, unknown_name
+from cpath.checks import Checked
 from cpath.probe import Probe
+from cpath.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Method(Checked, ABC):
     costly: ClassVar[bool] = True
     """Whether the experiments should keep its scores rather than compute them again."""
     graded: ClassVar[bool] = True
-    """Whether its scores rank the neurons. The experiments show one that only tells which to keep at sparsity 0."""
+    """Whether its scores rank the neurons. Where they only tell which to keep, `cpath.find_pathway` and the
+    experiments keep these, whatever the sparsity."""
 
     def at(self, sparsity: float) -> Method:
         """The method for pathways of ``sparsity`` per cent: itself, unless its search has to know the sparsity."""
@@ -53,35 +52,23 @@ class Method(Checked, ABC):
         """What each neuron contributes, (B, *site) by site in call order.
 
         An image's values must not depend on the rest of the batch. Randomness comes from
-        `image_generators`, so that a batch equals its images one by one.
+        `cpath.methods.image_generators`, so that a batch equals its images one by one.
         """
 
 
 M = TypeVar("M", bound=type[Method])
 
-_REGISTRY: dict[str, type[Method]] = {}
+REGISTRY: Registry[Method] = Registry("method", Method, "cpath.Method", name_as="name")
 
 
 def register(name: str) -> Callable[[M], M]:
     """Class decorator: ``name`` then stands for the method in the API, the configuration and the tests."""
-    check_name(name)
-
-    def add(cls: M) -> M:
-        if not issubclass(cls, Method):
-            raise InputError(f"{cls.__qualname__} must be a subclass of cpath.Method to be registered as '{name}'.")
-        known = _REGISTRY.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise InputError(f"the method name '{name}' is taken by {known.__module__}.{known.__qualname__}.")
-        cls.name = name
-        _REGISTRY[name] = cls
-        return cls
-
-    return add
+    return REGISTRY.register(name)
 
 
 def names() -> tuple[str, ...]:
     """Names of all registered methods, in the order of registration."""
-    return tuple(_REGISTRY)
+    return tuple(REGISTRY)
 
 
 def get(name: str, **settings: Any) -> Method:
@@ -89,23 +76,4 @@ def get(name: str, **settings: Any) -> Method:
 
     Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
     """
-    if not isinstance(name, str) or name not in _REGISTRY:
-        raise unknown_name("method", name, _REGISTRY)
-    try:
-        return _REGISTRY[name](**settings)
-    except TypeError as error:
-        raise InputError(f"method '{name}': {error}") from error
-
-
-def image_generators(images: Tensor, seed: int, stream: str) -> list[torch.Generator]:
-    """One CPU random generator per image, seeded by ``seed``, the name ``stream`` and the image's own bytes.
-
-    The same image draws the same numbers in any batch, in any order, on any device. ``stream`` says what the
-    numbers are for: two methods with one seed must not draw the same ones.
-    """
-    start = (seed * 0x9E3779B1 + zlib.crc32(stream.encode())) * 0x9E3779B1
-    generators = []
-    for image in images.detach().resolve_neg().cpu().contiguous():
-        digest = zlib.crc32(image.view(torch.uint8).numpy().tobytes())
-        generators.append(torch.Generator().manual_seed((start + digest) % 2**63))
-    return generators
+    return REGISTRY.make(name, settings)

@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cpath.errors import InputError
+from cpath.checks import check_seed
 from cpath.layout import SiteLayout
-from cpath.methods.base import Method, image_generators, register
+from cpath.methods.base import Method, register
 from cpath.probe import Probe
+from cpath.randomness import image_generators
 
 
 @register("random")
@@ -24,8 +25,7 @@ class Random(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, not {self.seed}.")
+        check_seed(self.seed)
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
         """U(0, 1)."""

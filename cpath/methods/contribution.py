@@ -19,7 +19,7 @@ class NeuronMCT(Method):
     """First-order marginal contribution: score |z · ∂f/∂z|, with one backward pass for all sites."""
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """Z · ∂f/∂z, signed."""
+        """Signed contributions z · ∂f/∂z."""
         record = probe.record()
         return {name: gradient.mul_(record.activations[name]) for name, gradient in record.gradients.items()}
 
@@ -68,7 +68,7 @@ def weighted_gradients(
                 values[group] for values in (record.activations[site], record.gradients[site], zeroed[site])
             )
             for part in _parts(len(known), rows[site].images):
-                first = _integrate(
+                first, _ = integrate(
                     known.part(part), site, activation[part], gradient[part], nodes, rows[site].lanes
                 )
                 if starts_at_zero and first is not None:
@@ -127,25 +127,27 @@ def _rows_per_pass(record: Record, lanes: int, max_batch: int) -> dict[str, _Row
     return plan
 
 
-def _integrate(
+def integrate(
     probe: Probe,
     site: str,
     activation: Tensor,
     gradient: Tensor,
     nodes: Sequence[tuple[float, float]],
     lanes: int,
-) -> Tensor | None:
-    """Adds Σ w_k ∂f(α_k z)/∂z over the ``nodes`` (α_k, w_k) to ``gradient`` in place.
+) -> tuple[Tensor | None, bool]:
+    """Adds Σ w_k ∂f(α_k z)/∂z over the ``nodes`` (α_k, w_k), ``lanes`` in a pass, to ``gradient`` in place.
 
-    Returns the response (B,) at the first node; None without nodes.
+    Returns the response (B,) at the first node, None without nodes, and whether the response depends on the site.
     """
     first: Tensor | None = None
+    depends = False
     for start in range(0, len(nodes), lanes):
         scale, weight = activation.new_tensor(nodes[start : start + lanes]).unbind(1)
         scaled = (scale.view(-1, *[1] * activation.dim()) * activation).requires_grad_()
         responses = probe.responses(site, scaled)
         first = responses[0].detach() if first is None else first
         found = gradient_at((weight.unsqueeze(1) * responses).sum(), scaled)
-        if found is not None:  # the response depends on the site
+        if found is not None:
+            depends = True
             gradient += found.sum(0)
-    return first
+    return first, depends

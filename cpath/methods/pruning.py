@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cpath.checks import check_count
 from cpath.errors import InputError
 from cpath.layout import SiteLayout
 from cpath.methods.base import Method, register
@@ -20,7 +21,7 @@ from cpath.threshold import count_true, for_each_row, keep_above_kth, true_indic
 @register("greedy")
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Method):
-    """Iterative pruning: the score is the round in which a neuron goes, and behind the point what it contributed.
+    """Iterative pruning: neurons are scored by the round that removes them, within a round by their contribution.
 
     Each of the ``rounds`` measures |z · ∂f/∂z| in the network as pruned so far and removes the weakest of the
     neurons that are active now, so that after round r of R at most A · (1 − r/R)^power of them are left, A being
@@ -41,8 +42,7 @@ class Greedy(Method):
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"rounds must be at least 1, not {self.rounds}.")
+        check_count("rounds", self.rounds)
         if not 0 < self.power < float("inf"):
             raise InputError(f"power must be a positive number, not {self.power}.")
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cpath.errors import InputError
+from cpath.checks import check_count
 from cpath.layout import SiteLayout
 from cpath.methods.base import Contributions, Method, register
 from cpath.methods.contribution import weighted_gradients
@@ -56,8 +56,7 @@ class GreedyPublished(Method):
     sparsity: float = 90.0
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"rounds must be at least 1, not {self.rounds}.")
+        check_count("rounds", self.rounds)
         check_sparsity(self.sparsity)
 
     def at(self, sparsity: float) -> Method:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cpath.checks import check_count
 from cpath.errors import InputError, unknown_name
 
 
@@ -47,7 +48,5 @@ def quadrature(rule: str, n: int) -> tuple[list[float], list[float]]:
     """The ``n`` nodes of ``rule`` on [0, 1] in ascending order, and their weights, which sum to 1."""
     if rule not in RULES:
         raise unknown_name("quadrature rule", rule, RULES)
-    if n < 1:
-        raise InputError(f"nodes must be at least 1, not {n}.")
-    nodes, weights = RULES[rule](n)
+    nodes, weights = RULES[rule](check_count("nodes", n))
     return nodes.tolist(), weights.tolist()

@@ -11,10 +11,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from cpath.checks import check_count, check_seed
 from cpath.errors import InputError
 from cpath.layout import SiteLayout
-from cpath.methods.base import Method, image_generators, register
+from cpath.methods.base import Method, register
 from cpath.probe import Probe
+from cpath.randomness import image_generators
 
 
 @register("dgr")
@@ -41,8 +43,7 @@ class DGR(Method):
     retries: int = 100
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise InputError(f"iterations must be at least 1, not {self.iterations}.")
+        check_count("iterations", self.iterations)
         if self.retries < 0:
             raise InputError(f"retries must not be negative, not {self.retries}.")
         if not 0 <= self.momentum < 1:
@@ -169,8 +170,7 @@ class DGRRandomInit(DGR):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, not {self.seed}.")
+        check_seed(self.seed)
 
     def _start(self, probe: Probe, layout: SiteLayout) -> Tensor:
         """U(0, 1), the same at every try."""

@@ -48,7 +48,7 @@ def torchvision_model(
     if shape[0] != 3:
         raise InputError(
             f"{architecture} takes images of 3 channels, the dataset has {shape[0]}; "
-            "for digits say dataset.channels=3."
+            "digits have 3 with channels=3 (dataset.channels=3)."
         )
     chosen = None
     if weights is not None:
@@ -61,7 +61,7 @@ def torchvision_model(
         if theirs != classes:
             raise InputError(
                 f"{architecture}'s weights {weights} tell {theirs} classes apart, the dataset has {classes}: "
-                "say model.weights=null to train it, or checkpoint=FILE to use yours."
+                "pass weights=None (model.weights=null) to train it or to load weights of yours (checkpoint=FILE)."
             )
     if architecture in ("googlenet", "inception_v3") and chosen is None:
         settings = {"init_weights": True, "aux_logits": False, **settings}
@@ -73,6 +73,7 @@ def torchvision_model(
         assert chosen is not None
         raise InputError(
             f"the weights {weights} of {architecture} are not cached and could not be downloaded ({error}). Get "
-            f"them from {chosen.url} and say model.weights=null checkpoint=FILE."
+            f"them from {chosen.url}, pass weights=None and load them with cpath.models.load_checkpoint "
+            "(model.weights=null checkpoint=FILE)."
         ) from error
     return model

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from cpath.plots.curves import spread
 from cpath.plots.style import STYLE, Drawing, new_figure, shared_legend
 
 _RIVALS = {
@@ -39,10 +39,7 @@ def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
         at = [places[f"{row.method} / {row.x}"] for row in rows.itertuples()]
         if not at:
             continue
-        spread = np.array([rows.value - rows.ci_low, rows.ci_high - rows.value])
-        panel.errorbar(
-            rows.value, at, xerr=np.clip(spread, 0, None), fmt=marker, color=colour, elinewidth=1, label=label
-        )
+        panel.errorbar(rows.value, at, xerr=spread(rows), fmt=marker, color=colour, elinewidth=1, label=label)
         for value, place in zip(rows.value, at, strict=True):
             panel.annotate(
                 f"{value:.2f}",

@@ -10,12 +10,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from cpath.plots.style import STYLE, Drawing, in_order, label_of, new_figure
+from cpath.plots.style import SHARES, STYLE, Drawing, in_order, label_of, new_figure
 
-_SHARE = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#9ECAE1", "#08306B"])
 _NAMES = {"input": "Input image", "original": "Original network"}
 _UNRESTRICTED = ("original", "active")  # of no sparsity; shown before the pathways
 
@@ -182,7 +180,7 @@ def _matrices(rows: pd.DataFrame, sparsity: float) -> Drawing:
         values = rows[rows.kind == kind].pivot(index="method", columns="network", values="value")
         matrix = values.reindex(index=pictures, columns=networks).to_numpy(dtype=float)
         shades = matrix if kind == "probability" else _shares_of_range(matrix)
-        panel.imshow(shades, vmin=0, vmax=1, cmap=_SHARE, aspect="auto")
+        panel.imshow(shades, vmin=0, vmax=1, cmap=SHARES, aspect="auto")
         for i, j in np.ndindex(matrix.shape):
             colour = "w" if shades[i, j] > 0.55 else "k"
             panel.text(j, i, _cell(matrix[i, j], kind), ha="center", va="center", fontsize=7.5, color=colour)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cpath.plots.curves import beside_published, coinciding, curve
+from cpath.plots.curves import beside_published, coinciding, curve, spread
 from cpath.plots.style import (
     STYLE,
     Drawing,
@@ -83,11 +83,10 @@ def _areas(table: pd.DataFrame) -> list[Drawing]:
             here = part[part.x == up_to].set_index("method").reindex(methods)
             filled = up_to == part.x.max()
             for place, (method, row) in enumerate(here.iterrows()):
-                spread = np.nan_to_num([[row.value - row.ci_low], [row.ci_high - row.value]])
                 panel.errorbar(
                     row.value,
                     place + shift,
-                    xerr=np.clip(spread, 0, None),
+                    xerr=spread(row),
                     fmt="o" if filled else "D",
                     color=colour_of(str(method)),
                     markerfacecolor=colour_of(str(method)) if filled else "white",
@@ -141,11 +140,10 @@ def _agreement(table: pd.DataFrame) -> list[Drawing]:
     ranges = sorted(rows.x.unique())
     for shift, up_to, filled in zip((-0.13, 0.13), ranges[-2:], (len(ranges) == 1, True), strict=False):
         here = rows[rows.x == up_to].set_index("metric").reindex(pairs)
-        spread = np.nan_to_num([here.value - here.ci_low, here.ci_high - here.value])
         panel.errorbar(
             here.value,
             np.arange(len(pairs)) + shift,
-            xerr=np.clip(spread, 0, None),
+            xerr=spread(here),
             fmt="o" if filled else "D",
             color="#0072B2",
             markerfacecolor="#0072B2" if filled else "white",

@@ -5,23 +5,19 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 
+from cpath.plots.curves import curve, spread
 from cpath.plots.style import (
     ACTIVE,
     DEAD,
+    SHARES,
     STYLE,
     Drawing,
-    colour_of,
     in_order,
     label_of,
-    marker_of,
     new_figure,
     shared_legend,
 )
-
-_OVERLAP = LinearSegmentedColormap.from_list("overlap", ["#FFFFFF", "#9ECAE1", "#08306B"])
 
 
 def path_analysis_figures(table: pd.DataFrame) -> list[Drawing]:
@@ -57,7 +53,7 @@ def _overlap_matrix(at: pd.DataFrame) -> list[Drawing]:
         values = rows[rows.x == sparsity].pivot(index="method", columns="other", values="value")
         matrix = values.reindex(index=methods, columns=methods).to_numpy(copy=True)
         np.fill_diagonal(matrix, 1.0)
-        image = panel.imshow(matrix, vmin=0, vmax=1, cmap=_OVERLAP)
+        image = panel.imshow(matrix, vmin=0, vmax=1, cmap=SHARES)
         for i, j in np.ndindex(matrix.shape):
             text = "–" if np.isnan(matrix[i, j]) else f"{matrix[i, j]:.2f}".replace("0.", ".")
             panel.text(
@@ -87,10 +83,8 @@ def _dead_share(at: pd.DataFrame, base: float) -> Drawing:
     for panel, sparsity in zip(panels, sparsities, strict=True):
         found = rows[rows.x == sparsity].set_index("method").reindex(methods)
         dead = 100 * found.value.to_numpy(dtype=float)
-        low = np.clip(dead - 100 * found.ci_low.to_numpy(dtype=float), 0, None)
-        high = np.clip(100 * found.ci_high.to_numpy(dtype=float) - dead, 0, None)
-        spread = np.nan_to_num(np.stack([low, high]))
-        panel.barh(places, dead, color=DEAD, label="dead", xerr=spread, error_kw={"elinewidth": 0.8})
+        look = {"color": DEAD, "label": "dead", "error_kw": {"elinewidth": 0.8}}
+        panel.barh(places, dead, xerr=100 * spread(found), **look)
         panel.barh(places, 100 - dead, left=dead, color=ACTIVE, label="active")
         for place, share in zip(places, dead, strict=True):
             text = "empty" if np.isnan(share) else f"{share:.0f}"
@@ -123,7 +117,10 @@ def _responses(at: pd.DataFrame) -> Drawing:
         (left, "response_change", 1.0, "(p′ − p) / p"),
         (right, "class_kept", 100.0, "class kept (% of images)"),
     ):
-        _curves(panel, at[at.metric == metric], factor)
+        rows = at[at.metric == metric]
+        rows = rows.assign(**{name: factor * rows[name] for name in ("value", "ci_low", "ci_high")})
+        for method in in_order(rows.method):
+            curve(panel, rows[rows.method == method].sort_values("x"), method)
         panel.set(xlabel="neurons pruned (%)", ylabel=label)
         panel.set_xticks(_sparsities(at) if len(_sparsities(at)) <= 6 else _sparsities(at)[::2])
     left.axhline(0, color="#3C3C3C", linewidth=0.8)
@@ -134,16 +131,6 @@ def _responses(at: pd.DataFrame) -> Drawing:
         "−1: all lost) and how often the predicted class survives. Bands: 95 % intervals over images."
     )
     return Drawing("responses", figure, caption)
-
-
-def _curves(panel: Axes, rows: pd.DataFrame, factor: float) -> None:
-    for method in in_order(rows.method):
-        curve = rows[rows.method == method].sort_values("x")
-        style = {"color": colour_of(method), "marker": marker_of(method), "label": label_of(method)}
-        panel.plot(curve.x, factor * curve.value, **style)
-        panel.fill_between(
-            curve.x, factor * curve.ci_low, factor * curve.ci_high, color=style["color"], alpha=0.15, linewidth=0
-        )
 
 
 def _by_site(at: pd.DataFrame) -> list[Drawing]:
@@ -191,7 +178,10 @@ def _by_site(at: pd.DataFrame) -> list[Drawing]:
 def _site_panels(
     at: pd.DataFrame, sites: list[str], prefix: str, share: bool, label: str, name: str, caption: str
 ) -> Drawing:
-    rows = at[at.metric.str.startswith(prefix)].assign(site=lambda frame: frame.metric.str.removeprefix(prefix))
+    places = {site: place for place, site in enumerate(sites)}
+    rows = at[at.metric.str.startswith(prefix)].assign(
+        place=lambda frame: frame.metric.str.removeprefix(prefix).map(places)
+    )
     sparsities = _sparsities(at)
     width = max(2.2, 0.16 * len(sites) + 0.9)
     across = len(sparsities) if width * len(sparsities) <= 14 else 1
@@ -199,16 +189,10 @@ def _site_panels(
     figure = new_figure(0.8 + width * across, 0.8 + 2.6 * down)
     # Shares compare across sparsities; what is kept shrinks with them by definition.
     panels = figure.subplots(down, across, squeeze=False, sharey=share, sharex=True).ravel()
-    places = {site: place for place, site in enumerate(sites)}
     for panel, sparsity in zip(panels, sparsities, strict=True):
         here = rows[rows.x == sparsity]
         for method in in_order(here.method):
-            curve = (
-                here[here.method == method].assign(place=lambda frame: frame.site.map(places)).sort_values("place")
-            )
-            colour = colour_of(method)
-            panel.plot(curve.place, curve.value, color=colour, marker=marker_of(method), label=label_of(method))
-            panel.fill_between(curve.place, curve.ci_low, curve.ci_high, color=colour, alpha=0.15, linewidth=0)
+            curve(panel, here[here.method == method].sort_values("place"), method, at="place")
         panel.set_title(f"{sparsity:g} % pruned")
         every = max(1, len(sites) // 16)
         shown = list(range(0, len(sites), every))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 
+from cpath.plots.curves import spread
 from cpath.plots.style import STYLE, Drawing, new_figure
 
 
@@ -18,8 +19,7 @@ def quadrature_figures(table: pd.DataFrame) -> list[Drawing]:
     with mpl.rc_context(STYLE):
         figure = new_figure(7.0, 1.3 + 0.3 * len(rules))
         left, right = figure.subplots(1, 2, sharey=True)
-        spread = [residual.value - residual.ci_low, residual.ci_high - residual.value]
-        left.errorbar(residual.value, range(len(rules)), xerr=spread, fmt="o", color="#0072B2")
+        left.errorbar(residual.value, range(len(rules)), xerr=spread(residual), fmt="o", color="#0072B2")
         left.set(xscale="log", xlabel="relative completeness residual")
         left.set_yticks(range(len(rules)), rules)
         left.invert_yaxis()

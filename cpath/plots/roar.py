@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cpath.plots.curves import beside_published, coinciding, curve
+from cpath.plots.curves import beside_published, coinciding, curve, spread
 from cpath.plots.style import (
     STYLE,
     Drawing,
@@ -104,8 +104,7 @@ def _areas(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
 
 
 def _dot(panel: Axes, row: pd.Series, place: float, colour: str, marker: str) -> None:
-    spread = np.nan_to_num([[row.value - row.ci_low], [row.ci_high - row.value]])
-    panel.errorbar(row.value, place, xerr=np.clip(spread, 0, None), fmt=marker, color=colour, elinewidth=1)
+    panel.errorbar(row.value, place, xerr=spread(row), fmt=marker, color=colour, elinewidth=1)
 
 
 def _comparisons(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
@@ -175,8 +174,8 @@ def _agreement(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
         panel.errorbar(
             removed.value,
             kept.value,
-            xerr=np.nan_to_num([[removed.value - removed.ci_low], [removed.ci_high - removed.value]]),
-            yerr=np.nan_to_num([[kept.value - kept.ci_low], [kept.ci_high - kept.value]]),
+            xerr=spread(removed),
+            yerr=spread(kept),
             fmt=marker_of(method),
             color=colour_of(method),
             label=label_of(method),

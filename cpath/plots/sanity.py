@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from cpath.plots.curves import coinciding, curve
+from cpath.plots.curves import beside_published, coinciding, curve
 from cpath.plots.saliency import show_image, show_map
 from cpath.plots.style import (
     STYLE,
@@ -105,25 +105,14 @@ def _published(at: pd.DataFrame, blocks: list[str]) -> list[Drawing]:
     drawings = []
     for measure in _measures(at, "/published"):
         paper = at[at.metric == f"{measure}/published"]
-        methods = in_order(paper.method)
-        across = min(4, len(methods))
-        down = -(-len(methods) // across)
-        figure = new_figure(1.0 + 1.9 * across, 1.3 + 1.8 * down)
-        panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
-        for panel, method in zip(panels, methods, strict=False):
-            ours = at[(at.metric == measure) & (at.method == method)]
-            curve(panel, _from_original(ours), method, at="place", label="here", color="#0072B2", marker=".")
-            line = paper[paper.method == method].sort_values("place")
-            panel.plot(line.place, line.value, "--", color="#3C3C3C", label="published")
-            panel.set_title(label_of(method), fontsize=9)
-            panel.set_ylim(None, 1.04)
+        ours = pd.concat([_from_original(rows) for _, rows in at[at.metric == measure].groupby("method")])
+        label = _MEASURES[measure]
+        figure = beside_published(ours, paper, "", label, at="place", room=1.3, ylim=(None, 1.04))
+        assert figure is not None
+        for panel in figure.axes:
             places = [0, *range(1, len(blocks) + 1, max(1, len(blocks) // 5))]
             panel.set_xticks(places, ["original", *(blocks[place - 1] for place in places[1:])])
             panel.tick_params("x", labelrotation=60, labelsize=6.5)
-        for panel in panels[len(methods) :]:
-            panel.set_visible(False)
-        figure.supylabel(_MEASURES[measure], fontsize=9)
-        shared_legend(figure, panels[0])
         caption = (
             f"{_MEASURES[measure]} beside the published curves (dashed), method by method. The released code swaps "
             "the labels of HOG and SSIM: what is published as SSIM may be either."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours and Tol's muted ones, both for the colour-blind, and greys for the baselines. Markers tell
@@ -35,6 +36,8 @@ _METHODS: dict[str, tuple[str, str, str]] = {
 _OTHERS = ("#661100", "#F0E442", "#A6761D", "#1B9E77", "#666666")
 
 DEAD, ACTIVE = "#C9C9C9", "#0072B2"
+SHARES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", "#9ECAE1", "#08306B"])
+"""From 0 to 1, of matrices."""
 
 STYLE = {
     "font.size": 9,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cpath.plots.curves import curve
+from cpath.plots.curves import curve, spread
 from cpath.plots.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
 
 _LABELS = {
@@ -104,10 +103,7 @@ def _without_x(rows: pd.DataFrame, experiment: str) -> Drawing:
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for panel, metric in zip(panels, metrics, strict=False):
         here = rows[rows.metric == metric].drop_duplicates("row").set_index("row").reindex(places)
-        spread = np.nan_to_num([here.value - here.ci_low, here.ci_high - here.value])
-        panel.errorbar(
-            here.value, range(len(places)), xerr=np.clip(spread, 0, None), fmt="o", color="#0072B2", elinewidth=1
-        )
+        panel.errorbar(here.value, range(len(places)), xerr=spread(here), fmt="o", color="#0072B2", elinewidth=1)
         panel.set_yticks(range(len(places)), places)
         panel.set(xlabel=_label(metric))
         panel.set_ylim(len(places) - 0.4, -0.6)

@@ -16,6 +16,7 @@ from torch import nn
 import cpath
 from cpath.data import ImageData
 from cpath.errors import InputError
+from cpath.evaluation import accuracy
 from cpath.storage import replacing
 from experiments.framework.devices import check_trainer, hardware_of
 from experiments.framework.results import Row
@@ -86,7 +87,7 @@ def _train_in(
 ) -> None:
     from safetensors.torch import save_file
 
-    from cpath.training import Recipe, accuracy, train
+    from cpath.training import Recipe, train
 
     hardware, recipe = hardware_of(cfg), Recipe(**instantiate(cfg.dataset.recipe))
     try:

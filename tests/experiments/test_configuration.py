@@ -83,7 +83,7 @@ def test_a_module_under_imports_registers_methods(configure, monkeypatch, tmp_pa
         assert cfg.method == {"activation": {"power": 1.0}}
         assert cfg.attribution == {"activation": {"power": 1.0, "sparsity": 90}}
     finally:
-        cpath.methods.base._REGISTRY.pop("activation", None)
+        cpath.methods.base.REGISTRY.pop("activation", None)
 
 
 def test_a_module_that_cannot_be_imported_is_an_error():

@@ -12,8 +12,8 @@ from scipy import stats
 
 import cpath
 from cpath.errors import InputError
-from cpath.evaluation import altered, rank_pixels, stored_ranks
-from cpath.training import accuracy, train
+from cpath.evaluation import accuracy, altered, rank_pixels, stored_ranks
+from cpath.training import train
 from experiments import roar, roar_table
 from experiments.framework import devices, retraining, side_by_side, trained
 from experiments.framework.job import job_folder

@@ -55,11 +55,17 @@ def guided(model: nn.Module, image: Tensor, target: int) -> Tensor:
     return gradient(model, image, target, lambda _, output: _Guide.apply(output))
 
 
-def integrated(model: nn.Module, image: Tensor, target: int, steps: int = 50) -> Tensor:
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
+def legendre(nodes: int) -> tuple[Sequence[float], Sequence[float]]:
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    return (places + 1) / 2, weights / 2
+
+
+def integrated(
+    model: nn.Module, image: Tensor, target: int, rule: tuple[Sequence[float], Sequence[float]] = legendre(50)
+) -> Tensor:
     total = torch.zeros_like(image)
-    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        total += weight * gradient(model, float(node) * image, target)
+    for node, weight in zip(*rule, strict=True):
+        total += float(weight) * gradient(model, float(node) * image, target)
     return image * total
 
 

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 
 from cpath.attribution.base import Attribution, register
 from cpath.attribution.response import ResponseProbe, no_influence_error
+from cpath.checks import check_count, check_seed
 from cpath.errors import InputError, SiteError, unknown_name
-from cpath.methods.base import image_generators
+from cpath.methods.quadrature import quadrature
 from cpath.optional import optional
 from cpath.probe import no_sites_error
+from cpath.randomness import image_generators
 from cpath.sites import EVERY_SITE, intercept
 
-_RULES = ("riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid", "gausslegendre")  # Captum's
+_RULES = {"legendre": "gausslegendre", "midpoint": "riemann_middle", "trapezoid": "riemann_trapezoid"}
+"""Captum's names of the quadrature rules that it has."""
 
 
 def captum(purpose: str) -> Any:
@@ -62,24 +65,23 @@ class InputMCT(Attribution):
 class InputIntGrad(Attribution):
     """Integrated gradients from ``baseline`` to x (Sundararajan et al. 2017).
 
-    ``baseline`` 0 is the mean colour where the data is normalised by its mean, as published. ``steps`` nodes of
-    the quadrature ``rule``, one of Captum's.
+    ``baseline`` 0 is the mean colour where the data is normalised by its mean, as published. ``rule`` and ``nodes``
+    name the quadrature as for `cpath.methods.NeuronIntGrad`; Captum has "legendre", "midpoint" and "trapezoid".
     """
 
-    steps: int = 50
+    nodes: int = 50
     baseline: float = 0.0
-    rule: str = "gausslegendre"
+    rule: str = "legendre"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"steps must be at least 1, not {self.steps}.")
         if self.rule not in _RULES:
             raise unknown_name("quadrature rule", self.rule, _RULES)
+        quadrature(self.rule, self.nodes)  # raises for unusable settings
 
     @property
     def rows(self) -> int:
-        """One row a step."""
-        return self.steps
+        """One row a node."""
+        return self.nodes
 
     def maps(self, probe: ResponseProbe) -> Tensor:
         """(x − baseline) · Σ w_k ∂f(baseline + α_k (x − baseline))/∂x."""
@@ -88,10 +90,13 @@ class InputIntGrad(Attribution):
         found: Tensor = integrated.attribute(
             probe.images,
             baselines=self.baseline,
-            n_steps=self.steps,
-            method=self.rule,
+            n_steps=self.nodes,
+            # Of one node both rules are the same, but Captum has only this one.
+            method=_RULES["legendre" if self.nodes == 1 else self.rule],
             internal_batch_size=max(len(probe), probe.rows_at_once),
         )
+        if self.rule == "trapezoid":
+            found = found * (self.nodes / (self.nodes - 1))  # Captum's weights sum to 1 - 1/nodes
         return found.detach().to(probe.images.dtype)
 
 
@@ -109,8 +114,10 @@ class SmoothGrad(Attribution):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.noise < 0 or self.seed < 0:
-            raise InputError("smoothgrad needs samples ≥ 1, noise ≥ 0 and seed ≥ 0.")
+        check_count("samples", self.samples)
+        check_seed(self.seed)
+        if self.noise < 0:
+            raise InputError(f"noise must not be negative, not {self.noise}.")
 
     @property
     def rows(self) -> int:
