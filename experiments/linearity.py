@@ -15,7 +15,14 @@ from cpath.plots import linearity_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.subject import load_data, load_images, methods_of, sparsities_of, trained_model
+from experiments.framework.subject import (
+    load_data,
+    load_images,
+    methods_of,
+    origin_of,
+    sparsities_of,
+    trained_model,
+)
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -30,6 +37,7 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    origin = origin_of(cfg, model, images, methods.values())
     # The nearest pre-activation is a small difference of larger numbers.
     precise = copy.deepcopy(model).double()
 
@@ -51,4 +59,4 @@ def _compute(job: Job) -> list[Row]:
                 measures[name, "sparsity", sparsity, "affine_everywhere"] = unbounded.double()
         return measures
 
-    return rows_of_means(measure_in_parts(job, images, measure, "measuring linear regions"))
+    return rows_of_means(measure_in_parts(job, images, origin, measure, "measuring linear regions"))

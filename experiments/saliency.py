@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,15 @@ from experiments.framework.job import Job, run_job
 from experiments.framework.pictures import Predictions, pixels_of, predictions
 from experiments.framework.results import Key, Row, rows_of_means
 from experiments.framework.scored import progress
-from experiments.framework.subject import Images, attributions_of, load_data, load_images, trained_model
+from experiments.framework.subject import (
+    Images,
+    Origin,
+    attributions_of,
+    load_data,
+    load_images,
+    origin_of,
+    trained_model,
+)
 
 _FORMAT = 1
 
@@ -42,13 +50,14 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    origin = origin_of(cfg, model, images, attributions.values())
     seen = predictions(model, images, len(images))
     if job.cfg.redo:
         for old in (job.folder / "maps").glob("*.safetensors"):
             old.unlink()
     names = list(attributions)
     maps = {
-        names[number]: _kept_maps(job, model, images, seen, names[number], attributions[names[number]])
+        names[number]: _kept_maps(job, model, images, origin, seen, names[number], attributions[names[number]])
         for number in progress(range(len(names)), "explaining", "method")
     }
     single = {name: single_channel(values).squeeze(1) for name, values in maps.items()}
@@ -60,7 +69,8 @@ def _compute(job: Job) -> list[Row]:
         if isinstance(one, PathwayGradient) and sparsities and _method(one).graded
     }
     pruned = {
-        name: _kept_sparsities(job, model, images, seen, name, one, sparsities) for name, one in graded.items()
+        name: _kept_sparsities(job, model, images, origin, seen, name, one, sparsities)
+        for name, one in graded.items()
     }
     job.pictures += _sparsity_grids(job, pixels, seen, pruned, sparsities)
     return [*_certainty(images, seen), *_similarity(pruned, sparsities)]
@@ -72,12 +82,18 @@ def _method(attribution: PathwayGradient) -> cpath.Method:
 
 
 def _kept_maps(
-    job: Job, model: nn.Module, images: Images, seen: Predictions, name: str, attribution: Attribution
+    job: Job,
+    model: nn.Module,
+    images: Images,
+    origin: Origin,
+    seen: Predictions,
+    name: str,
+    attribution: Attribution,
 ) -> Tensor:
     """(B, C or 1, H, W) of all images, kept in the job's folder."""
 
-    def make() -> None:
-        maps = cpath.attribute(
+    def make() -> Tensor:
+        return cpath.attribute(
             model,
             images.batch(slice(0, len(images))),
             attribution,
@@ -85,25 +101,23 @@ def _kept_maps(
             activations=job.cfg.activations,
             max_batch=job.cfg.experiment.max_batch,
         )
-        _write(file, maps, images, seen)
 
-    file = job.folder / "maps" / f"{name}.safetensors"
-    return kept_tensors(file, "maps", _FORMAT, make)[0]["maps"]
+    return _kept(job.folder / "maps" / f"{name}.safetensors", make, origin, seen)
 
 
 def _kept_sparsities(
     job: Job,
     model: nn.Module,
     images: Images,
+    origin: Origin,
     seen: Predictions,
     name: str,
     attribution: PathwayGradient,
     sparsities: list[float],
 ) -> Tensor:
     """(S, B, C, H, W) pathway gradients of all images, kept in the job's folder."""
-    file = job.folder / "maps" / f"{name}-sparsities.safetensors"
 
-    def make() -> None:
+    def make() -> Tensor:
         batch = images.batch(slice(0, len(images)))
         settings = {"activations": job.cfg.activations, "max_batch": job.cfg.experiment.max_batch}
         base = _method(attribution)
@@ -113,14 +127,20 @@ def _kept_sparsities(
             if scores is None or method != used:  # most methods' scores serve every sparsity
                 used, scores = method, cpath.score(model, batch, method, seen.target, **settings)
             maps.append(cpath.pathway_gradient(model, batch, scores.pathway(sparsity)))
-        _write(file, torch.stack(maps), images, seen, sparsities=sparsities)
+        return torch.stack(maps)
 
-    return kept_tensors(file, "maps", _FORMAT, make)[0]["maps"]
+    file = job.folder / "maps" / f"{name}-sparsities.safetensors"
+    return _kept(file, make, origin, seen, sparsities=sparsities)
 
 
-def _write(file: Path, maps: Tensor, images: Images, seen: Predictions, **more: object) -> None:
-    metadata = {"kind": "maps", "format": _FORMAT, "images": images.ids, "target": seen.target.tolist(), **more}
-    write_tensors(file, {"maps": maps}, metadata)
+def _kept(file: Path, make: Callable[[], Tensor], origin: Origin, seen: Predictions, **more: object) -> Tensor:
+    """The maps in ``file``, to which they go once they are made."""
+    made_of = {**origin.of(slice(None)), "target": seen.target.tolist(), **more}
+
+    def write() -> None:
+        write_tensors(file, {"maps": make()}, {"kind": "maps", "format": _FORMAT, **made_of})
+
+    return kept_tensors(file, "maps", _FORMAT, write, made_of)[0]["maps"]
 
 
 def _sparsity_grids(
