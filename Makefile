@@ -54,7 +54,7 @@ format: setup  ## Put the code into the project's style
 	$(VENV)/bin/ruff format .
 
 bench: setup  ## Measure speed and memory (CPU, or the GPU where there is one)
-	$(PY) -m experiments experiment=benchmark
+	$(PY) -m experiments experiment=benchmark redo=true
 
 sweep: setup  ## An example sweep, methods × sparsities × seeds; SWEEP=hydra/launcher=joblib runs jobs side by side
 	$(PY) -m experiments -m experiment=path_analysis experiment.by_site=false \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -37,7 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises `StorageError` where it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Machines that share a folder number their processes alike.
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -61,24 +63,34 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 
 
 def kept_tensors(
-    path: Path, kind: str, version: int, make: Callable[[], object]
+    path: Path, kind: str, version: int, make: Callable[[], object], expected: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `read_tensors` gives, of a file that ``make()`` writes unless it is there and whole."""
-    if (found := whole_tensors(path, kind, version)) is not None:
+    """What `read_tensors` gives, of a file that ``make()`` writes unless it is there and whole.
+
+    It is made again, too, unless all that is ``expected`` stands in its metadata.
+    """
+    if (found := whole_tensors(path, kind, version, expected)) is not None:
         return found
     make()
     return read_tensors(path, kind, version)
 
 
-def whole_tensors(path: Path, kind: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def whole_tensors(
+    path: Path, kind: str, version: int, expected: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """What `read_tensors` gives; None where the file has to be made, or, as is then said, made again."""
     if not path.exists():
         return None
     try:
-        return read_tensors(path, kind, version)
+        tensors, metadata = read_tensors(path, kind, version)
     except InputError:
         _LOG.warning("%s is damaged, or of another version, and is made again", path)
         return None
+    other = [name for name, value in (expected or {}).items() if metadata.get(name) != value]
+    if other:
+        _LOG.warning("%s was made of other %s, and is made again", path, ", ".join(other))
+        return None
+    return tensors, metadata
 
 
 def open_tensors(path: str | Path, kind: str, version: int) -> Any:

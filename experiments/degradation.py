@@ -23,7 +23,7 @@ from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.published import published_rows
 from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.subject import attributions_of, load_data, load_images, trained_model
+from experiments.framework.subject import attributions_of, load_data, load_images, origin_of, trained_model
 
 _NAMES = {"least": "lerf", "most": "morf"}
 _FIRST = 10.0  # per cent: the range of the paper's figure
@@ -56,11 +56,12 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    origin = origin_of(cfg, model, images, attributions.values())
 
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
         return _measure(model, images.batch(where), where.start, attributions, fills, cfg)
 
-    columns = measure_in_parts(job, images, measure, "removing pixels")
+    columns = measure_in_parts(job, images, origin, measure, "removing pixels")
     job.notes["time"] = _time_spent(columns)
     curves = {key: values for key, values in columns.items() if key[0] != "run"}
     methods = list(attributions)

@@ -16,7 +16,14 @@ from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
 from experiments.framework.searches import searches
-from experiments.framework.subject import load_data, load_images, methods_of, sparsities_of, trained_model
+from experiments.framework.subject import (
+    load_data,
+    load_images,
+    methods_of,
+    origin_of,
+    sparsities_of,
+    trained_model,
+)
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -31,6 +38,7 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    origin = origin_of(cfg, model, images, methods.values())
     # The nearest pre-activation is a small difference of larger numbers.
     precise = copy.deepcopy(model).double()
 
@@ -43,10 +51,9 @@ def _compute(job: Job) -> list[Row]:
                 radius = affine_radius(precise, batch.double(), pathway, neurons=settings.neurons)
                 # A ball without an end is counted, and left out of the mean.
                 unbounded = radius.isinf()
-                measures[search.name, "sparsity", sparsity, "affine_radius"] = radius.masked_fill(
-                    unbounded, float("nan")
-                )
-                measures[search.name, "sparsity", sparsity, "affine_everywhere"] = unbounded.double()
+                at = search.name, "sparsity", sparsity
+                measures[*at, "affine_radius"] = radius.masked_fill(unbounded, float("nan"))
+                measures[*at, "affine_everywhere"] = unbounded.double()
         return measures
 
-    return rows_of_means(measure_in_parts(job, images, measure, "measuring linear regions"))
+    return rows_of_means(measure_in_parts(job, images, origin, measure, "measuring linear regions"))

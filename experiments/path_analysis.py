@@ -17,7 +17,14 @@ from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
 from experiments.framework.scored import scorers
 from experiments.framework.searches import searches
-from experiments.framework.subject import load_data, load_images, methods_of, sparsities_of, trained_model
+from experiments.framework.subject import (
+    load_data,
+    load_images,
+    methods_of,
+    origin_of,
+    sparsities_of,
+    trained_model,
+)
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -32,6 +39,7 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    origin = origin_of(cfg, model, images, methods.values())
     found = searches(methods, sparsities)
     by_label = scorers(job, model, images, {search.label: search.method for search in found})
 
@@ -50,7 +58,7 @@ def _compute(job: Job) -> list[Row]:
                 measures[name, "", "", f"residual/{site}"] = residual
         return measures
 
-    return rows_of_means(measure_in_parts(job, images, measure, "comparing pathways"))
+    return rows_of_means(measure_in_parts(job, images, origin, measure, "comparing pathways"))
 
 
 def _measure(

@@ -28,7 +28,14 @@ from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
 from experiments.framework.scored import scorers
 from experiments.framework.searches import Search, searches
-from experiments.framework.subject import load_data, load_images, methods_of, sparsities_of, trained_model
+from experiments.framework.subject import (
+    load_data,
+    load_images,
+    methods_of,
+    origin_of,
+    sparsities_of,
+    trained_model,
+)
 
 _KIND, _FORMAT = "decodings", 1
 _ORIGINAL, _ACTIVE, _INPUT = "original", "active", "input"
@@ -50,6 +57,7 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    origin = origin_of(cfg, model, images, methods.values())
     found = searches(methods, sparsities)
     by_label = scorers(job, model, images, {search.label: search.method for search in found})
     decoder = _Decoder(cfg, data, model, found, sparsities)
@@ -62,16 +70,19 @@ def _compute(job: Job) -> list[Row]:
     def decode(index: int) -> dict[Key, float]:
         number, row = divmod(index, cfg.experiment.batch)
         of_image = {label: score[row] for label, score in scores_of(number).items()}
-        return decoder.decode(images.batch(slice(index, index + 1)), of_image, files[index])
+        return decoder.decode(images.batch(slice(index, index + 1)), of_image, files[index], made_of(index))
+
+    def made_of(index: int) -> dict[str, Any]:
+        return origin.of(slice(index, index + 1))
 
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
         found = [decode(index) for index in range(where.start, where.stop)]
         return {key: torch.tensor([values[key] for values in found]) for key in found[0]}
 
-    rows = rows_of_means(measure_in_parts(job, images, measure, "decoding"))
+    rows = rows_of_means(measure_in_parts(job, images, origin, measure, "decoding"))
     decoded = []
     for index, name in enumerate(images.ids):
-        tensors, about = kept_tensors(files[index], _KIND, _FORMAT, partial(decode, index))
+        tensors, about = kept_tensors(files[index], _KIND, _FORMAT, partial(decode, index), made_of(index))
         decoded.append(_pictures(name, tensors, about, data))
         rows += [
             Row(method, "top_channel", neuron["channel"], "image", name) for method, neuron in about["top"].items()
@@ -90,8 +101,10 @@ class _Decoder:
     searches: Sequence[Search]
     sparsities: Sequence[float]
 
-    def decode(self, image: Tensor, scores: Mapping[str, cpath.Scores], file: Path) -> dict[Key, float]:
-        """What the pictures of ``image`` (1, C, H, W) get in which network; the pictures go to ``file``."""
+    def decode(
+        self, image: Tensor, scores: Mapping[str, cpath.Scores], file: Path, made_of: Mapping[str, Any]
+    ) -> dict[Key, float]:
+        """What the pictures of ``image`` (1, C, H, W) get in which network; ``file`` gets them, and ``made_of``."""
         target = int(scores[_ACTIVE].target)
         networks = self._networks(scores)
         top = self._top_neurons(image, scores)
@@ -107,6 +120,7 @@ class _Decoder:
         about = {
             "kind": _KIND,
             "format": _FORMAT,
+            **made_of,
             "class": self.data.classes[target],
             "networks": list(networks),
             "own": [float(probabilities[network][row]) for row, network in enumerate(networks)],

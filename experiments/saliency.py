@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,15 @@ from experiments.framework.pictures import Predictions, pixels_of, predictions
 from experiments.framework.results import Key, Row, rows_of_means
 from experiments.framework.scored import progress
 from experiments.framework.searches import searches
-from experiments.framework.subject import Images, attributions_of, load_data, load_images, trained_model
+from experiments.framework.subject import (
+    Images,
+    Origin,
+    attributions_of,
+    load_data,
+    load_images,
+    origin_of,
+    trained_model,
+)
 
 _FORMAT = 1
 
@@ -43,13 +51,14 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    origin = origin_of(cfg, model, images, attributions.values())
     seen = predictions(model, images, len(images))
     if job.cfg.redo:
         for old in (job.folder / "maps").glob("*.safetensors"):
             old.unlink()
     names = list(attributions)
     maps = {
-        names[number]: _kept_maps(job, model, images, seen, names[number], attributions[names[number]])
+        names[number]: _kept_maps(job, model, images, origin, seen, names[number], attributions[names[number]])
         for number in progress(range(len(names)), "explaining", "method")
     }
     single = {name: single_channel(values).squeeze(1) for name, values in maps.items()}
@@ -61,7 +70,8 @@ def _compute(job: Job) -> list[Row]:
         if isinstance(one, PathwayGradient) and sparsities and _method(one).graded
     }
     pruned = {
-        name: _kept_sparsities(job, model, images, seen, name, one, sparsities) for name, one in graded.items()
+        name: _kept_sparsities(job, model, images, origin, seen, name, one, sparsities)
+        for name, one in graded.items()
     }
     job.pictures += _sparsity_grids(job, pixels, seen, pruned, sparsities)
     return [*_certainty(images, seen), *_similarity(job, model, images, seen, pruned, sparsities)]
@@ -73,12 +83,18 @@ def _method(attribution: PathwayGradient) -> cpath.Method:
 
 
 def _kept_maps(
-    job: Job, model: nn.Module, images: Images, seen: Predictions, name: str, attribution: Attribution
+    job: Job,
+    model: nn.Module,
+    images: Images,
+    origin: Origin,
+    seen: Predictions,
+    name: str,
+    attribution: Attribution,
 ) -> Tensor:
     """(B, C or 1, H, W) of all images, kept in the job's folder."""
 
-    def make() -> None:
-        maps = cpath.attribute(
+    def make() -> Tensor:
+        return cpath.attribute(
             model,
             images.batch(slice(0, len(images))),
             attribution,
@@ -86,25 +102,23 @@ def _kept_maps(
             activations=job.cfg.activations,
             max_batch=job.cfg.experiment.max_batch,
         )
-        _write(file, maps, images, seen)
 
-    file = job.folder / "maps" / f"{name}.safetensors"
-    return kept_tensors(file, "maps", _FORMAT, make)[0]["maps"]
+    return _kept(job.folder / "maps" / f"{name}.safetensors", make, origin, seen)
 
 
 def _kept_sparsities(
     job: Job,
     model: nn.Module,
     images: Images,
+    origin: Origin,
     seen: Predictions,
     name: str,
     attribution: PathwayGradient,
     sparsities: list[float],
 ) -> Tensor:
     """(S, B, C, H, W) pathway gradients of all images, kept in the job's folder."""
-    file = job.folder / "maps" / f"{name}-sparsities.safetensors"
 
-    def make() -> None:
+    def make() -> Tensor:
         batch = images.batch(slice(0, len(images)))
         settings = {"activations": job.cfg.activations, "max_batch": job.cfg.experiment.max_batch}
         by_sparsity: dict[float, Tensor] = {}
@@ -112,15 +126,20 @@ def _kept_sparsities(
             scores = cpath.score(model, batch, search.method, seen.target, **settings)
             for sparsity, pathway in search.pathways(scores):
                 by_sparsity[sparsity] = cpath.pathway_gradient(model, batch, pathway)
-        maps = [by_sparsity[sparsity] for sparsity in sparsities]
-        _write(file, torch.stack(maps), images, seen, sparsities=sparsities)
+        return torch.stack([by_sparsity[sparsity] for sparsity in sparsities])
 
-    return kept_tensors(file, "maps", _FORMAT, make)[0]["maps"]
+    file = job.folder / "maps" / f"{name}-sparsities.safetensors"
+    return _kept(file, make, origin, seen, sparsities=sparsities)
 
 
-def _write(file: Path, maps: Tensor, images: Images, seen: Predictions, **more: object) -> None:
-    metadata = {"kind": "maps", "format": _FORMAT, "images": images.ids, "target": seen.target.tolist(), **more}
-    write_tensors(file, {"maps": maps}, metadata)
+def _kept(file: Path, make: Callable[[], Tensor], origin: Origin, seen: Predictions, **more: object) -> Tensor:
+    """The maps in ``file``, to which they go once they are made."""
+    made_of = {**origin.of(slice(None)), "target": seen.target.tolist(), **more}
+
+    def write() -> None:
+        write_tensors(file, {"maps": make()}, {"kind": "maps", "format": _FORMAT, **made_of})
+
+    return kept_tensors(file, "maps", _FORMAT, write, made_of)[0]["maps"]
 
 
 def _sparsity_grids(

@@ -22,7 +22,15 @@ from experiments.framework.parts import measure_in_parts
 from experiments.framework.pictures import pixels_of, predictions
 from experiments.framework.published import MARK, published_rows
 from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.subject import Images, attributions_of, load_data, load_images, trained_model
+from experiments.framework.subject import (
+    Images,
+    Origin,
+    attributions_of,
+    load_data,
+    load_images,
+    origin_of,
+    trained_model,
+)
 
 _FORMAT = 1
 _X = "randomized_down_to"
@@ -41,14 +49,15 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
+    origin = origin_of(cfg, model, images, attributions.values())
     blocks = _blocks(cfg, model, images)
 
     def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
         return _measure(model, images.batch(where), attributions, blocks, cfg)
 
-    columns = measure_in_parts(job, images, measure, "randomising")
+    columns = measure_in_parts(job, images, origin, measure, "randomising")
     job.notes["blocks"] = {name: list(members) for name, members in dict(blocks).items()}
-    job.pictures += _strips(job, model, images, attributions, blocks)
+    job.pictures += _strips(job, model, images, origin, attributions, blocks)
     return [*_rows(columns, cfg.experiment.draws), *_published(cfg, list(blocks), list(attributions))]
 
 
@@ -137,6 +146,7 @@ def _strips(
     job: Job,
     model: nn.Module,
     images: Images,
+    origin: Origin,
     attributions: Mapping[str, Attribution],
     blocks: Mapping[str, tuple[str, ...]],
 ) -> list[Drawing]:
@@ -144,7 +154,7 @@ def _strips(
     count = min(job.cfg.experiment.strip.images, len(images))
     if not count:
         return []
-    file = job.folder / "maps" / "strip.safetensors"
+    file, made_of = job.folder / "maps" / "strip.safetensors", origin.of(slice(0, count))
     if job.cfg.redo:
         file.unlink(missing_ok=True)
 
@@ -152,11 +162,9 @@ def _strips(
         shown = _spread(list(blocks), job.cfg.experiment.strip.blocks)
         maps = _strip_maps(model, images.batch(slice(0, count)), attributions, blocks, shown, job.cfg)
         columns = ["original", *shown]
-        write_tensors(
-            file, maps, {"kind": "maps", "format": _FORMAT, "columns": columns, "images": images.ids[:count]}
-        )
+        write_tensors(file, maps, {"kind": "maps", "format": _FORMAT, **made_of, "columns": columns})
 
-    maps, metadata = kept_tensors(file, "maps", _FORMAT, make)
+    maps, metadata = kept_tensors(file, "maps", _FORMAT, make, made_of)
     pixels = pixels_of(images, count)
     titles = predictions(model, images, count).titles
     return [

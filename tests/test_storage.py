@@ -1,4 +1,6 @@
+import os
 import pickle
+import socket
 import struct
 
 import pytest
@@ -10,7 +12,7 @@ from torch import Tensor
 
 import cpath
 from cpath.layout import SiteLayout
-from cpath.storage import read_tensors, write_tensors
+from cpath.storage import kept_tensors, read_tensors, replacing, write_tensors
 from tests import zoo
 
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=3).map(tuple)
@@ -278,3 +280,37 @@ def test_tensors_of_any_layout_are_written_and_metadata_comes_back(tmp_path):
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
     assert metadata["note"] == "ü"
     assert metadata["values"] == [1.5, None]
+
+
+def test_a_kept_file_is_made_once_and_again_where_other_metadata_is_expected(tmp_path, caplog):
+    made = []
+
+    def kept(value: float, **about: object) -> float:
+        def make() -> None:
+            made.append(value)
+            metadata = {"kind": "thing", "format": 1, "note": "whatever", **about}
+            write_tensors(tmp_path / "f", {"x": torch.tensor([value])}, metadata)
+
+        return kept_tensors(tmp_path / "f", "thing", 1, make, about)[0]["x"].item()
+
+    assert kept(1.0, images=["a", "b"], model="m") == 1.0
+    assert kept(2.0, images=["a", "b"], model="m") == 1.0
+    assert kept(3.0, images=["a"], model="m") == 3.0
+    assert "was made of other images, and is made again" in caplog.text
+    assert kept(4.0, images=["a"], model="n", code="c") == 4.0
+    assert "was made of other model, code, and is made again" in caplog.text
+    assert kept(5.0) == 4.0
+    assert made == [1.0, 3.0, 4.0]
+
+
+def test_processes_of_the_same_number_on_two_machines_do_not_write_to_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    partials = []
+    for host in ("here", "there"):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        with replacing(tmp_path / "f") as partial:
+            partial.write_text(host)
+            partials.append(partial)
+    assert partials[0] != partials[1]
+    assert all(partial.match(".*.partial") for partial in partials)
+    assert [file.name for file in tmp_path.iterdir()] == ["f"]

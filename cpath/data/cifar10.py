@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,9 @@ def cifar10(root: str = "data", download: bool = True) -> ImageData:
 
     Read from ``root``/cifar-10-batches-py, downloaded when missing. Raises `InputError` where that fails.
     """
-    from torchvision.datasets import CIFAR10
-
     folder = Path(root).expanduser()
     try:
-        parts = [CIFAR10(str(folder), train=train, download=download) for train in (True, False)]
+        parts = _parts(folder, download)
     except (RuntimeError, OSError) as error:
         raise InputError(
             f"CIFAR-10 is not in {folder.resolve()} and could not be downloaded ({error}). Download "
@@ -50,3 +49,21 @@ def cifar10(root: str = "data", download: bool = True) -> ImageData:
         val=split(0, val, "train"),
         settings={"name": "cifar10"},
     )
+
+
+def _parts(folder: Path, download: bool) -> list[Any]:
+    """The training and the test part, as torchvision has them. One process downloads while others wait."""
+    from filelock import FileLock  # torch itself needs it
+    from torchvision.datasets import CIFAR10
+
+    def read(download: bool) -> list[Any]:
+        return [CIFAR10(str(folder), train=train, download=download) for train in (True, False)]
+
+    try:
+        return read(False)  # where it is there, the folder may be read-only
+    except RuntimeError:
+        if not download:
+            raise
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".cifar-10-batches-py.lock"):
+        return read(True)

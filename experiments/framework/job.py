@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -29,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from cpath.checks import within_memory
 from cpath.plots import Drawing, save_drawings
 from experiments.framework.devices import check_trainer, device_of, use_threads
+from experiments.framework.identity import job_key
 from experiments.framework.results import Row, read_table, table, write_table
 from experiments.framework.store import (
     ArtifactStore,
@@ -45,15 +45,13 @@ from experiments.framework.values import check_values
 
 _LOG = logging.getLogger(__name__)
 
-# What does not change a job's results is not part of its identity.
-_INCIDENTAL = ("outputs", "redo", "tracker", "device", "threads", "paper")
 _MANIFEST = "manifest.json"
 _RESULTS = "results.csv"
 
 
 @dataclass
 class Job:
-    """One run of an experiment; its folder follows from the configuration alone."""
+    """One run of an experiment; its folder follows from the configuration, and the files and code that it names."""
 
     cfg: DictConfig
     folder: Path
@@ -67,12 +65,7 @@ class Job:
 
 def job_folder(cfg: DictConfig) -> Path:
     """Where a configuration's results are, or will be."""
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(resolved, dict)
-    key = {"cpath": importlib.metadata.version("cpath")} | {
-        str(name): value for name, value in resolved.items() if name not in _INCIDENTAL
-    }
-    name = f"{cfg.dataset.name}-{cfg.model.name}-{digest(key)[:8]}"
+    name = f"{cfg.dataset.name}-{cfg.model.name}-{digest(job_key(cfg))[:8]}"
     return Path(str(cfg.outputs)) / "runs" / str(cfg.experiment.name) / slug(name)
 
 
@@ -254,19 +247,6 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return revision.stdout.strip()
-
-
-def code_digest(*objects: object) -> str:
-    """Short hash of the source of ``objects``: an artifact made by a user's own code depends on it."""
-    import inspect
-
-    sources = []
-    for thing in objects:
-        try:
-            sources.append(inspect.getsource(thing))  # type: ignore[arg-type]
-        except (OSError, TypeError):
-            sources.append(repr(thing))
-    return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
 
 
 def _version(package: str) -> str | None:

@@ -17,7 +17,7 @@ from cpath.data import ImageData
 from cpath.errors import InputError, unknown_name
 from cpath.evaluation import altered, parts_of, rank_pixels, stored_ranks
 from experiments.framework.devices import device_of
-from experiments.framework.job import code_digest
+from experiments.framework.identity import code_digest
 from experiments.framework.scored import progress
 from experiments.framework.store import ArtifactStore, digest
 from experiments.framework.subject import attributions_of, build_model, fingerprint, trained_model
@@ -122,12 +122,12 @@ def rank_artifact(
     key = {
         "format": _FORMAT,
         "cpath": cpath.__version__,
-        "model": fingerprint(model),
+        "model": fingerprint(model, base_config(cfg)),
         "data": data.settings,
         "activations": list(cfg.activations),
         "attribution": name,
         "settings": asdict(attribution) if is_dataclass(attribution) else vars(attribution),
-        "code": code_digest(type(attribution)),
+        "code": code_digest(attribution),
         "rank_by": settings.rank_by,
         "seed": settings.base_seed,
     }

@@ -15,7 +15,8 @@ import cpath
 from cpath.layout import SiteLayout
 from cpath.scores import FORMAT
 from cpath.storage import whole_tensors
-from experiments.framework.job import Job, code_digest
+from experiments.framework.identity import code_digest
+from experiments.framework.job import Job
 from experiments.framework.subject import Images, fingerprint
 
 _LOG = logging.getLogger(__name__)
@@ -80,14 +81,14 @@ def _kept(
     key = {
         "format": 1,
         "cpath": cpath.__version__,
-        "model": fingerprint(model),
+        "model": fingerprint(model, job.cfg),
         "data": images.data.settings,
         "images": images.ids,
         "batch": job.cfg.experiment.batch,
         "activations": list(job.cfg.activations),
         "method": method.name,
         "settings": asdict(method) if is_dataclass(method) else vars(method),
-        "code": code_digest(type(method)),
+        "code": code_digest(method),
     }
 
     def make(folder: Path) -> None:

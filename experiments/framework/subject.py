@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -19,9 +20,9 @@ from cpath.models import load_checkpoint
 from cpath.threshold import check_sparsity
 from experiments.framework.choices import import_modules
 from experiments.framework.devices import device_of
-from experiments.framework.job import code_digest
-from experiments.framework.store import ArtifactStore
-from experiments.framework.trained import MODEL_FILE, train_artifact
+from experiments.framework.identity import code_digest, named_code
+from experiments.framework.store import ArtifactStore, digest
+from experiments.framework.trained import MODEL_FILE, train_artifact, weights_of
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,15 @@ def load_data(cfg: DictConfig) -> ImageData:
     if data.settings:
         return data
     settings: Any = OmegaConf.to_container(cfg.dataset, resolve=True)
-    code = code_digest(get_object(cfg.dataset._target_))
-    return replace(data, settings={**settings, "recipe": None, "code": code})
+    settings["recipe"] = None
+    return replace(data, settings={**settings, "code": named_code(settings)})
 
 
 def build_model(cfg: DictConfig, data: ImageData) -> nn.Module:
     """The model of the configuration for the dataset, in eval mode; not yet trained unless it has weights."""
     overrides: dict[str, Any] = {"classes": len(data.classes), "shape": data.shape}
-    if cfg.model.get("weights") == "auto":
-        overrides["weights"] = "DEFAULT" if data.name == "imagenet" and cfg.checkpoint is None else None
+    if "weights" in cfg.model:
+        overrides["weights"] = weights_of(cfg, data)
     torch.manual_seed(cfg.seed)  # the initial weights
     model = _instantiate(cfg.model, "model", exclude=("name",), **overrides)
     if not isinstance(model, nn.Module):
@@ -98,24 +99,51 @@ def trained_model(cfg: DictConfig, data: ImageData, store: ArtifactStore) -> nn.
     """The model of the configuration with weights: the checkpoint's, pretrained ones, or trained now."""
     model = build_model(cfg, data)
     check_sites(model, Images(data, torch.arange(1), torch.device("cpu")), cfg)
-    if cfg.checkpoint is None and not _pretrained(cfg, data):
+    if cfg.checkpoint is None and weights_of(cfg, data) is None:
         folder = train_artifact(cfg, data, store, model)
         load_checkpoint(model, folder / MODEL_FILE)
     return model.eval().to(device_of(cfg))
 
 
-def _pretrained(cfg: DictConfig, data: ImageData) -> bool:
-    weights = cfg.model.get("weights")
-    return data.name == "imagenet" if weights == "auto" else weights is not None
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash of a model's class and weights, wherever they came from."""
-    hasher = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}".encode())
+def fingerprint(model: nn.Module, cfg: DictConfig) -> str:
+    """Hash of all that makes a model what it is: settings, code, and weights wherever they came from."""
+    settings: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    classes = sorted(
+        {type(part) for part in model.modules()}, key=lambda kind: (kind.__module__, kind.__qualname__)
+    )
+    made_by = {
+        "class": [type(model).__module__, type(model).__qualname__],
+        "settings": {name: value for name, value in settings.items() if name not in ("name", "weights")},
+        "code": [named_code(settings), code_digest(*classes)],
+    }
+    hasher = hashlib.sha256(digest(made_by).encode())
     for name, tensor in sorted(model.state_dict().items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return hasher.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a job's results come from beside its configuration: what was kept of another origin is made again."""
+
+    model: str
+    data: str
+    code: str
+    """Of the methods and attributions."""
+    images: tuple[str, ...]
+
+    def of(self, where: slice) -> dict[str, Any]:
+        """The origin of what is known of some of the images, as metadata of a file."""
+        return {"model": self.model, "data": self.data, "code": self.code, "images": list(self.images[where])}
+
+
+def origin_of(
+    cfg: DictConfig, model: nn.Module, images: Images, explainers: Iterable[cpath.Method | Attribution]
+) -> Origin:
+    """Where the results of ``explainers``, methods or attributions, for ``images`` come from."""
+    data, code = digest(images.data.settings), code_digest(*explainers)
+    return Origin(fingerprint(model, cfg), data, code, tuple(images.ids))
 
 
 def load_images(cfg: DictConfig, data: ImageData) -> Images:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -19,11 +18,12 @@ from cpath.errors import InputError
 from cpath.evaluation import accuracy
 from cpath.storage import replacing
 from experiments.framework.devices import check_trainer, hardware_of
+from experiments.framework.identity import INCIDENTAL, content_digest, named_code
 from experiments.framework.results import Row
 from experiments.framework.store import ArtifactStore, write_json
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 2
+_FORMAT = 3
 MODEL_FILE = "model.safetensors"
 HISTORY_FILE = "history.json"
 
@@ -43,22 +43,33 @@ def train_artifact(cfg: DictConfig, data: ImageData, store: ArtifactStore, model
 
 def training_key(cfg: DictConfig, data: ImageData) -> dict[str, Any]:
     """Everything that determines the weights."""
-    trainer, start = cfg.trainer, {}
-    if cfg.checkpoint is not None:  # a training that goes on from these weights
-        with Path(cfg.checkpoint).expanduser().open("rb") as file:
-            start = {"checkpoint": hashlib.file_digest(file, "sha256").hexdigest()}
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    recipe: Any = OmegaConf.to_container(cfg.dataset.recipe, resolve=True)
+    trainer: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    # The arithmetic of the steps: a training multiplies what it changes, even where that is rounding.
+    arithmetic = {name: value for name, value in trainer.items() if f"trainer.{name}" not in INCIDENTAL}
+    if trainer["processes"] == 1:  # which has nobody to share its batch statistics with
+        del arithmetic["sync_batchnorm"]
     return {
-        **start,
         "format": _FORMAT,
         "cpath": cpath.__version__,
-        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "model": {**model, "weights": weights_of(cfg, data)},
+        # Of a training that goes on from these weights.
+        "checkpoint": None if cfg.checkpoint is None else content_digest(cfg.checkpoint),
         "data": data.settings,
-        "recipe": OmegaConf.to_container(cfg.dataset.recipe, resolve=True),
-        "precision": trainer.precision,
-        # Batch statistics are those of a process, unless they are shared.
-        "processes": 1 if trainer.processes == 1 else [trainer.processes, trainer.sync_batchnorm],
+        "recipe": recipe,
+        "code": named_code([model, recipe]),
+        "trainer": arithmetic,
         "seed": cfg.seed,
     }
+
+
+def weights_of(cfg: DictConfig, data: ImageData) -> Any:
+    """The pretrained weights that the configuration names for its model: ``auto`` means some for ImageNet alone."""
+    weights = cfg.model.get("weights")
+    if weights == "auto":
+        return "DEFAULT" if data.name == "imagenet" and cfg.checkpoint is None else None
+    return weights
 
 
 def train_in(

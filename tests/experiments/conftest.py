@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import importlib
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from experiments.framework import job
+from experiments.framework import identity, job
 from experiments.framework.choices import register_choices
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, trained_model
@@ -63,3 +66,39 @@ def trained(_trained_once: Path, tmp_path: Path) -> Path:
     """The test's outputs, in which the small model is trained already: once for all tests."""
     shutil.copytree(_trained_once, tmp_path / "artifacts")
     return tmp_path
+
+
+class Users:
+    """A user's modules, in a folder on Python's path. After an edit all is as in a new process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.packages: set[str] = set()
+
+    def write(self, name: str, source: str) -> None:
+        """Writes or edits the module ``name``, which may be dotted."""
+        file = self.folder / f"{name.replace('.', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dedent(source))
+        self.packages.add(name.partition(".")[0])
+        self.forget()
+
+    def forget(self) -> None:
+        """Has the modules imported and read again."""
+        for name in [name for name in sys.modules if name.partition(".")[0] in self.packages]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        identity.source_digest.cache_clear()
+        identity._is_installed.cache_clear()
+
+
+@pytest.fixture
+def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Users]:
+    """The user's modules, gone after the test."""
+    folder = tmp_path / "users"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits in one second look alike to its cache
+    found = Users(folder)
+    yield found
+    found.forget()

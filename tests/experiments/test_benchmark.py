@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 
 import pandas as pd
@@ -18,6 +20,7 @@ from cpath.plots import benchmark_figures
 from experiments import benchmark
 from experiments.framework import bare
 from experiments.framework.timing import CAPTUM, FLOOR, NAIVE, Case, Rival, measure
+from tests.experiments.conftest import CONF
 
 CPU = torch.device("cpu")
 
@@ -211,3 +214,9 @@ def test_times_are_drawn_over_what_grows():
     ours, floor = drawing.figure.axes[0].lines
     assert (ours.get_ydata().tolist(), ours.get_linestyle()) == ([2, 4], "-")
     assert (floor.get_ydata().tolist(), floor.get_linestyle()) == ([1, 2], "--")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_bench_measures_anew():
+    done = subprocess.run(["make", "-n", "bench"], cwd=CONF.parent, capture_output=True, text=True, check=True)
+    assert "experiment=benchmark redo=true" in done.stdout

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from experiments.framework.retraining import cell_config
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import build_model, load_data
-from experiments.framework.trained import MODEL_FILE, train_artifact
+from experiments.framework.trained import MODEL_FILE, train_artifact, training_key, weights_of
 
 TINY = ["dataset._target_=tests.experiments.tiny.digits", "dataset.size=8", "dataset.recipe.epochs=1"]
 
@@ -34,3 +37,69 @@ def test_a_training_from_given_weights_is_another_one_than_from_scratch(configur
     renamed = tmp_path / "renamed.safetensors"
     first.rename(renamed)
     assert _trained(configure(*TINY, f"checkpoint={renamed}")) == folders[1]
+
+
+def _key(cfg) -> dict:
+    return training_key(cfg, load_data(cfg))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.precision=bf16-mixed",
+        "trainer.tf32=false",
+        "trainer.channels_last=true",
+        "trainer.compile=true",
+        "trainer.processes=2",
+        "dataset.recipe.batch_size=8",
+        "model.width=5",
+        "seed=1",
+    ],
+)
+def test_what_changes_the_numbers_of_a_training_makes_another_one(configure, override):
+    assert _key(configure(*TINY, override)) != _key(configure(*TINY))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.workers=2", "trainer.memory_gb=1", "trainer.sync_batchnorm=false", "device=cuda", "threads=1"],
+)
+def test_what_does_not_change_the_numbers_makes_no_other_training(configure, override):
+    assert _key(configure(*TINY, override)) == _key(configure(*TINY))
+
+
+def test_several_processes_share_their_batch_statistics_or_not(configure):
+    two = [*TINY, "trainer.processes=2"]
+    assert _key(configure(*two, "trainer.sync_batchnorm=false")) != _key(configure(*two))
+
+
+@pytest.mark.parametrize("node", ["model", "dataset.recipe.loss", "dataset.recipe.optimizer"])
+def test_an_edit_of_a_users_code_makes_another_training(configure, users, node):
+    cfg = configure(*TINY, f"{node}._target_=my_module.mine")
+    keys = []
+    for power in (1, 1, 2):
+        users.write("my_helpers", f"power = {power}")
+        users.write("my_module", "from my_helpers import power")
+        keys.append(_key(cfg))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_retraining_of_untouched_images_is_the_training_of_any_other_experiment(configure):
+    cfg = configure(*TINY, "model=squeezenet1_0", small=False)
+    assert cfg.model.weights == "auto"
+    assert _key(cell_config(cfg, cfg.seed)) == _key(cfg)
+    # Of ImageNet the pretrained weights are meant, and a retraining is from scratch.
+    data = replace(load_data(cfg), name="imagenet")
+    assert training_key(cell_config(cfg, cfg.seed), data) != training_key(cfg, data)
+
+
+def test_weights_that_are_chosen_automatically_are_those_of_imagenet(configure, tmp_path):
+    cfg = configure(*TINY, "model=squeezenet1_0", small=False)
+    digits = load_data(cfg)
+    imagenet = replace(digits, name="imagenet")
+    assert (weights_of(cfg, digits), weights_of(cfg, imagenet)) == (None, "DEFAULT")
+    cfg.checkpoint = str(tmp_path / "mine.safetensors")
+    assert weights_of(cfg, imagenet) is None
+    cfg.model.weights = "IMAGENET1K_V1"
+    assert weights_of(cfg, digits) == "IMAGENET1K_V1"
+    assert weights_of(configure(*TINY), imagenet) is None
