@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, Self, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -26,14 +27,20 @@ class Checked:
         """Checks what is given by name."""
         try:
             hints = get_type_hints(cls)
-        except NameError:  # a user's class with annotations that exist for a type checker only
+        except Exception:  # a user's class with annotations that mean something to a type checker only
             hints = {}
         for name, value in settings.items():
-            kinds = get_args(hints.get(name)) or (hints.get(name),)
-            if all(kind in _WORDS for kind in kinds) and not any(_is(value, kind) for kind in kinds):
+            kinds = _alternatives(hints.get(name))
+            plain = all(isinstance(kind, type) and kind in _WORDS for kind in kinds)
+            if plain and not any(_is(value, kind) for kind in kinds):
                 wanted = " or ".join(_WORDS[kind] for kind in kinds)
                 raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {value!r}.")
         return super().__new__(cls)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; anything else alone: of ``tuple[int, int]``, int is no alternative."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -53,7 +53,8 @@ class Method(Checked, ABC):
         """What each neuron contributes, (B, *site) by site in call order.
 
         An image's values must not depend on the rest of the batch. Randomness comes from
-        `image_generators`, so that a batch equals its images one by one.
+        `image_generators`, so that a batch equals its images one by one. Boolean values, of a method that only
+        tells which neurons to keep, count as 0 and 1.
         """
 
 
@@ -95,6 +96,12 @@ def get(name: str, **settings: Any) -> Method:
         return _REGISTRY[name](**settings)
     except TypeError as error:
         raise InputError(f"method '{name}': {error}") from error
+
+
+def check_contributions(contributions: Tensor, method: str) -> None:
+    """Raises `InputError` where ``contributions``, none of them negative, hold NaN: no order would be left."""
+    if not contributions.amin() >= 0:
+        raise InputError(f"method '{method}' gave NaN contributions: gradients overflow for these images.")
 
 
 def image_generators(images: Tensor, seed: int, stream: str) -> list[torch.Generator]:

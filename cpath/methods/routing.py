@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cpath.errors import InputError
-from cpath.layout import SiteLayout
+from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Method, image_generators, register
 from cpath.probe import Probe
 
@@ -56,10 +56,11 @@ class DGR(Method):
         """Gates, (B, *site) by site."""
         record = probe.record(gradients=False)
         layout = SiteLayout.of(record.activations)
-        first = next(iter(record.activations.values()))
-        dtype = torch.promote_types(first.dtype, torch.float32)  # half precision has no room for the steps
-        found = torch.zeros(len(probe), layout.neurons, dtype=dtype, device=first.device)
-        unsolved = torch.arange(len(probe), device=first.device)
+        device = record.logits.device
+        # Half precision has no room for the steps.
+        dtype = torch.promote_types(common_dtype(record.activations), torch.float32)
+        found = torch.zeros(len(probe), layout.neurons, dtype=dtype, device=device)
+        unsolved = torch.arange(len(probe), device=device)
         gamma = self.gamma
         for _ in range(1 + self.retries):
             part = probe.part(unsolved)
