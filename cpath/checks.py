@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, Self, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Self, SupportsIndex, Union, get_args, get_origin, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cpath.errors import InputError, MissingImageError, OutOfMemoryError
 
@@ -28,14 +30,20 @@ class Checked:
         """Checks what is given by name."""
         try:
             hints = get_type_hints(cls)
-        except NameError:  # a user's class with annotations that exist for a type checker only
+        except Exception:  # a user's class with annotations that mean something to a type checker only
             hints = {}
         for name, value in settings.items():
-            kinds = get_args(hints.get(name)) or (hints.get(name),)
-            if all(kind in _WORDS for kind in kinds) and not any(_is(value, kind) for kind in kinds):
+            kinds = _alternatives(hints.get(name))
+            plain = all(isinstance(kind, type) and kind in _WORDS for kind in kinds)
+            if plain and not any(_is(value, kind) for kind in kinds):
                 wanted = " or ".join(_WORDS[kind] for kind in kinds)
                 raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {value!r}.")
         return super().__new__(cls)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; anything else alone: of ``tuple[int, int]``, int is no alternative."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -70,13 +78,24 @@ def _at_least(least: int, name: str, value: Any) -> int:
     return int(value)
 
 
-def check_image(images: slice | int, count: int, owner: str) -> slice:
-    """The slice of some of ``count`` images, or of one; raises `MissingImageError` for one that is not there."""
-    if not isinstance(images, int):
+Images = slice | SupportsIndex | Tensor
+"""Which of several images: a slice, a tensor of numbers or booleans; or the number of one."""
+
+
+def check_image(images: Images, count: int, owner: str) -> slice | Tensor:
+    """Some of ``count`` images, or a slice of one of them.
+
+    Raises `MissingImageError` for one that is not there, `InputError` for what names none.
+    """
+    if isinstance(images, slice) or (isinstance(images, Tensor) and images.dim()):
         return images
-    if not -count <= images < count:
-        raise MissingImageError(f"there is no image {images}: the {owner} to {count}.")
-    return slice(images, images + 1 or None)
+    try:
+        number = operator.index(images)  # NumPy's whole numbers too
+    except TypeError:
+        raise InputError(f"name images by a number, a slice or a tensor, not {images!r}.") from None
+    if not -count <= number < count:
+        raise MissingImageError(f"there is no image {number}: the {owner} to {count}.")
+    return slice(number, number + 1 or None)
 
 
 def copied(model: nn.Module, purpose: str) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import accumulate
 
 import torch
@@ -50,3 +50,14 @@ class SiteLayout:
     def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
         """One (B, neurons) tensor from tensors (B, *site) by site."""
         return torch.cat([values[name].reshape(len(values[name]), size) for name, size in self.sizes.items()], 1)
+
+
+def common_dtype(values: Mapping[str, Tensor]) -> torch.dtype:
+    """The floating-point type that holds the numbers of all sites.
+
+    Booleans count as float32, integers as float64.
+    """
+    found = reduce(torch.promote_types, (value.dtype for value in values.values()))
+    if found.is_floating_point or found.is_complex:
+        return found
+    return torch.float32 if found == torch.bool else torch.float64

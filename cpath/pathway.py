@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import check_image
+from cpath.checks import Images, check_image
 from cpath.errors import InputError, MaskError
 from cpath.layout import SiteLayout
-from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, evaluating, intercept
+from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, evaluating, intercept, is_dead
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import count_true
 
@@ -34,7 +35,7 @@ class Pathway:
     layout: SiteLayout
     method: str = "custom"
     requested_sparsity: float | None = None
-    """Per cent; None for masks that were not made by a threshold."""
+    """Per cent that was asked for; None for masks that no sparsity was asked of."""
     target: Tensor | None = None
     """(B,) class that each image was explained for."""
     activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
@@ -62,14 +63,14 @@ class Pathway:
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
                 raise MaskError(f"the mask of site '{name}' must be boolean, not {mask.dtype}.")
-        layout = SiteLayout.of(masks)
-        return cls(layout.flatten(masks), layout, method, requested_sparsity, target, tuple(activations))
+        layout, names = SiteLayout.of(masks), check_activations(activations)
+        return cls(layout.flatten(masks), layout, method, requested_sparsity, target, names)
 
     def __len__(self) -> int:
         return len(self.flat)
 
-    def __getitem__(self, images: slice | int) -> Pathway:
-        """The pathways of some of the images, or of one."""
+    def __getitem__(self, images: Images) -> Pathway:
+        """The pathways of some of the images (a slice, or a tensor of numbers or booleans), or of one."""
         images = check_image(images, len(self), "pathway belongs")
         target = None if self.target is None else self.target[images]
         return replace(self, flat=self.flat[images], target=target)
@@ -108,7 +109,7 @@ class Pathway:
     def jaccard_by_site(self, other: Pathway) -> dict[str, Tensor]:
         """`jaccard` within each site, (B,) by site."""
         theirs = self.aligned(other)
-        return self._by_site(_ratio, self.flat & theirs, self.flat | theirs)
+        return self._ratio_by_site(self.flat & theirs, self.flat | theirs)
 
     def dead_share(self, activations: Mapping[str, Tensor]) -> Tensor:
         """(B,) share of the pathway's neurons that are dead: |A∩dead| / |A|; NaN where the pathway is empty.
@@ -119,12 +120,10 @@ class Pathway:
 
     def dead_share_by_site(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`dead_share` within each site, (B,) by site."""
-        return self._by_site(_ratio, self.flat & self.dead(activations), self.flat)
+        return self._ratio_by_site(self.flat & self.dead(activations), self.flat)
 
-    def _by_site(
-        self, measure: Callable[[Tensor, Tensor], Tensor], part: Tensor, whole: Tensor
-    ) -> dict[str, Tensor]:
-        return {name: measure(part[:, where], whole[:, where]) for name, where in self.layout.slices.items()}
+    def _ratio_by_site(self, part: Tensor, whole: Tensor) -> dict[str, Tensor]:
+        return {name: _ratio(part[:, where], whole[:, where]) for name, where in self.layout.slices.items()}
 
     def dead(self, activations: Mapping[str, Tensor]) -> Tensor:
         """(B, neurons) bool, laid out as `flat`: the neurons that are dead (z = 0) in ``activations``."""
@@ -137,7 +136,7 @@ class Pathway:
                     f"activations of site '{name}' have shape {tuple(activations[name].shape)}, the pathway "
                     f"has {(len(self), *shape)}: they belong to other images or another model."
                 )
-        return self.layout.flatten({name: activations[name] == 0 for name in self.layout.shapes})
+        return self.layout.flatten({name: is_dead(activations[name]) for name in self.layout.shapes})
 
     def _check_same(self, other: Pathway) -> None:
         if not isinstance(other, Pathway):
@@ -163,8 +162,10 @@ class Pathway:
         ...     logits = model(images)
 
         Every site's output is multiplied by its mask. A pathway of one image applies to any number of images.
-        Gives the names of the sites as they are reached.
-        Raises `MaskError` when the masks do not fit the model or the images.
+        Gives the names of the sites as they are reached. Only the thread that entered is restricted: call the
+        model there, itself and not its ``forward``. Warns where no site was reached.
+        Raises `MaskError` when the masks do not fit the model or the images, and `SiteError` as `observe` does.
+        Of a model that checkpoints activations, gradients need its ``use_reentrant=False``.
         """
         masks = self.masks
         seen: set[str] = set()
@@ -177,6 +178,12 @@ class Pathway:
             yield seen
         if seen:
             self.check_reached(seen)
+        else:
+            warnings.warn(
+                "no site was reached while the model was restricted: whatever ran, ran unrestricted. Call the "
+                "model itself, in the thread that entered.",
+                stacklevel=3,  # past contextlib, to the end of the caller's block
+            )
 
     def check_reached(self, seen: set[str]) -> None:
         """Raises `MaskError` unless the sites that a run of the model reached are all of the pathway's."""
@@ -216,7 +223,7 @@ class Pathway:
             "format": _FORMAT,
             "method": self.method,
             "requested_sparsity": self.requested_sparsity,
-            "sparsity": self.sparsity.tolist(),
+            "sparsity": self.sparsity.tolist(),  # for those who look at the file's header alone
             "sites": self.layout.shapes,
             "activations": self.activations,
         }

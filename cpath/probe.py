@@ -131,6 +131,14 @@ def check_site(name: str, output: Tensor, batch: int) -> Tensor:
     return output
 
 
+def no_gradient_error(name: str) -> SiteError:
+    """Error for a site that is not part of autograd's graph."""
+    return SiteError(
+        f"site '{name}' runs where gradients are switched off or does not depend on the images: its neurons have "
+        "no gradient. Remove the no_grad() in the model, or its checkpointing with use_reentrant=True."
+    )
+
+
 def no_sites_error(activations: Iterable[str]) -> SiteError:
     """Error for a model in which no activation function was seen."""
     wanted = ", ".join(check_activations(activations)) or "none named"
@@ -231,13 +239,10 @@ class Probe:
                 # masked output is masked in the gradient too.
                 output.data.mul_(masks[name])
             elif masks is not None:
-                output = output * masks[name]
+                output = output * masks[name].to(output.dtype)
             if gradients:
                 if not output.requires_grad:
-                    raise SiteError(
-                        f"site '{name}' runs where gradients are switched off or does not depend on the "
-                        "images: its neurons have no gradient. Remove the no_grad() in the model."
-                    )
+                    raise no_gradient_error(name)
                 edges[name] = get_gradient_edge(output)
             outputs[name] = output.detach().clone() if copies else output.detach()
             versions[name] = output._version
@@ -252,6 +257,7 @@ class Probe:
                 visit,
                 edits=() if masks is None or in_place else EVERY_SITE,
                 activations=self.activation_names,
+                in_place=masks is not None and in_place,
             ):
                 logits = check_logits(self._call(source), len(self), differentiable=gradients and bool(outputs))
         if not outputs:
@@ -321,8 +327,11 @@ class Probe:
 
         Differentiable in the gates, in the caller's grad mode.
         """
+        differentiable = torch.is_grad_enabled()
 
         def visit(name: str, output: Tensor) -> Tensor:
+            if differentiable and not torch.is_grad_enabled():
+                raise no_gradient_error(name)
             return output * gates[name].to(output.dtype)
 
         with intercept(
@@ -333,7 +342,7 @@ class Probe:
             write_back=not self._survives_without_write_back(),
         ):
             logits = self._run()
-        return check_gradient(logits) if torch.is_grad_enabled() else logits
+        return check_gradient(logits) if differentiable else logits
 
     def _survives_without_write_back(self) -> bool:
         """Whether the model uses what its in-place activations return: then nothing need be written back."""

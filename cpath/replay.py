@@ -31,8 +31,8 @@ Step = tuple[Operation, Tensor | None]
 
 
 def _operation(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
-    weight = args[1] if len(args) > 1 else kwargs.get("weight")
-    return func, weight if isinstance(weight, nn.Parameter) else None
+    # Where it stands differs: behind the buffers of a batch norm, behind the shape of a layer norm.
+    return func, next((value for value in (*args, *kwargs.values()) if isinstance(value, nn.Parameter)), None)
 
 
 def _same(one: Operation, other: Operation) -> bool:

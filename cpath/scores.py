@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import check_count, check_image, within_memory
+from cpath.checks import Images, check_count, check_image, within_memory
 from cpath.errors import InputError, SiteError
-from cpath.layout import SiteLayout
-from cpath.methods.base import Contributions, Method, get
+from cpath.layout import SiteLayout, common_dtype
+from cpath.methods.base import Contributions, Method, check_contributions, get
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Target, check_images
 from cpath.sites import DEFAULT_ACTIVATIONS, check_activations, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
-from cpath.threshold import check_sparsity, keep_above
+from cpath.threshold import any_true, check_sparsity, keep_above
 
 FORMAT = 1
 """Of the files that `Scores.save` writes."""
@@ -44,8 +44,8 @@ class Scores:
     def __len__(self) -> int:
         return len(self.flat)
 
-    def __getitem__(self, images: slice | int) -> Scores:
-        """The scores of some of the images, or of one."""
+    def __getitem__(self, images: Images) -> Scores:
+        """The scores of some of the images (a slice, or a tensor of numbers or booleans), or of one."""
         images = check_image(images, len(self), "scores belong")
         residual = self.residual and {name: value[images] for name, value in self.residual.items()}
         return replace(self, flat=self.flat[images], target=self.target[images], residual=residual)
@@ -63,7 +63,8 @@ class Scores:
         """The pathway that is left when ``sparsity`` per cent of all neurons are pruned, 0 ≤ sparsity < 100.
 
         Keeps the neurons that score above the ⌈sparsity / 100 · N⌉-th smallest score of the whole network. Ties
-        are never split and a zero is never kept, so the realised sparsity can be higher.
+        are never split and a zero is never kept, so the realised sparsity can be higher. Warns where that leaves
+        nothing of an image's pathway.
         """
         sparsity = check_sparsity(sparsity)
         if 0 < sparsity < 1:
@@ -73,6 +74,15 @@ class Scores:
                 stacklevel=2,
             )
         masks = keep_above(self.flat, sparsity)
+        empty = any_true(masks).count(False) if sparsity > 0 else 0
+        if empty:
+            warnings.warn(
+                f"at sparsity={sparsity:g} the pathways of {empty} of {len(self)} images are empty: the largest "
+                f"scores of '{self.method}' tie, or are zero. Ask for less; of scores that only tell which "
+                "neurons to keep, sparsity=0 keeps these.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations)
 
     def to(self, device: torch.device | str) -> Scores:
@@ -155,12 +165,15 @@ def find_pathway(
     """The pathway that ``method`` finds at ``sparsity`` per cent: `score` and `Scores.pathway` in one.
 
     A method that only tells which neurons to keep (``graded`` is False: `active`, `greedy_published`) has one
-    pathway, whatever the sparsity. Arguments and errors as for `score` and `Scores.pathway`.
+    pathway, whatever the sparsity: ``requested_sparsity`` is what was asked for. Arguments and errors as for
+    `score` and `Scores.pathway`.
     """
     sparsity = check_sparsity(sparsity)
     method = _method(method).at(sparsity)
     scores = score(model, images, method, target, activations=activations, max_batch=max_batch)
-    return scores.pathway(sparsity if method.graded else 0)
+    if method.graded:
+        return scores.pathway(sparsity)
+    return replace(scores.pathway(0), requested_sparsity=sparsity)
 
 
 def _method(method: object) -> Method:
@@ -181,6 +194,8 @@ def _check_values(method: Method, values: object, batch: int) -> None:
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != batch:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"method '{method.name}' must return ({batch}, *site) at site '{name}', not {shape}.")
+        if value.is_complex():
+            raise InputError(f"method '{method.name}' must return real numbers, not {value.dtype} ('{name}').")
 
 
 def _score(method: Method, whole: Probe) -> Scores:
@@ -195,15 +210,14 @@ def _score(method: Method, whole: Probe) -> Scores:
         _check_values(method, values, len(probe))
         if layout is None or flat is None:
             layout = SiteLayout.of(values)
-            first = next(iter(values.values()))
-            flat = torch.empty(len(whole), layout.neurons, dtype=first.dtype, device=first.device)
+            device = next(iter(values.values())).device
+            flat = torch.empty(len(whole), layout.neurons, dtype=common_dtype(values), device=device)
         elif SiteLayout.of(values).shapes != layout.shapes:
             raise SiteError("the model's sites differ from one image to another: their scores cannot be compared.")
         rows = flat[start : start + len(probe)]
         for name, view in layout.views(rows).items():
-            torch.abs(values[name], out=view)
-        if not (rows.amin() >= 0):
-            raise InputError(f"method '{method.name}' gave NaN scores: gradients overflow for these images.")
+            torch.abs(values[name].to(flat.dtype), out=view)
+        check_contributions(rows, method.name)
         targets.append(probe.target)
         if residual is not None:
             residuals.append(residual)

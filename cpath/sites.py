@@ -14,6 +14,7 @@ forward pass on, the number of the call follows:
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,10 +22,13 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 from cpath.errors import InputError, SiteError, unknown_name
 
@@ -83,6 +87,7 @@ ACTIVATIONS = tuple(dict.fromkeys(activation.name for activation in _TABLE.value
 """Names of the activation functions that can be sites."""
 
 _MODULE_CALL = nn.Module._call_impl.__code__
+_REENTRANT_CHECKPOINT = CheckpointFunction.forward.__code__
 
 
 def check_model(model: object) -> nn.Module:
@@ -103,6 +108,22 @@ def check_activations(activations: object) -> tuple[str, ...]:
         if name not in ACTIVATIONS:
             raise unknown_name("activation function", name, ACTIVATIONS)
     return names
+
+
+# A neuron is dead or active. Not its sign tells: a GELU that gives −0.1 passes something on.
+
+
+def is_dead(output: Tensor) -> Tensor:
+    """True where a neuron of a site's ``output`` is dead."""
+    return output == 0
+
+
+def is_active(output: Tensor, out: Tensor | None = None) -> Tensor:
+    """True where a neuron of a site's ``output`` is active."""
+    if out is not None and output.device.type == "cpu" and output.dtype != torch.bfloat16:
+        np.not_equal(output.numpy(), 0, out=out.numpy())  # three times as fast
+        return out
+    return torch.ne(output, 0, out=out)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -132,13 +153,17 @@ class _SiteMode(TorchFunctionMode):
         edits: Container[str],
         activations: Iterable[str],
         write_back: bool,
+        in_place: bool,
         inputs: Callable[[str, Tensor], object] | None = None,
     ) -> None:
         super().__init__()
         self._kinds = frozenset(check_activations(activations))
-        self._names = {id(module): name for name, module in unwrap(model).named_modules()}
+        modules = dict(_same_thread(model).named_modules())
+        self._names = {id(module): name for name, module in modules.items()}
+        _check_not_scripted(modules, self._kinds)
         self._visit = visit
         self._edits = edits
+        self._changes = bool(edits) or in_place
         self._write_back = write_back
         self._inputs = inputs
         self._counts: dict[str, int] = {}
@@ -149,7 +174,15 @@ class _SiteMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        if self._changes and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            # Activation checkpointing keeps nothing of what an operation saves for the backward pass, but runs the
+            # model again then, unchanged. So it is kept here. Detached, because an output that its own operation
+            # holds would never be freed.
+            with saved_tensors_hooks(Tensor.detach, _itself):
+                return self._call(func, args, kwargs or {})
+        return self._call(func, args, kwargs or {})
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         entry = _TABLE.get(func)
         kind = _kind(entry, args, kwargs) if entry is not None else None
         name = self._site_name(kind) if kind in self._kinds else None
@@ -179,8 +212,11 @@ class _SiteMode(TorchFunctionMode):
 
     def _site_name(self, kind: str) -> str | None:
         """Name of the site that is being called; None outside the model's forward pass."""
+        if torch._C._current_graph_task_id() != -1:  # checkpointing runs a part again, in a backward pass
+            return None
         inner: nn.Module | None = None
         outermost: FrameType | None = None
+        checkpoint: FrameType | None = None
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             if frame.f_code is _MODULE_CALL:
@@ -191,9 +227,13 @@ class _SiteMode(TorchFunctionMode):
                     outermost = frame
                     if not name:
                         break
+            elif frame.f_code is _REENTRANT_CHECKPOINT:
+                checkpoint = frame
             frame = frame.f_back
         if inner is None:
             return None
+        if self._changes and checkpoint is not None:
+            _check_no_gradient(checkpoint.f_locals["args"])
         if outermost is not self._root:
             self._root = outermost
             self._counts = {}
@@ -208,6 +248,45 @@ class _SiteMode(TorchFunctionMode):
         super().__exit__(*exc)  # type: ignore[no-untyped-call]
 
 
+def _itself(saved: Tensor) -> Tensor:
+    return saved
+
+
+def _check_no_gradient(inputs: Iterable[object]) -> None:
+    """Raises `SiteError` where what is checkpointed, with the ``inputs``, is to have gradients."""
+    if any(isinstance(value, Tensor) and value.requires_grad for value in inputs):
+        raise SiteError(
+            "the model checkpoints activations with use_reentrant=True: its backward pass runs it again, "
+            "unchanged, and gives gradients of another network. Turn checkpointing off, say use_reentrant=False, "
+            "or run the model under torch.no_grad() where no gradients are needed."
+        )
+
+
+def _same_thread(model: nn.Module) -> nn.Module:
+    """The module behind ``model``; raises `SiteError` where that runs in threads of its own, on copies."""
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        raise SiteError(
+            "a DataParallel model runs copies of itself in other threads, where no site is seen: "
+            "pass model.module, and run that."
+        )
+    return unwrap(model)
+
+
+def _check_not_scripted(modules: dict[str, nn.Module], kinds: Iterable[str]) -> None:
+    """Raises `SiteError` for a scripted part of a model that hides a site."""
+    for name, module in modules.items():
+        if not isinstance(module, torch.jit.ScriptModule):
+            continue
+        graph = str(getattr(module, "inlined_graph", ""))
+        operations = {operation.replace("_", "") for operation in re.findall(r"aten::(\w+)", graph)}
+        hidden = [kind for kind in kinds if kind.replace("relu6", "hardtanh").replace("_", "") in operations]
+        if hidden:
+            raise SiteError(
+                f"the part '{name}' of the model is scripted, so that its {', '.join(sorted(hidden))} runs outside "
+                "Python and is no site: put the nn.Module that it was made from in its place."
+            )
+
+
 def intercept(
     model: nn.Module,
     visit: Visitor,
@@ -215,22 +294,31 @@ def intercept(
     edits: Container[str] = (),
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     write_back: bool = True,
+    in_place: bool = False,
     inputs: Callable[[str, Tensor], object] | None = None,
 ) -> TorchFunctionMode:
     """Context in which ``visit(name, output)`` is called at every site of ``model``, in call order.
 
     At the sites named in ``edits`` the value that ``visit`` returns (unless None) takes the output's place. An
     in-place activation then also writes it into its input, as the model expects; ``write_back=False`` leaves
-    that out, which only models that ignore the return value of an in-place activation notice.
+    that out, which only models that ignore the return value of an in-place activation notice. ``in_place`` says
+    that ``visit`` itself changes the outputs, in their memory.
     ``inputs(name, value)`` is called with each site's pre-activation, before the activation runs.
     Only the thread that entered the context sees it. Call the model itself, not its ``forward``.
+
+    A network that is changed keeps what its backward pass needs, whether or not it checkpoints activations. Raises
+    `SiteError` where sites are hidden: in a scripted model or part, in a DataParallel model on several GPUs; and
+    where gradients of a changed network pass a checkpoint with ``use_reentrant=True``.
     """
-    return _SiteMode(model, visit, edits, activations, write_back, inputs)
+    return _SiteMode(model, visit, edits, activations, write_back, in_place, inputs)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts every module of ``model`` into eval mode, and each back into the mode it had."""
+    """Puts every module of ``model`` into eval mode, and each back into the mode it had.
+
+    The mode is the model's own: two threads with one model in train mode put each other's back too early.
+    """
     training = [module for module in check_model(model).modules() if module.training]
     for module in training:
         module.training = False
@@ -275,8 +363,10 @@ def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATION
     ...     logits = model(images)
     >>> seen.activations["layer1.0.relu"]      # (B, *site)
 
-    ``activations`` names the functions that count as sites (see `ACTIVATIONS`). Raises `SiteError` for a
-    scripted model. A second forward pass replaces what the first one left.
+    ``activations`` names the functions that count as sites (see `ACTIVATIONS`). A second forward pass replaces
+    what the first one left. Only what the thread that entered runs is seen; call the model itself, not its
+    ``forward``. Raises `SiteError` for a model or a part of it that is scripted, and for DataParallel on
+    several GPUs, which runs in threads of its own.
     """
     seen = Observation()
 

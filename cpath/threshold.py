@@ -35,9 +35,14 @@ def check_sparsity(sparsity: float) -> float:
     return value
 
 
+def per_cent_of(percent: float, count: int) -> Fraction:
+    """``percent`` per cent of ``count``, of the decimal number that was asked for, not of its nearest float."""
+    return Fraction(repr(float(percent))) * count / 100
+
+
 def pruned_count(sparsity: float, neurons: int) -> int:
-    """⌈sparsity / 100 · neurons⌉, of the decimal number that was asked for, not of its nearest float."""
-    return math.ceil(Fraction(repr(sparsity)) * neurons / 100)
+    """⌈sparsity / 100 · neurons⌉."""
+    return math.ceil(per_cent_of(sparsity, neurons))
 
 
 def keep_above(scores: Tensor, sparsity: float) -> Tensor:
@@ -142,6 +147,13 @@ def count_true(masks: Tensor) -> Tensor:
     if masks.device.type != "cpu":
         return masks.sum(1)
     return torch.tensor([np.count_nonzero(row) for row in masks.numpy()], dtype=torch.int64)
+
+
+def any_true(masks: Tensor) -> list[bool]:
+    """Whether each row of ``masks`` (B, N) has a True; on a CPU, no more of it is read than that takes."""
+    if masks.device.type != "cpu":
+        return [bool(found) for found in masks.any(1).tolist()]
+    return [bool(row.any()) for row in masks.numpy()]
 
 
 def true_indices(mask: Tensor) -> Tensor:

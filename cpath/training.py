@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import os
+import random
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -30,6 +33,7 @@ from cpath.storage import replacing
 _CPU = torch.device("cpu")
 # Of Lightning: on its own use of PyTorch, and on what is meant to be as it is.
 _HINTS = (".*LeafSpec.*", ".*does not have many workers.*", ".*srun.*", ".*exists and is not empty.*")
+_LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero")
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,39 @@ def _interruptible() -> Iterator[None]:
         raise KeyboardInterrupt from None
 
 
+@contextmanager
+def _by_itself(hardware: Hardware) -> Iterator[None]:
+    """Whatever a training sets for the process as a whole is as before when it ends.
+
+    What is computed next then has the same bits as after loading the finished training.
+    """
+    on_gpu, cudnn = hardware.device.type == "cuda", torch.backends.cudnn
+    benchmark = cudnn.benchmark
+    precision, tf32 = (torch.get_float32_matmul_precision(), cudnn.allow_tf32) if on_gpu else ("", False)
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    used = on_gpu or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = range(torch.cuda.device_count()) if used else ()
+    try:
+        with torch.random.fork_rng(gpus):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        cudnn.benchmark = benchmark
+        if on_gpu:  # elsewhere they were not set
+            torch.set_float32_matmul_precision(precision)
+            cudnn.allow_tf32 = tf32
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name, seed in seeds.items():
+            if seed is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = seed
+
+
 class _Bar(pl.Callback):
     """One progress bar over the whole training, with the time left."""
 
@@ -292,6 +329,7 @@ def train(
     that one goes on. ``name`` stands before the progress bar at line ``position``; ``quiet`` hides it (None: where
     there is no terminal). Returns the losses and the validation accuracy in per cent of every epoch. Raises
     `InputError` where there is nothing to train on, and for a batch that the processes cannot share evenly.
+    Random states and settings of the process as a whole are left as they were.
     """
     hardware = hardware or Hardware()
     if recipe.batch_size % hardware.processes:
@@ -300,10 +338,6 @@ def train(
             "change Recipe.batch_size (dataset.recipe.batch_size) or Hardware.processes (trainer.processes)."
         )
     batches = ImageModule(data, recipe, seed, hardware)
-    # Its hints on devices and products would drown the progress bar.
-    for logger in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    pl.seed_everything(seed, workers=True, verbose=False)
     network = copy.deepcopy(model).train().to(memory_format=_memory_format(hardware))
     if hardware.compile:
         network.compile()  # in place: the names of the weights stay
@@ -314,9 +348,12 @@ def train(
     latest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     bar = _Bar(recipe.epochs, name, quiet, position)
     last = folder / "last.ckpt"
-    with warnings.catch_warnings(), _interruptible():
+    with warnings.catch_warnings(), _by_itself(hardware), _interruptible():
         for message in _HINTS:
             warnings.filterwarnings("ignore", message=message)
+        for logger in _LOGGERS:  # hints on devices and products would drown the progress bar
+            logging.getLogger(logger).setLevel(logging.WARNING)
+        pl.seed_everything(seed, workers=True, verbose=False)
         fit = pl.Trainer(
             max_epochs=recipe.epochs,
             callbacks=[_History(), bar, *callbacks, best, latest],

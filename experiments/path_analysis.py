@@ -65,7 +65,7 @@ def _measure(
     model: nn.Module, batch: Tensor, pathways: Mapping[float, Mapping[str, cpath.Pathway]], cfg: DictConfig
 ) -> dict[Key, Tensor]:
     with torch.no_grad(), cpath.observe(model, activations=cfg.activations) as seen:
-        logits = model(batch)
+        logits = model(batch.clone())  # a model may change its input in place
     dead = sum((activation == 0).flatten(1).sum(1) for activation in seen.activations.values())
     neurons = sum(activation[0].numel() for activation in seen.activations.values())
     measures: dict[Key, Tensor] = {("network", "", "", "base_sparsity"): torch.as_tensor(100 * dead / neurons)}

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import cpath
 from cpath.analysis import compare_pathways, response_preservation
@@ -114,3 +116,47 @@ def test_pathways_of_other_images_or_none_are_an_error():
         compare_pathways({"a": one, "b": one[:1]}, seen.activations)
     with pytest.raises(InputError, match="at least one"):
         compare_pathways({}, seen.activations)
+
+
+def test_a_model_that_changes_its_input_answers_as_one_that_does_not():
+    model, images = zoo.make(zoo.Normalising), zoo.images()
+    pathway, mine = cpath.find_pathway(model, images, sparsity=60), images.clone()
+    change, kept = response_preservation(model, mine, pathway)
+    assert torch.equal(mine, images)
+    with torch.no_grad():
+        before = model(images.clone())
+        with pathway.restrict(model):
+            after = model(images.clone())
+    p, q = (logits.double().softmax(1).gather(1, pathway.target[:, None])[:, 0] for logits in (before, after))
+    torch.testing.assert_close(change, q / p - 1)
+    assert torch.equal(kept, before.argmax(1) == after.argmax(1))
+
+
+def test_a_pathway_of_one_image_answers_for_any_number():
+    model, images = zoo.make("sequential"), zoo.images()
+    pathway = cpath.find_pathway(model, images[:1], target=3)
+    change, kept = response_preservation(model, images, pathway)
+    for image in range(len(images)):
+        alone = response_preservation(model, images[image : image + 1], pathway)
+        torch.testing.assert_close(change[image : image + 1], alone[0], rtol=1e-5, atol=1e-6)
+        assert torch.equal(kept[image : image + 1], alone[1])
+
+
+class Share(nn.Module):
+    """The neurons' shares of their sum: 0/0 where none is left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.relu(x.flatten(1))
+        return z[:, :4] / z.sum(1, keepdim=True)
+
+
+def test_unusable_images_and_logits_are_refused():
+    model, images = Share(), zoo.images()
+    pathway = cpath.find_pathway(model, images, "active")
+    with pytest.raises(InputError, match="NaN or infinite"):
+        response_preservation(model, images * float("nan"), pathway)
+    nothing = cpath.Pathway.from_masks({name: mask & False for name, mask in pathway.masks.items()})
+    with pytest.raises(InputError, match="logits hold NaN"):
+        response_preservation(model, images, nothing)
+    with pytest.raises(InputError, match=r"not logits \(3, classes\)"):
+        response_preservation(model, images, pathway, torch.zeros(2, 4))

@@ -182,3 +182,9 @@ def test_quantus_randomisation_tells_what_depends_on_the_weights() -> None:
         )
     assert np.allclose(found["sobel"], 1)  # an edge map knows nothing of the network
     assert (np.array(found["neuron_mct"]) < 0.9).all()
+
+
+def test_activations_are_checked_when_it_is_made() -> None:
+    model = zoo.make("vgg")
+    with pytest.raises(cpath.UnknownNameError, match="unknown activation function 'rellu'"):
+        CaptumAttribution(model, "gradients", activations="rellu")

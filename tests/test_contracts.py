@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
@@ -511,3 +512,57 @@ def test_gpu_gives_what_the_cpu_gives(method, double):
     with nullcontext(on_gpu.pathway(80)) as pathway:
         assert pathway.flat.is_cuda
         assert torch.equal(pathway.flat.cpu(), on_cpu.pathway(80).flat)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Free(cpath.Method):
+    """Settings of types that only the author knows how to check, beside one that anybody can."""
+
+    layers: tuple[int, int] = (0, 1)
+    names: list[str] | None = None
+    weights: dict[str, float] | None = None
+    function: Callable[[Tensor], Tensor] = torch.abs
+    kind: Literal["a", "b"] = "a"
+    count: int | None = None
+
+    def contributions(self, probe: cpath.Probe) -> object:
+        return probe.record(gradients=False).activations
+
+
+def test_settings_of_any_type_are_taken_and_plain_ones_checked():
+    settings = {"layers": (2, 3), "names": ["a"], "weights": {"a": 0.5}, "function": torch.relu, "kind": "b"}
+    made = Free(**settings, count=4)
+    assert {name: getattr(made, name) for name in settings} == settings
+    assert Free(layers=5, count=None).layers == 5  # as in any dataclass
+    with pytest.raises(cpath.InputError, match=r"Free: count must be a whole number or None, not 1\.5"):
+        Free(count=1.5)
+
+
+@pytest.mark.parametrize("annotation", ["Nowhere", "torch.nowhere", "int |", "3"])
+def test_annotations_that_cannot_be_evaluated_check_nothing(annotation):
+    own = dataclass(frozen=True, kw_only=True)(
+        type("Own", (Free,), {"__annotations__": {"extra": annotation}, "extra": 0, "__module__": __name__})
+    )
+    assert own(extra="anything").extra == "anything"
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_scores_that_are_no_floats_are_taken_as_numbers(images, dtype):
+    model = zoo.make("vgg")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Keeping(cpath.Method):
+        def contributions(self, probe: cpath.Probe) -> object:
+            return {name: (z > 0).to(dtype) for name, z in probe.record(gradients=False).activations.items()}
+
+    scores = cpath.score(model, images, Keeping())
+    assert scores.flat.dtype == (torch.float32 if dtype == torch.bool else torch.float64)
+    active = cpath.find_pathway(model, images, "active", 0)
+    assert torch.equal(scores.pathway(0).flat, active.flat)
+    assert scores.flat.unique().tolist() == [0, 1]
+
+
+def test_complex_scores_are_refused(own_method, images):
+    own_method(lambda probe: {name: 1j * z for name, z in probe.record(gradients=False).activations.items()})
+    with pytest.raises(cpath.InputError, match=r"method 'own' must return real numbers, not torch\.complex64"):
+        cpath.score(zoo.make("vgg"), images, "own")

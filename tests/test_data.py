@@ -154,3 +154,30 @@ def test_cifar10_is_not_downloaded_unless_asked_for(tmp_path, downloads):
         cifar10(str(tmp_path / "data"), download=False)
     assert downloads == []
     assert not (tmp_path / "data").exists()
+
+
+def test_imagefolder_tests_on_the_validation_folder_where_there_is_no_other(tmp_path):
+    _folder(tmp_path / "val", ["cat", "dog"], 3)
+    alone = imagefolder(str(tmp_path), size=8)
+    assert (alone.train, alone.val, len(alone.test)) == (None, None, 6)
+    _folder(tmp_path / "train", ["cat", "dog"], 10)
+    data = imagefolder(str(tmp_path), size=8, val_share=0.25)
+    assert (len(data.train), len(data.val), len(data.test)) == (15, 5, 6)
+    assert data.test.root == tmp_path / "val"
+    assert data.train.root == data.val.root == tmp_path / "train"
+    _folder(tmp_path / "test", ["cat", "dog"], 1)
+    data = imagefolder(str(tmp_path), size=8, val_share=0.25)
+    assert (len(data.train), len(data.val), len(data.test)) == (20, 6, 2)
+
+
+def test_imagefolder_with_training_images_alone_is_refused(tmp_path):
+    _folder(tmp_path / "train", ["cat", "dog"], 2)
+    with pytest.raises(InputError, match=r"training images, but none to evaluate on: expected FOLDER/test"):
+        imagefolder(str(tmp_path), size=8)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    _folder(tmp_path, ["plane", "train"], 2)
+    data = imagefolder(str(tmp_path), size=8)
+    assert data.classes == ("plane", "train")
+    assert data.test.labels.tolist() == [0, 0, 1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,9 @@ def test_more_than_memory_should_hold_is_an_error(root, monkeypatch):
 def test_moments_need_training_images(root):
     with pytest.raises(InputError, match="mean and std of the pixels must be given"):
         _held(root / "test")
+
+
+def test_images_are_decoded_without_a_bar_where_tqdm_is_absent(root, monkeypatch):
+    expected = _held(root)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    assert torch.equal(_held(root).train.pixels, expected.train.pixels)

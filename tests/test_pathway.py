@@ -1,6 +1,9 @@
 import math
+import threading
+import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -355,3 +358,45 @@ def test_one_image_of_a_pathway_by_its_number():
     for number in (0, 1, -1):
         assert torch.equal(pathway[number].flat, pathway.flat[[number]])
         assert torch.equal(pathway[number].target, pathway.target[[number]])
+
+
+def test_one_image_by_a_number_of_numpy_or_several_by_a_tensor():
+    pathway = cpath.find_pathway(zoo.make("sequential"), zoo.images())
+    for number in (np.int64(1), np.uint8(1), torch.tensor(1)):
+        assert len(pathway[number]) == 1
+        assert torch.equal(pathway[number].flat, pathway.flat[1:2])
+        assert torch.equal(pathway[number].target, pathway.target[1:2])
+    chosen = pathway[torch.tensor([2, 0])]
+    assert torch.equal(chosen.flat, pathway.flat[[2, 0]])
+    assert torch.equal(pathway[torch.tensor([True, False, True])].target, pathway.target[[0, 2]])
+    for wrong in (1.0, "1", None, [0]):
+        with pytest.raises(cpath.InputError, match="a number, a slice or a tensor"):
+            pathway[wrong]
+    with pytest.raises(cpath.MissingImageError, match="no image 3"):
+        pathway[np.int64(3)]
+
+
+def test_activations_of_masks_are_one_name_or_several():
+    masks = {"act": torch.ones(1, 3, dtype=torch.bool)}
+    assert cpath.Pathway.from_masks(masks, activations="gelu").activations == ("gelu",)
+    assert cpath.Pathway.from_masks(masks, activations=iter(["gelu", "relu"])).activations == ("gelu", "relu")
+    with pytest.raises(cpath.UnknownNameError, match="unknown activation function 'gelo'"):
+        cpath.Pathway.from_masks(masks, activations="gelo")
+
+
+def test_a_restriction_without_effect_is_warned_of(images):
+    model = zoo.make("residual")
+    pathway = cpath.find_pathway(model, images)
+    thread = threading.Thread(target=model, args=(images,))
+
+    def elsewhere() -> None:
+        with pathway.restrict(model):
+            thread.start()
+            thread.join()
+
+    with pytest.warns(UserWarning, match="no site was reached") as told:
+        elsewhere()
+    assert told[0].filename == __file__
+    with pytest.raises(ZeroDivisionError), warnings.catch_warnings(), pathway.restrict(model):
+        warnings.simplefilter("error")
+        raise ZeroDivisionError

@@ -140,3 +140,22 @@ def test_half_precision_is_ordered_as_it_is(images):
 def test_unusable_settings_are_refused(settings):
     with pytest.raises(cpath.InputError, match=next(iter(settings))):
         cpath.methods.get("greedy", **settings)
+
+
+class Rooted(nn.Module):
+    """f₀ = √z₁ + z₂ + z₃: its slope in z₁ is infinite once z₁ is gone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.relu(x)
+        response = z[:, :1].sqrt() + z[:, 1:2] + z[:, 2:]
+        return torch.cat([response, -response], 1)
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy_published"])
+def test_gradients_that_overflow_in_a_later_round_are_noticed(name):
+    images = torch.tensor([[0.01, 4.0, 3.0], [0.0, 4.0, 3.0]])
+    one_round = cpath.score(Rooted(), images[:1], cpath.methods.get(name, rounds=1))
+    assert one_round.flat.isfinite().all()
+    for image, rounds in ((images[:1], 3), (images[1:], 1)):
+        with pytest.raises(cpath.InputError, match=f"method '{name}' gave NaN contributions"):
+            cpath.score(Rooted(), image, cpath.methods.get(name, rounds=rounds))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,3 +78,17 @@ def test_only_the_released_greedy_has_to_know_the_sparsity():
 def test_unusable_settings_are_refused(settings):
     with pytest.raises(cpath.InputError):
         GreedyPublished(**settings)
+
+
+def test_the_sparsity_may_be_a_number_of_numpy(images):
+    model = zoo.make("vgg", torch.float64)
+    expected = cpath.score(model, images, GreedyPublished(sparsity=60.0)).flat
+    for sparsity in (np.float64(60), np.int64(60)):
+        assert torch.equal(cpath.score(model, images, GreedyPublished(sparsity=sparsity)).flat, expected)
+
+
+@pytest.mark.parametrize("method", ["greedy_published", "active"])
+def test_what_was_asked_for_stands_in_the_pathway(images, method):
+    pathway = cpath.find_pathway(zoo.make("vgg", torch.float64), images, method, 90)
+    assert pathway.requested_sparsity == 90
+    assert pathway.flat.any(1).all()

@@ -107,3 +107,33 @@ def test_operations_before_the_site_do_not_run_again_for_any_site_or_node():
         runs.append(counting.runs)
     # Once for the record, twice to learn of in-place activations, and twice to remember.
     assert runs == [5, 5, 5]
+
+
+class Swapped(nn.Module):
+    """Two normalisations behind one convolution, the order of which can be changed."""
+
+    def __init__(self, norm) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norms = nn.ModuleList([norm(), norm()])
+        self.fc = nn.Linear(4, zoo.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        for norm in self.norms:
+            x = norm(x)
+        return self.fc(F.relu(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("norm", [lambda: nn.BatchNorm2d(4), lambda: nn.LayerNorm([4, 6, 6])])
+def test_normalisations_are_known_by_their_weights(norm):
+    model, images = zoo.make(lambda: Swapped(norm), torch.float64), zoo.images(dtype=torch.float64)
+    nn.init.uniform_(model.norms[0].weight, 2, 3)
+    replay = record(model, images)
+    with torch.no_grad():
+        before = model(images)
+        model.norms = nn.ModuleList(reversed(model.norms))
+        expected = model(images)
+        assert not torch.allclose(before, expected)
+        with replay.handing_out():
+            torch.testing.assert_close(model(images), expected, rtol=1e-12, atol=1e-12)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +12,7 @@ from cpath.data import Batches, ImageData, Split, TensorSplit, crop_and_flip, di
 from cpath.errors import InputError
 from cpath.evaluation import altered, parts_of, rank_pixels, stored_ranks
 from cpath.evaluation.retraining import MaskedSplit, StoredRanks
+from cpath.storage import write_tensors
 from cpath.training import Hardware, Recipe, train
 from tests.oracles import training as oracle
 
@@ -190,3 +192,37 @@ def test_what_is_too_large_for_the_device_stays_where_it_is(data):
     assert Hardware(memory_gb=1e-6).place(data.train, elsewhere).device == CPU
     placed = Hardware().place(data.train, elsewhere)
     assert (placed.device, placed.pixels.dtype) == (elsewhere, torch.uint8)
+
+
+@pytest.mark.parametrize(("images", "chunk"), [(10, 5), (10, 3), (9, 4), (11, 4), (8, 4)])
+def test_ranks_in_other_chunks_or_of_another_split_are_refused(tmp_path, images, chunk):
+    everything = torch.arange(160).view(10, 4, 4) % 16
+    StoredRanks(tmp_path, "val", 10, 4).write(lambda where: everything[where])
+    other = StoredRanks(tmp_path, "val", images, chunk)
+    for use in (lambda: other.read(torch.tensor([0])), lambda: list(other.chunks())):
+        with pytest.raises(InputError, match=f"does not hold {chunk} of {images} images, in chunks of {chunk}"):
+            use()
+
+
+def test_ranks_that_do_not_say_their_split_are_held_against_the_size_of_the_file(tmp_path):
+    everything = torch.arange(160).view(10, 4, 4) % 16
+    for number, part in enumerate(everything.split(4)):
+        file = tmp_path / f"val-{number:05d}.safetensors"
+        write_tensors(file, {"ranks": part.to(torch.uint16)}, {"kind": "ranks", "format": 1})
+    assert torch.equal(torch.cat(list(StoredRanks(tmp_path, "val", 10, 4).chunks())), everything.int())
+    with pytest.raises(InputError, match="made for another split, or in other chunks"):
+        StoredRanks(tmp_path, "val", 10, 5).read(torch.tensor([0]))
+    with pytest.raises(InputError, match="made for another split, or in other chunks"):
+        list(StoredRanks(tmp_path, "val", 9, 4).chunks())
+
+
+def test_ranks_that_were_made_again_are_read_again(tmp_path):
+    stored = StoredRanks(tmp_path, "val", 4, 4)
+    for value in (1, 2):
+        stored.write(lambda where, value=value: torch.full((4, 2, 2), value))
+        assert stored.read(torch.tensor([3])).unique().tolist() == [value]
+        os.utime(stored.file(0), ns=(value, value))
+        assert stored.read(torch.tensor([3])).unique().tolist() == [value]
+        stored.file(0).unlink()
+        with pytest.raises(InputError, match="no such ranks file"):
+            stored.read(torch.tensor([3]))

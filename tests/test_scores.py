@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import pytest
 import torch
@@ -354,3 +355,66 @@ def test_neuron_intgrad_without_the_residual_gives_the_same_scores(images, rule,
     torch.testing.assert_close(without.flat, with_residual.flat, **TIGHT)
     assert without.residual is None
     assert with_residual.residual is not None
+
+
+def test_random_scores_of_a_network_in_half_precision_are_as_fine_as_of_any():
+    model, images = zoo.make("residual", torch.bfloat16), zoo.images(dtype=torch.bfloat16)
+    scores = cpath.score(model, images, "random")
+    assert scores.flat.dtype == torch.float32
+    assert min(len(row.unique()) for row in scores.flat) > 0.99 * scores.layout.neurons
+    torch.testing.assert_close(scores.pathway(90).sparsity, torch.full((3,), 90.0).double(), rtol=0, atol=0.1)
+
+
+class Mixed(nn.Module):
+    """z = w·relu(x), computed in float32 behind a bfloat16 site; f₀ = Σ z."""
+
+    weights = torch.tensor([1.0, 1.0005, 1.001, 1.0015])
+
+    def forward(self, x: Tensor) -> Tensor:
+        response = F.relu(F.relu(x).float() * self.weights).sum(1, keepdim=True)
+        return torch.cat([response, -response], 1)
+
+
+def test_scores_have_the_precision_of_the_most_precise_site():
+    images = torch.ones(1, 4, dtype=torch.bfloat16)  # in which all four weights are 1
+    scores = cpath.score(Mixed(), images, "neuron_mct")
+    assert scores.flat.dtype == torch.float32
+    assert torch.equal(scores.values[":relu"], torch.ones(1, 4))
+    assert torch.equal(scores.values[":relu#2"], Mixed.weights[None])
+    order = cpath.score(Mixed(), images, cpath.methods.Greedy(rounds=1)).values[":relu#2"][0]
+    assert order.tolist() == sorted(set(order.tolist()))
+    # Five of eight neurons tie at 1 and are pruned.
+    published = cpath.score(Mixed(), images, cpath.methods.GreedyPublished(rounds=1, sparsity=62.5))
+    assert published.flat.tolist() == [[0] * 5 + [1] * 3]
+
+
+def test_active_is_what_passes_something_on_whatever_its_sign(images):
+    class Gelu(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = nn.Linear(3, 6)
+            self.fc = nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(F.gelu(self.hidden(x.mean((2, 3)))))
+
+    model = zoo.make(Gelu, torch.float64)
+    with cpath.observe(model, activations="gelu") as seen, torch.no_grad():
+        logits = model(images)
+    assert (seen.activations[":gelu"] < 0).any()
+    pathway = cpath.find_pathway(model, images, "active", activations="gelu")
+    assert torch.equal(pathway.masks[":gelu"], seen.activations[":gelu"] != 0)
+    assert torch.equal(pathway.dead(seen.activations), ~pathway.flat)
+    with pathway.restrict(model), torch.no_grad():
+        assert torch.equal(model(images), logits)
+
+
+def test_an_empty_pathway_is_warned_of_where_a_sparsity_was_asked_for(images):
+    scores = cpath.score(zoo.make("vgg", torch.float64), images, "active")
+    with pytest.warns(RuntimeWarning, match=r"at sparsity=99 the pathways of 3 of 3 images are empty.*'active'"):
+        assert not scores.pathway(99).flat.any()
+    graded = cpath.score(zoo.make("vgg", torch.float64), images, "neuron_mct")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert scores.pathway(0).flat.any(1).all()
+        assert graded.pathway(90).flat.any(1).all()

@@ -525,3 +525,43 @@ def test_larger_torchvision_models_are_scored_and_restricted(architecture):
     with pathway.restrict(model), cpath.observe(model) as seen, torch.no_grad():
         model(images)
     assert all((seen.activations[name][~mask] == 0).all() for name, mask in pathway.masks.items())
+
+
+def _script(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that scripting is deprecated is no concern of these tests
+        return torch.jit.script(module)
+
+
+@pytest.mark.parametrize(
+    ("activation", "kind"),
+    [(nn.ReLU(), "relu"), (nn.ReLU(inplace=True), "relu"), (nn.ReLU6(), "relu6"), (nn.LogSigmoid(), "logsigmoid")],
+)
+def test_a_scripted_part_that_hides_a_site_is_refused(activation, kind, images):
+    part = _script(nn.Sequential(nn.Conv2d(3, 4, 3), activation))
+    model = nn.Sequential(nn.Sequential(part), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    message = rf"the part '0\.0' of the model is scripted, so that its {kind} runs outside Python"
+    with pytest.raises(cpath.SiteError, match=message):
+        cpath.score(model, images, activations=(kind, "elu"))
+    with pytest.raises(cpath.SiteError, match=message), cpath.observe(model, activations=kind):
+        pass
+    assert site_names(model, images, activations="elu") == []
+
+
+def test_a_scripted_part_without_a_site_is_taken(images):
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    model = nn.Sequential(_script(plain[0]), *plain[1:]).eval()
+    assert torch.equal(cpath.score(model, images).flat, cpath.score(plain, images).flat)
+
+
+def test_data_parallel_is_refused_where_it_runs_in_threads(images):
+    model = zoo.make("residual")
+    pathway = cpath.find_pathway(model, images)
+    parallel = nn.DataParallel(model)
+    if len(parallel.device_ids) < 2:  # here it is a plain call
+        assert site_names(parallel, images) == NAMES["residual"]
+    parallel.device_ids = [0, 1]
+    for context in (cpath.observe(parallel), pathway.restrict(parallel)):
+        with pytest.raises(cpath.SiteError, match=r"DataParallel.*pass model\.module"), context:
+            pass
+    assert torch.equal(cpath.score(parallel, images).flat, cpath.score(model, images).flat)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import cpath
 from cpath import threshold
-from cpath.threshold import check_sparsity, count_true, keep_above, keep_above_kth, pruned_count
+from cpath.threshold import any_true, check_sparsity, count_true, keep_above, keep_above_kth, pruned_count
 from tests.oracles import threshold as oracle
 
 BRACKETED = (1 << 16) + 1  # rows longer than this are thresholded by way of a sample
@@ -227,3 +227,10 @@ def test_count_true_counts_each_row(batch, neurons, data):
     tensor = torch.tensor(masks, dtype=torch.bool).view(batch, neurons)
     assert count_true(tensor).tolist() == counts(masks)
     assert count_true(tensor[:, ::2]).tolist() == counts([mask[::2] for mask in masks])
+
+
+def test_rows_with_a_true_are_told_from_those_without():
+    masks = torch.zeros(4, 1000, dtype=torch.bool)
+    masks[1, 0] = masks[2, 999] = True
+    assert any_true(masks) == [False, True, True, False]
+    assert any_true(masks[:, 1:]) == [False, False, True, False]

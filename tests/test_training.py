@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import logging
+import os
+import random
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from cpath.data import Batches, crop_and_flip, digits
 from cpath.evaluation import accuracy
 from cpath.models import resnet8
-from cpath.training import Hardware, Recipe, train
+from cpath.training import Hardware, Recipe, _by_itself, _trainer_settings, train
 
 DATA = digits(size=16)
 
@@ -116,3 +123,47 @@ def test_augmentation_moves_and_flips_each_image_on_its_own():
     share = (flipped[:, 0, 0, 0] == 5).double().mean().item()
     assert share == pytest.approx(0.5, abs=0.1)
     assert torch.equal(crop_and_flip(images, generator), images)
+
+
+class Meddling(pl.Callback):
+    """Sets what belongs to the process as a whole, as Lightning does."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.CRITICAL)
+
+
+def _process() -> dict[str, object]:
+    loggers = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero")
+    return {
+        "random": (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()),  # noqa: NPY002
+        "benchmark": torch.backends.cudnn.benchmark,
+        "loggers": [logging.getLogger(name).level for name in loggers],
+        "seeds": [os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")],
+    }
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_training_leaves_the_process_as_it_was(tmp_path, monkeypatch, fails):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "17")
+    monkeypatch.delenv("PL_SEED_WORKERS", raising=False)
+    model, recipe = resnet8(10, DATA.shape, width=2), _recipe(1)
+    if fails:
+        recipe = replace(recipe, loss=lambda logits, labels: 1 / 0)
+    before = _process()
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        train(model, DATA, recipe, tmp_path, seed=3, quiet=True, callbacks=(Meddling(),))
+    assert _process() == before
+
+
+def test_precision_on_a_gpu_is_that_of_the_training_alone(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(ZeroDivisionError), _by_itself(Hardware(device=torch.device("cuda"))):
+        _trainer_settings(Hardware(device=torch.device("cuda"), tf32=True))
+        assert torch.get_float32_matmul_precision() == "high" != before
+        assert torch.backends.cudnn.allow_tf32
+        raise ZeroDivisionError
+    assert torch.get_float32_matmul_precision() == before
+    assert not torch.backends.cudnn.allow_tf32

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import torch
 from torch import Tensor, nn
 
@@ -34,9 +32,7 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
     neurons = None if neurons is None else check_count("neurons", neurons)
     check_images(model, images)
     before: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for context in (evaluating(model), differentiating(), torch.enable_grad()):
-            stack.enter_context(context)
+    with evaluating(model), differentiating():
         source = images.detach().requires_grad_()
         # A copy of each pre-activation, because an in-place activation overwrites it.
         noting = intercept(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cpath.errors import InputError
 from cpath.layout import SiteLayout
 from cpath.pathway import Pathway
-from cpath.probe import check_logits
+from cpath.probe import check_images, check_logits
 from cpath.sites import evaluating
 
 
@@ -31,15 +31,18 @@ def response_preservation(
 
     The change is (p′ − p) / p of the probability of the pathway's target class (the predicted class when the
     pathway names none), −1 when the response is lost; the class is kept when both networks predict the same
-    one. ``logits`` (B, classes) of the unrestricted network save a forward pass.
+    one. ``logits`` (B, classes) of the unrestricted network save a forward pass. Raises `InputError` for
+    unusable images and logits, `MaskError` for a pathway that does not fit.
     """
+    check_images(model, images)
     with torch.no_grad(), evaluating(model):
-        if logits is None:
-            logits = check_logits(model(images), len(images))
+        # Copies go in, because a model may change its input in place.
+        logits = check_logits(model(images.clone()) if logits is None else logits, len(images))
         with pathway.restrict(model) as seen:
-            restricted = model(images)
+            restricted = check_logits(model(images.clone()), len(images))
         pathway.check_reached(seen)
-    target = (logits.argmax(1) if pathway.target is None else pathway.target).unsqueeze(1)
+    target = logits.argmax(1) if pathway.target is None else pathway.target.to(logits.device).expand(len(images))
+    target = target.unsqueeze(1)
     before = logits.double().softmax(1).gather(1, target).squeeze(1)
     after = restricted.double().softmax(1).gather(1, target).squeeze(1)
     return after / before - 1, restricted.argmax(1) == logits.argmax(1)

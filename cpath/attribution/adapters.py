@@ -15,7 +15,7 @@ from cpath.attribution.base import Attribution
 from cpath.errors import InputError
 from cpath.methods.base import Method
 from cpath.probe import Target
-from cpath.sites import DEFAULT_ACTIVATIONS
+from cpath.sites import DEFAULT_ACTIVATIONS, check_activations
 
 
 def _captum_wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,7 +54,7 @@ class CaptumAttribution:
             method, settings = get(method, **settings), {}
         self.forward_func = model
         self._method = method
-        activations = (activations,) if isinstance(activations, str) else tuple(activations)
+        activations = check_activations(activations)
         self._settings: dict[str, Any] = {"activations": activations, "max_batch": max_batch, **settings}
 
     def has_convergence_delta(self) -> bool:

@@ -76,12 +76,14 @@ def imagefolder(
 ) -> ImageData:
     """Anybody's own images: ``root``/test/<class>/*.jpg, and ``root``/train/<class>/*.jpg for training.
 
-    Without a test folder the classes are taken from ``root`` itself, for evaluation only. A share ``val_share`` of
-    the training images is validation unless ``root``/val exists. The shorter side is resized to ``resize``
-    (default: ``size``), then the centre of ``size`` cropped. ``per_class`` takes the first so many images of each
+    Without a test folder the images of ``root``/val are the test images; without that either, the classes are taken
+    from ``root`` itself, for evaluation only. A share ``val_share`` of the training images is validation, unless
+    ``root``/val exists beside ``root``/test. The shorter side is resized to ``resize`` (default: ``size``), then
+    the centre of ``size`` cropped. ``per_class`` takes the first so many images of each
     class only, of the training images. ``in_memory`` decodes all images at once and holds them as bytes: for
     small images; ``cache`` is a folder that keeps them decoded for the next time. ``mean`` and ``std`` None: those
-    of the training images, which have to be in memory. Raises `InputError` when images are missing.
+    of the training images, which have to be in memory. Raises `InputError` when images are missing, and for a
+    ``root``/train with neither of the others.
     """
     folder = Path(root).expanduser()
     if (mean is None or std is None) and not in_memory:
@@ -92,12 +94,17 @@ def imagefolder(
     if not 0 < val_share < 1:
         raise InputError(f"val_share must be between 0 and 1, not {val_share}.")
     normalisation = Normalisation(tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3))
-    how = "root (dataset.root=FOLDER) must hold test/<class>/*.jpg and, to train, train/<class>/*.jpg."
+    how = "root (dataset.root=FOLDER) must hold test/<class>/*.jpg (or val/) and, to train, train/<class>/*.jpg."
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder.resolve()}; {how}")
     parts = {part: folder / part for part in ("train", "val", "test") if (folder / part).is_dir()}
-    if "test" not in parts:
-        parts = {"test": parts.get("val", folder)}
+    if "test" not in parts and "val" in parts:
+        parts["test"] = parts.pop("val")
+    elif "test" not in parts:
+        # A class may be called "train": its folder holds images.
+        if "train" in parts and any(child.is_dir() for child in parts["train"].iterdir()):
+            raise InputError(f"{folder.resolve()} has training images, but none to evaluate on: {how}")
+        parts = {"test": folder}
     source = parts.get("train", parts["test"])
     classes = tuple(sorted(child.name for child in source.iterdir() if child.is_dir()))
     splits = {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from cpath.data.base import FileSplit, Normalisation, TensorSplit
-from cpath.errors import InputError
+from cpath.errors import InputError, MissingPackageError
+from cpath.optional import optional
 from cpath.storage import kept_tensors, write_tensors
 
 _FORMAT = 1
@@ -59,9 +59,16 @@ def _pixels(name: str, split: FileSplit, cache: str | None) -> Tensor:
 
 def _decoded(name: str, split: FileSplit) -> Tensor:
     parts = torch.arange(len(split)).split(_AT_ONCE)  # type: ignore[no-untyped-call]
-    return torch.cat(
-        [split.read(part) for part in tqdm(parts, desc=f"decoding {name}", unit="batch", disable=None)]
-    )
+    return torch.cat([split.read(part) for part in _with_bar(parts, f"decoding {name}")])
+
+
+def _with_bar(parts: Sequence[Tensor], what: str) -> Iterable[Tensor]:
+    try:
+        bar = optional("tqdm.auto", "tqdm>=4.66", "a progress bar").tqdm
+    except MissingPackageError:  # the images can do without
+        return parts
+    shown: Iterable[Tensor] = bar(parts, desc=what, unit="batch", disable=None)
+    return shown
 
 
 def _moments(pixels: Tensor) -> tuple[list[float], list[float]]:

@@ -20,7 +20,7 @@ from cpath.decoding.objectives import Task
 from cpath.decoding.starts import Start
 from cpath.errors import CpathError, InputError, MaskError, unknown_name
 from cpath.probe import check_logits
-from cpath.sites import EVERY_SITE, intercept, observe, unwrap
+from cpath.sites import EVERY_SITE, check_activations, intercept, observe, unwrap
 
 if TYPE_CHECKING:
     from cpath.data import Normalisation
@@ -40,7 +40,7 @@ class Network:
         first = next((p for p in self._model.parameters() if p.is_floating_point()), torch.empty(0))
         self.device, self._dtype = first.device, first.dtype
         self._normalisation = normalisation
-        self._activations = (activations,) if isinstance(activations, str) else tuple(activations)
+        self._activations = check_activations(activations)
         kinds = {task.pathway.activations for task in tasks if task.pathway is not None}
         if len(kinds) > 1:
             raise MaskError(f"the pathways are of different activation functions: {sorted(kinds)}.")

@@ -17,6 +17,7 @@ from torch import Tensor
 from cpath.attribution.reduction import pixel_relevance
 from cpath.errors import InputError, unknown_name
 from cpath.randomness import image_generators
+from cpath.threshold import per_cent_of
 
 ORDERS = ("most", "least")
 
@@ -28,6 +29,7 @@ removed pixels (B, H, W) that gives images."""
 def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute", seed: int = 0) -> Tensor:
     """Ranks (B, H, W) int32 of the pixels, 0 the most relevant, from an attribution (B, C or 1, H, W).
 
+    They lie on the device of the ``images``, wherever the attribution does.
     ``rank_by`` as for `cpath.attribution.pixel_relevance`. Ties are in random order, drawn from ``seed`` and each
     image's own bytes, so that the same image is ranked alike in any batch, and images with a constant map do
     not all lose the same pixels. Raises `InputError` for NaN and for an attribution of other images' shape.
@@ -37,7 +39,7 @@ def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute
             f"an attribution of shape {tuple(attribution.shape)} does not belong to images of shape "
             f"{tuple(images.shape)}: both must be (B, ·, H, W)."
         )
-    relevance = pixel_relevance(attribution.detach(), rank_by).flatten(1)
+    relevance = pixel_relevance(attribution.detach().to(images.device), rank_by).flatten(1)
     if relevance.isnan().any():
         raise InputError("the attribution holds NaN: its pixels cannot be ranked.")
     pixels = relevance.shape[1]
@@ -100,10 +102,10 @@ def _frame(images: Tensor) -> tuple[int, int, int]:
 
 
 def _count(percent: float, pixels: int) -> int:
-    """``percent`` of ``pixels``, halves rounded up; of the decimal number asked for, not of its nearest float."""
+    """``percent`` of ``pixels``, halves rounded up."""
     if not 0 <= percent <= 100:
         raise InputError(f"percent must be between 0 and 100, not {percent}.")
-    return math.floor(Fraction(repr(float(percent))) * pixels / 100 + Fraction(1, 2))
+    return math.floor(per_cent_of(percent, pixels) + Fraction(1, 2))
 
 
 def _colour(fill: float | Sequence[float] | Tensor, images: Tensor) -> Tensor:

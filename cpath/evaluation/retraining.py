@@ -5,6 +5,7 @@ Ranks of the pixels of every image lie in files, a chunk of images each, and are
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -25,7 +26,10 @@ _SPLITS = ("train", "val", "test")
 
 
 class StoredRanks:
-    """Ranks (N, H, W) of the pixels of a split's images, in files of ``chunk`` images each."""
+    """Ranks (N, H, W) of the pixels of a split's images, in files of ``chunk`` images each.
+
+    Reading raises `InputError` for files of other chunks, or of another number of images.
+    """
 
     def __init__(self, folder: Path, part: str, images: int, chunk: int) -> None:
         self.folder, self.part, self.images, self.chunk = folder, part, images, chunk
@@ -49,7 +53,7 @@ class StoredRanks:
                 ranks = compute(parts[number])
                 # 16 bits hold every rank of images up to 256×256.
                 small = torch.uint16 if ranks[0].numel() <= 2**16 else torch.int32
-                metadata = {"kind": _KIND, "format": _FORMAT}
+                metadata = {"kind": _KIND, "format": _FORMAT, "chunk": self.chunk, "images": self.images}
                 write_tensors(self.file(number), {"ranks": ranks.to(small)}, metadata)
 
     def read(self, indices: Tensor) -> Tensor:
@@ -57,18 +61,35 @@ class StoredRanks:
         rows = []
         for index in indices.tolist():
             number, row = divmod(index, self.chunk)
-            rows.append(_opened(self.file(number)).get_slice("ranks")[row : row + 1].to(torch.int32))
+            rows.append(self._ranks(number)[row : row + 1].to(torch.int32))
         return torch.cat(rows)
 
     def chunks(self) -> Iterable[Tensor]:
         """The ranks of all images, a chunk (B, H, W) int32 at a time."""
         for number in range(math.ceil(self.images / self.chunk)):
-            yield _opened(self.file(number)).get_slice("ranks")[:].to(torch.int32)
+            yield self._ranks(number)[:].to(torch.int32)
+
+    def _ranks(self, number: int) -> Any:
+        """Those of chunk ``number``, to be sliced."""
+        file = self.file(number)
+        ranks, written = _opened(file, file.stat().st_mtime_ns if file.exists() else 0)
+        mine = {"chunk": self.chunk, "images": self.images}
+        rows = min(self.chunk, self.images - number * self.chunk)
+        if ranks.get_shape()[0] != rows or {**mine, **written} != mine:  # files of old do not say
+            raise InputError(
+                f"{file} does not hold {rows} of {self.images} images, in chunks of {self.chunk}: its ranks were "
+                "made for another split, or in other chunks."
+            )
+        return ranks
 
 
+# Known by its last change too: made again, it is another file.
 @lru_cache(maxsize=64)
-def _opened(file: Path) -> Any:
-    return open_tensors(file, _KIND, _FORMAT)
+def _opened(file: Path, changed: int) -> tuple[Any, dict[str, int]]:
+    """The ranks of a file, to be sliced, and what it says of their chunk and split."""
+    opened = open_tensors(file, _KIND, _FORMAT)
+    header = json.loads(opened.metadata()["cpath"])
+    return opened.get_slice("ranks"), {name: header[name] for name in ("chunk", "images") if name in header}
 
 
 class AlteredSplit(Split):

@@ -24,7 +24,7 @@ from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
 from cpath.methods.base import Method
 from cpath.probe import Target, check_images
 from cpath.randomness import image_generators
-from cpath.sites import DEFAULT_ACTIVATIONS, evaluating, unwrap
+from cpath.sites import DEFAULT_ACTIVATIONS, check_activations, evaluating, unwrap
 
 Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribution | Method]
 
@@ -82,7 +82,7 @@ def sanity_check(
     if repredict and target is not None:
         raise InputError("repredict explains the class that each network predicts: leave out the target.")
     measures = check_measures(tuple(measures))
-    activations = (activations,) if isinstance(activations, str) else tuple(activations)
+    activations = check_activations(activations)
     explained = _by_label(attributions)
     model = unwrap(model)
     images = check_images(model, images).detach()

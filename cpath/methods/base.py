@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor
 
 from cpath.checks import Checked
+from cpath.errors import InputError
 from cpath.probe import Probe
 from cpath.registry import Registry
 
@@ -52,7 +53,8 @@ class Method(Checked, ABC):
         """What each neuron contributes, (B, *site) by site in call order.
 
         An image's values must not depend on the rest of the batch. Randomness comes from
-        `cpath.methods.image_generators`, so that a batch equals its images one by one.
+        `cpath.methods.image_generators`, so that a batch equals its images one by one. Boolean values, of a
+        method that only tells which neurons to keep, count as 0 and 1.
         """
 
 
@@ -77,3 +79,9 @@ def get(name: str, **settings: Any) -> Method:
     Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
     """
     return REGISTRY.make(name, settings)
+
+
+def check_contributions(contributions: Tensor, method: str) -> None:
+    """Raises `InputError` where ``contributions``, none of them negative, hold NaN: no order would be left."""
+    if not contributions.amin() >= 0:
+        raise InputError(f"method '{method}' gave NaN contributions: gradients overflow for these images.")

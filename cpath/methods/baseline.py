@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from cpath.checks import check_seed
-from cpath.layout import SiteLayout
+from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Method, register
 from cpath.probe import Probe
 from cpath.randomness import image_generators
+from cpath.sites import is_active
 
 
 @register("random")
@@ -31,11 +32,12 @@ class Random(Method):
         """U(0, 1)."""
         activations = probe.record(gradients=False).activations
         layout = SiteLayout.of(activations)
-        first = next(iter(activations.values()))
+        # In half precision the draws would collapse onto a few thousand values, whose ties are never split.
+        dtype = torch.promote_types(common_dtype(activations), torch.float32)
         flat = torch.stack(
             [torch.rand(layout.neurons, generator=g) for g in image_generators(probe.images, self.seed, self.name)]
         )
-        return layout.views(flat.to(first))
+        return layout.views(flat.to(probe.images.device, dtype))
 
 
 @register("active")
@@ -47,6 +49,6 @@ class Active(Method):
     graded: ClassVar[bool] = False
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """1 where z > 0."""
+        """1 where z ≠ 0, which for ReLU is z > 0."""
         activations = probe.record(gradients=False).activations
-        return {name: (activation > 0).to(activation.dtype) for name, activation in activations.items()}
+        return {name: is_active(activation).to(activation.dtype) for name, activation in activations.items()}

@@ -57,32 +57,33 @@ def weighted_gradients(
     for gradient in record.gradients.values():
         gradient.mul_(at_one)
     sites = list(record.activations)
-    zeroed = {site: torch.empty_like(record.logits[:, 0]) for site in sites}
+    zeroed = {site: torch.empty_like(record.logits[:, 0]) for site in sites} if residual else {}
     starts_at_zero = bool(nodes) and nodes[0][0] == 0
     rows = _rows_per_pass(record, max(1, len(nodes)), probe.max_batch)
     single = _rows_per_pass(record, 1, probe.max_batch)
     for group in _groups(record):
         known = probe.part(group).remembering()
         for site in sites:
-            activation, gradient, at_zero = (
-                values[group] for values in (record.activations[site], record.gradients[site], zeroed[site])
-            )
+            activation, gradient = record.activations[site][group], record.gradients[site][group]
+            at_zero = zeroed[site][group] if residual else None
             for part in _parts(len(known), rows[site].images):
                 first, _ = integrate(
                     known.part(part), site, activation[part], gradient[part], nodes, rows[site].lanes
                 )
-                if starts_at_zero and first is not None:
+                if at_zero is not None and starts_at_zero and first is not None:
                     at_zero[part] = first
-            if residual and not starts_at_zero:
+            if at_zero is not None and not starts_at_zero:
                 for part in _parts(len(known), single[site].images):
                     at_zero[part] = _at_zero(known.part(part), site, activation[part])
+    values = {site: record.gradients[site].mul_(record.activations[site]) for site in sites}
+    if not residual:
+        return Contributions(values)
     response = record.logits.gather(1, probe.target.unsqueeze(1)).squeeze(1)
-    values, residuals = {}, {}
-    for site in sites:
-        values[site] = record.gradients[site].mul_(record.activations[site])
-        drop = response - zeroed[site]
-        residuals[site] = (values[site].flatten(1).sum(1) - drop).abs() / drop.abs()
-    return Contributions(values, residuals if residual else None)
+    drops = {site: response - zeroed[site] for site in sites}
+    return Contributions(
+        values,
+        {site: (values[site].flatten(1).sum(1) - drop).abs() / drop.abs() for site, drop in drops.items()},
+    )
 
 
 # What is remembered of the network before a site takes about as much as the activations: no more than this.

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from cpath.checks import check_count
 from cpath.errors import InputError
-from cpath.layout import SiteLayout
-from cpath.methods.base import Method, register
+from cpath.layout import SiteLayout, common_dtype
+from cpath.methods.base import Method, check_contributions, register
 from cpath.probe import Probe, Record
+from cpath.sites import is_active
 from cpath.threshold import count_true, for_each_row, keep_above_kth, true_indices
 
 
@@ -48,7 +49,7 @@ class Greedy(Method):
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
         """Round of removal, from 1, plus a fraction that rises with the contribution; 0 where never active."""
-        pruning = _Pruning(probe)
+        pruning = _Pruning(probe, self.name)
         start = pruning.active_counts()
         for done in range(1, self.rounds + 1):
             share = ((self.rounds - done) / self.rounds) ** self.power
@@ -61,20 +62,18 @@ class Greedy(Method):
 class _Pruning:
     """The network of each image as pruned so far, and when its neurons went. All (B, neurons)."""
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, method: str) -> None:
         record = probe.record()
-        first = next(iter(record.activations.values()))
+        dtype, device = common_dtype(record.activations), record.logits.device
         self.layout = SiteLayout.of(record.activations)
-        self._probe = probe
+        self._probe, self._method = probe, method
         shape = (len(probe), self.layout.neurons)
         # Masks of the images' type rather than bool: multiplying by them is thirty times faster on a CPU.
-        self._left = torch.ones(shape, dtype=first.dtype, device=first.device)
-        self._active = torch.empty(shape, dtype=torch.bool, device=first.device)
-        self._contributions = torch.empty(shape, dtype=first.dtype, device=first.device)
-        self.scores = torch.zeros(shape, dtype=torch.float64, device=first.device)
+        self._left = torch.ones(shape, dtype=dtype, device=device)
+        self._active = torch.empty(shape, dtype=torch.bool, device=device)
+        self._contributions = torch.empty(shape, dtype=dtype, device=device)
+        self.scores = torch.zeros(shape, dtype=torch.float64, device=device)
         self._note(record)
-        if not self._contributions.amin() >= 0:
-            raise InputError("the contributions are NaN: gradients overflow for these images.")
 
     def measure(self) -> None:
         """Runs the network as pruned so far."""
@@ -83,8 +82,10 @@ class _Pruning:
     def _note(self, record: Record) -> None:
         contributions, active = self.layout.views(self._contributions), self.layout.views(self._active)
         for name, activation in record.activations.items():
-            torch.abs(record.gradients[name].mul_(activation), out=contributions[name])
-            torch.ne(activation, 0, out=active[name])  # what was removed is 0 here
+            product = record.gradients[name].mul_(activation)
+            torch.abs(product.to(self._contributions.dtype), out=contributions[name])
+            is_active(activation, out=active[name])  # what was removed is not
+        check_contributions(self._contributions, self._method)
 
     def active_counts(self) -> list[int]:
         """By image: the neurons that are active now."""

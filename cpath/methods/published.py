@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cpath.checks import check_count
-from cpath.layout import SiteLayout
-from cpath.methods.base import Contributions, Method, register
+from cpath.layout import SiteLayout, common_dtype
+from cpath.methods.base import Contributions, Method, check_contributions, register
 from cpath.methods.contribution import weighted_gradients
 from cpath.probe import Probe
 from cpath.threshold import check_sparsity, keep_above
@@ -67,12 +67,13 @@ class GreedyPublished(Method):
         """1 for what the last round keeps."""
         record = probe.record()
         layout = SiteLayout.of(record.activations)
-        first = next(iter(record.activations.values()))
-        scores = torch.empty(len(probe), layout.neurons, dtype=first.dtype, device=first.device)
+        dtype, device = common_dtype(record.activations), record.logits.device
+        scores = torch.empty(len(probe), layout.neurons, dtype=dtype, device=device)
         kept = torch.ones_like(scores)
         for done in range(1, self.rounds + 1):
             for name, view in layout.views(scores).items():
-                torch.abs(record.gradients[name].mul_(record.activations[name]), out=view)
+                torch.abs(record.gradients[name].mul_(record.activations[name]).to(dtype), out=view)
+            check_contributions(scores, self.name)
             # Infinity stands for the largest score: zeros are the last that a threshold reaches, and are kept then.
             zero = scores == 0
             scores.masked_fill_(zero, float("inf"))

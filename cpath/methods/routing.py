@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cpath.checks import check_count, check_seed
 from cpath.errors import InputError
-from cpath.layout import SiteLayout
+from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Method, register
 from cpath.probe import Probe
 from cpath.randomness import image_generators
@@ -57,10 +57,11 @@ class DGR(Method):
         """Gates, (B, *site) by site."""
         record = probe.record(gradients=False)
         layout = SiteLayout.of(record.activations)
-        first = next(iter(record.activations.values()))
-        dtype = torch.promote_types(first.dtype, torch.float32)  # half precision has no room for the steps
-        found = torch.zeros(len(probe), layout.neurons, dtype=dtype, device=first.device)
-        unsolved = torch.arange(len(probe), device=first.device)
+        device = record.logits.device
+        # Half precision has no room for the steps.
+        dtype = torch.promote_types(common_dtype(record.activations), torch.float32)
+        found = torch.zeros(len(probe), layout.neurons, dtype=dtype, device=device)
+        unsolved = torch.arange(len(probe), device=device)
         gamma = self.gamma
         for _ in range(1 + self.retries):
             part = probe.part(unsolved)

@@ -8,13 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import cpath
+from cpath.analysis import response_preservation
 from experiments import path_analysis, redraw
 from experiments.framework import tracker
 from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model
+from tests import zoo
 
 SETTINGS = [
     "experiment=path_analysis",
@@ -190,3 +193,14 @@ def test_a_damaged_file_is_found_and_made_again(cfg, caplog, truncate):
         pd.testing.assert_frame_equal(path_analysis.run(cfg), expected)
         named = file.parent if "artifacts" in file.parts else file
         assert any("damaged" in line and str(named) in line for line in caplog.messages), file
+
+
+def test_a_model_that_changes_its_input_is_measured_as_one_that_does_not():
+    model, images = zoo.make(zoo.Normalising), zoo.images()
+    pathway, batch = cpath.find_pathway(model, images, sparsity=80), images.clone()
+    cfg = OmegaConf.create({"activations": ["relu"], "experiment": {"by_site": False}})
+    measures = path_analysis._measure(model, batch, {80.0: {"neuron_mct": pathway}}, cfg)
+    assert torch.equal(batch, images)
+    change, kept = response_preservation(model, images, pathway)
+    torch.testing.assert_close(measures["neuron_mct", "sparsity", 80.0, "response_change"], change)
+    assert torch.equal(measures["neuron_mct", "sparsity", 80.0, "class_kept"], kept)
