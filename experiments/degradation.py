@@ -68,9 +68,7 @@ def _compute(job: Job) -> list[Row]:
         *rows_of_means(_areas(curves, methods, fills, cfg)),
         *_agreements(curves, methods, fills, cfg),
         *rows_of_means(curves),
-        *published_rows(
-            "lerf", cfg.dataset.name, cfg.model.name, {"absolute_fractional_output_change": "lerf_change"}, methods
-        ),
+        *published_rows("lerf", cfg, {"absolute_fractional_output_change": "lerf_change"}, methods),
     ]
 
 

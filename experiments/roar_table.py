@@ -111,7 +111,7 @@ def _compute(job: Job) -> list[Row]:
         *_agreements(curves, methods, plan, cfg),
         *_accuracies(curves, plan),
         *_comparisons(curves, methods, plan),
-        *published_rows("roar", _published_as(cfg), cfg.model.name, _PUBLISHED, methods),
+        *published_rows("roar", cfg, _PUBLISHED, methods),
     ]
 
 
@@ -130,10 +130,6 @@ def _plan(cfg: DictConfig) -> _Plan:
     if not asked or len(set(asked)) != len(asked) or not all(isinstance(keep, bool) for keep in asked):
         raise InputError(f"keep must be false (ROAR), true (KAR) or [false,true], not {cfg.keep}.")
     return _Plan(tuple(_Mode(keep) for keep in asked), percents, seeds)
-
-
-def _published_as(cfg: DictConfig) -> str:
-    return str(cfg.dataset.get("published_as") or cfg.dataset.name)
 
 
 def _base_hits(model: nn.Module, data: ImageData) -> list[float]:
@@ -252,7 +248,7 @@ def _agreements(curves: _Curves, methods: Sequence[str], plan: _Plan, cfg: DictC
     rows = []
     if len(quality) == 2:
         rows.append(_agreement("roar/kar", quality[_Mode(False)], quality[_Mode(True)], plan))
-    paper = published("roar", _published_as(cfg), cfg.model.name)
+    paper = published("roar", cfg)
     paper = paper[paper.method.isin(methods)].assign(x=lambda frame: frame.x.astype(float))
     named = [method for method in methods if method in set(paper.method)]
     if _Mode(False) in quality and len(named) > 1:
