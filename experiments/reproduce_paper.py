@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -39,11 +39,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     """
     if cfg.get("paper") is None:
         raise InputError("experiment=reproduce_paper needs paper=digits, paper=cifar10 or paper=imagenet.")
-    common = [
-        *(f"outputs={cfg.outputs}", f"device={cfg.device}", f"seed={cfg.seed}", f"redo={cfg.redo}"),
-        f"threads={cfg.threads}",
-    ]
-    stages = {str(name): compose("config", [*overrides, *common]) for name, overrides in cfg.paper.stages.items()}
+    stages = {str(name): _stage(cfg, overrides) for name, overrides in cfg.paper.stages.items()}
     todo = {name: stage for name, stage in stages.items() if cfg.redo or not is_finished(job_folder(stage))}
     _preflight(todo)
     done, failed = _run_stages(stages, _expected(cfg, stages, todo))
@@ -51,13 +47,25 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     table = pd.concat([stage.table for stage in done], ignore_index=True) if done else pd.DataFrame()
     if done:
         found = agreement(table)
-        if found is not None:
+        if found is not None and found.compared:
             table = pd.concat([table, found.rows(table.iloc[0])], ignore_index=True)
         write_table(table, folder / "results.csv")
         _LOG.info("report: %s", write_report(folder, cfg.paper.title, done, failed))
     if failed:
         raise InputError("; ".join(f"stage {name} failed: {error}" for name, error in failed.items()))
     return table
+
+
+def _stage(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a stage, with what all of them have in common."""
+    common = [
+        *(f"outputs={cfg.outputs}", f"device={cfg.device}", f"seed={cfg.seed}", f"redo={cfg.redo}"),
+        f"threads={cfg.threads}",
+    ]
+    stage = compose("config", [*overrides, *common])
+    if "base_seed" in stage.experiment:  # all stages explain networks of the same seed
+        stage.experiment.base_seed = cfg.seed
+    return stage
 
 
 def _run_stages(
