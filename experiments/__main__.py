@@ -69,9 +69,12 @@ def _show(table: pd.DataFrame) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from experiments.framework.results import interval_name
+
+    interval_of = " or ".join(dict.fromkeys(map(interval_name, table.experiment.unique())))
     rows = table[~table.metric.str.contains("/") & (table.x_name != "epoch")]
     shown = Table(box=None, pad_edge=False)
-    for column in ("method", "x", "metric", "value", "95 % interval", "n"):
+    for column in ("method", "x", "metric", "value", interval_of, "n"):
         shown.add_column(column, justify="right" if column in ("x", "value", "n") else "left")
     for row in rows.head(_SHOWN).itertuples():
         x = row.x.removesuffix(".0")

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 import cpath
 from cpath.attribution import RANK_BY, Attribution
 from cpath.errors import InputError, unknown_name
-from cpath.evaluation import ORDERS, NoisyLinear, area_under_curve, degrade, rank_agreement
+from cpath.evaluation import ORDERS, NoisyLinear, area_under_curve, degrade
 from cpath.evaluation.removal import Fill
 from cpath.plots import degradation_figures
 from experiments.framework.clock import Clock
+from experiments.framework.criteria import agreement_rows
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.published import published_rows
@@ -38,9 +39,17 @@ class _Fill:
     percents: tuple[float, ...]
     images: int | None
 
-    def metric(self, order: str) -> str:
-        """Name of the curve."""
-        return f"{_NAMES[order]}_change" + ("" if self.name == "mean" else f"_{self.name}")
+    def metric(self, order: str, what: str = "change") -> str:
+        """Name of the curve, or of the area under it."""
+        return f"{_NAMES[order]}_{what}" + self._suffix
+
+    def criterion(self, order: str) -> str:
+        """Name of the order of the methods that the areas give."""
+        return _NAMES[order] + self._suffix
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.name == "mean" else f"_{self.name}"
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -69,9 +78,7 @@ def _compute(job: Job) -> list[Row]:
         *rows_of_means(_areas(curves, methods, fills, cfg)),
         *_agreements(curves, methods, fills, cfg),
         *rows_of_means(curves),
-        *published_rows(
-            "lerf", cfg.dataset.name, cfg.model.name, {"absolute_fractional_output_change": "lerf_change"}, methods
-        ),
+        *published_rows("lerf", cfg, {"absolute_fractional_output_change": "lerf_change"}, methods),
     ]
 
 
@@ -179,7 +186,7 @@ def _areas(
 ) -> dict[Key, Sequence[float]]:
     """Area under each curve, image by image: from 0 to the last per cent of each range."""
     return {
-        (method, "up_to_percent", percents[-1], fill.metric(order).replace("_change", "_area")): _area(
+        (method, "up_to_percent", percents[-1], fill.metric(order, "area")): _area(
             curves, method, fill.metric(order), percents
         ).tolist()
         for fill, order in itertools.product(fills, cfg.experiment.orders)
@@ -191,38 +198,15 @@ def _areas(
 def _agreements(
     curves: Mapping[Key, Sequence[float]], methods: Sequence[str], fills: Sequence[_Fill], cfg: DictConfig
 ) -> list[Row]:
-    """Whether two criteria put the methods into the same order, from the best: Kendall's τ of their areas.
-
-    Criteria are compared on the images and at the shares that both have.
-    """
+    """Whether two criteria put the methods into the same order, on the images and at the shares that both have."""
     rows = []
-    criteria = list(itertools.product(fills, cfg.experiment.orders))
-    if len(methods) < 2:
-        return []
-    for (fill, order), (other_fill, other_order) in itertools.combinations(criteria, 2):
-        shared = [percent for percent in fill.percents if percent in other_fill.percents]
+    for one, other in itertools.combinations(itertools.product(fills, cfg.experiment.orders), 2):
+        shared = [percent for percent in one[0].percents if percent in other[0].percents]
         for percents in _ranges(shared) if shared else ():
-            first, second = (
-                # A good method changes little when the least relevant pixels go, much when the most relevant do.
-                np.stack([_area(curves, method, which.metric(way), percents) for method in methods], 1)
-                * (1 if way == "most" else -1)
-                for which, way in ((fill, order), (other_fill, other_order))
-            )
-            agreement = rank_agreement(first, second)
-            names = (
-                which.metric(way).replace("_change", "")
-                for which, way in ((fill, order), (other_fill, other_order))
-            )
-            rows.append(
-                Row(
-                    "all",
-                    "rank_agreement/" + "/".join(names),
-                    float(agreement.mean),
-                    "up_to_percent",
-                    percents[-1],
-                    float(agreement.low),
-                    float(agreement.high),
-                    int(agreement.n),
-                )
-            )
+            areas = [
+                {method: _area(curves, method, fill.metric(order), percents) for method in methods}
+                for fill, order in (one, other)
+            ]
+            names = one[0].criterion(one[1]), other[0].criterion(other[1])
+            rows += agreement_rows(names, (areas[0], areas[1]), percents[-1])
     return rows

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 import cpath
 from cpath.methods import NeuronIntGrad
 from cpath.plots import quadrature_figures
 from experiments.framework.job import Job, run_job
+from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.scored import batches, progress
-from experiments.framework.subject import load_data, load_images, sparsities_of, trained_model
+from experiments.framework.subject import load_data, load_images, origin_of, sparsities_of, trained_model
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
@@ -29,23 +32,23 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
-    found: dict[Key, list[float]] = {}
-    parts = batches(images, settings.batch)
-    for number in progress(range(len(parts)), "comparing node rules", "batch"):
-        batch = images.batch(parts[number])
+    origin = origin_of(cfg, model, images, (*rules, reference))
+
+    def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
+        batch = images.batch(where)
         exact = cpath.score(model, batch, reference, activations=cfg.activations)
+        measures: dict[Key, Tensor] = {}
         for method in (*rules, reference):
-            scores = (
-                exact if method is reference else cpath.score(model, batch, method, activations=cfg.activations)
-            )
+            same = method == reference
+            scores = exact if same else cpath.score(model, batch, method, activations=cfg.activations)
             assert scores.residual is not None
             name = f"{method.rule}, {method.nodes} nodes"
             # The mean over sites of each image; a site that the response does not depend on has none.
             residual = torch.stack(list(scores.residual.values()), 1).double().nanmean(1)
-            found.setdefault((name, "", "", "residual"), []).extend(residual.tolist())
+            measures[name, "", "", "residual"] = residual
             for sparsity in sparsities:
                 overlap = scores.pathway(sparsity).jaccard(exact.pathway(sparsity))
-                found.setdefault((name, "sparsity", sparsity, "jaccard_with_reference"), []).extend(
-                    overlap.tolist()
-                )
-    return rows_of_means(found)
+                measures[name, "sparsity", sparsity, "jaccard_with_reference"] = overlap
+        return measures
+
+    return rows_of_means(measure_in_parts(job, images, origin, measure, "comparing node rules"))

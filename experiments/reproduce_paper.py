@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -43,9 +44,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     """
     if cfg.get("paper") is None:
         raise InputError("experiment=reproduce_paper needs paper=digits, paper=cifar10 or paper=imagenet.")
-    quoted = str(cfg.outputs).replace("'", r"\'")
-    common = [f"outputs='{quoted}'", *(f"{name}={cfg[name]}" for name in _COMMON if name != "outputs"), *_asked()]
-    stages = {str(name): compose("config", [*overrides, *common]) for name, overrides in cfg.paper.stages.items()}
+    stages = {str(name): _stage(cfg, overrides) for name, overrides in cfg.paper.stages.items()}
     todo = {name: stage for name, stage in stages.items() if cfg.redo or not is_finished(job_folder(stage))}
     _preflight(todo)
     done, failed = _run_stages(stages, _expected(cfg, stages, todo))
@@ -53,7 +52,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     table = pd.concat([stage.table for stage in done], ignore_index=True) if done else pd.DataFrame()
     if done:
         found = agreement(table)
-        if found is not None:
+        if found is not None and found.compared:
             table = pd.concat([table, found.rows(table.iloc[0])], ignore_index=True)
         write_table(table, folder / "results.csv")
         _LOG.info("report: %s", write_report(folder, cfg.paper.title, done, failed))
@@ -62,13 +61,23 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     return table
 
 
+def _stage(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a stage, with what all of them have in common."""
+    quoted = str(cfg.outputs).replace("'", r"\'")
+    common = [f"outputs='{quoted}'", *(f"{name}={cfg[name]}" for name in _COMMON if name != "outputs"), *_asked()]
+    stage = compose("config", [*overrides, *common])
+    if "base_seed" in stage.experiment:  # all stages explain networks of the same seed
+        stage.experiment.base_seed = cfg.seed
+    return stage
+
+
 def _asked() -> list[str]:
     """What the command line asks of every stage beside that: a tracker, a trainer, modules to import."""
     if not HydraConfig.initialized():
         return []
     asked = [str(override) for override in HydraConfig.get().overrides.task]
     own = ("experiment", "paper", *_COMMON)
-    return [override for override in asked if override.lstrip("+~").partition("=")[0] not in own]
+    return [override for override in asked if re.split(r"[.=@]", override.lstrip("+~"))[0] not in own]
 
 
 def _run_stages(

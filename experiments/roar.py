@@ -31,6 +31,11 @@ def run(cfg: DictConfig) -> pd.DataFrame:
 def _compute(job: Job) -> list[Row]:
     cfg = job.cfg
     percent = check_percent(cfg.percent)
+    if not isinstance(cfg.keep, bool):
+        raise InputError(
+            f"one cell removes pixels or keeps them: keep must be false (ROAR) or true (KAR), not {cfg.keep}. Both "
+            "are a sweep (-m keep=false,true), or experiment=roar_table in one job."
+        )
     data = load_data(cfg)
     attributions = check_settings(cfg, data)
     if percent > 0 and len(attributions) > 1:
@@ -45,13 +50,22 @@ def _compute(job: Job) -> list[Row]:
         model = base_model(cfg, data, job.store)
         ranks = rank_artifact(cfg, data, job.store, model, name, attribution)
         del model
-    cell = Cell(name, percent, bool(cfg.keep), int(cfg.seed))
+    cell = Cell(name, percent, cfg.keep, int(cfg.seed))
     history = cell_artifact(cfg, data, job.store, cell, ranks)
     best = max(history["epochs"], key=lambda epoch: float(epoch["val_accuracy"]))
     job.notes["best_epoch"] = best["epoch"] + 1
+    return [*_rows(cell, accuracy_of(history), float(best["val_accuracy"])), *epoch_rows(name, history)]
+
+
+def _rows(cell: Cell, accuracy: float, val_accuracy: float) -> list[Row]:
+    """As in a table: untouched images are no place of KAR's curve, which keeps nothing at 0."""
+    if cell.percent == 0:
+        return [
+            Row(UNTOUCHED, "test_accuracy", accuracy),
+            Row(UNTOUCHED, "val_accuracy", val_accuracy),
+        ]
     mode, x_name = ("kar", "percent_kept") if cell.keep else ("roar", "percent_removed")
     return [
-        Row(name, f"{mode}_accuracy", accuracy_of(history), x_name, percent),
-        Row(name, f"{mode}_val_accuracy", float(best["val_accuracy"]), x_name, percent),
-        *epoch_rows(name, history),
+        Row(cell.attribution, f"{mode}_accuracy", accuracy, x_name, cell.percent),
+        Row(cell.attribution, f"{mode}_val_accuracy", val_accuracy, x_name, cell.percent),
     ]

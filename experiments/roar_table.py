@@ -15,8 +15,9 @@ from torch import nn
 from cpath.analysis import t_mean
 from cpath.data import ImageData
 from cpath.errors import InputError
-from cpath.evaluation import accuracy, mean_height, rank_agreement
+from cpath.evaluation import accuracy, mean_height, mean_rank_agreement
 from cpath.plots import in_order, roar_figures
+from experiments.framework.criteria import PUBLISHED, agreement_rows
 from experiments.framework.job import Job, run_job
 from experiments.framework.published import published, published_rows
 from experiments.framework.results import Row, rows_of_means, write_table
@@ -34,6 +35,7 @@ from experiments.framework.subject import load_data
 
 _LOG = logging.getLogger(__name__)
 _PUBLISHED = {"test_accuracy_percent": "roar_accuracy"}
+_DEFAULT_SEED = 0  # that of conf/config.yaml
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _compute(job: Job) -> list[Row]:
         *_agreements(curves, methods, plan, cfg),
         *_accuracies(curves, plan),
         *_comparisons(curves, methods, plan),
-        *published_rows("roar", _published_as(cfg), cfg.model.name, _PUBLISHED, methods),
+        *published_rows("roar", cfg, _PUBLISHED, methods),
     ]
 
 
@@ -123,6 +125,11 @@ def _plan(cfg: DictConfig) -> _Plan:
             f"experiment.percents must ascend from above 0 to at most 100, not {list(cfg.experiment.percents)}; "
             "the untouched images (0) are always there."
         )
+    if cfg.seed not in (_DEFAULT_SEED, cfg.experiment.base_seed):
+        raise InputError(
+            f"seed={cfg.seed} would change nothing in a table: experiment.seeds=[…] are those of the retrainings, "
+            "over which its intervals are, and experiment.base_seed=… is that of the network that is explained."
+        )
     seeds = tuple(cfg.experiment.seeds)
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise InputError(f"experiment.seeds must be different numbers from 0, not {list(seeds)}.")
@@ -130,10 +137,6 @@ def _plan(cfg: DictConfig) -> _Plan:
     if not asked or len(set(asked)) != len(asked) or not all(isinstance(keep, bool) for keep in asked):
         raise InputError(f"keep must be false (ROAR), true (KAR) or [false,true], not {cfg.keep}.")
     return _Plan(tuple(_Mode(keep) for keep in asked), percents, seeds)
-
-
-def _published_as(cfg: DictConfig) -> str:
-    return str(cfg.dataset.get("published_as") or cfg.dataset.name)
 
 
 def _base_hits(model: nn.Module, data: ImageData) -> list[float]:
@@ -227,51 +230,32 @@ def _areas(curves: _Curves, plan: _Plan) -> list[Row]:
 
 
 def _comparisons(curves: _Curves, methods: Sequence[str], plan: _Plan) -> list[Row]:
-    """Every method against every later one, cell by cell: the difference of two with equal share and seed."""
+    """Every method against every later one: the difference of two with equal share and seed, averaged over shares.
+
+    The interval is over seeds: the shares of one seed are one experiment, not repetitions of each other.
+    """
     rows = []
     for mode, (one, other) in itertools.product(plan.modes, itertools.combinations(methods, 2)):
         touched = slice(len(mode.places(plan.percents)) - len(plan.percents), None)
         difference = curves[mode, one][:, touched] - curves[mode, other][:, touched]
-        ((mean, low, high, n),) = _means(difference.reshape(-1, 1))
+        ((mean, low, high, n),) = _means(difference.mean(1, keepdims=True))
         rows.append(Row(one, f"{mode.name}_difference/{other}", mean, "", "", low, high, n))
     return rows
 
 
 def _agreements(curves: _Curves, methods: Sequence[str], plan: _Plan, cfg: DictConfig) -> list[Row]:
-    """Kendall's τ between orders of the methods, from the best: ROAR and KAR, and ROAR here and as published."""
-    if len(methods) < 2:
-        return []
-    # A good method leaves little accuracy when its pixels are removed, much when only they are kept.
-    quality = {
-        mode: np.stack([_area(curves[mode, method], mode, plan) for method in methods], 1)
-        * (1 if mode.keep else -1)
-        for mode in plan.modes
+    """Whether ROAR and KAR put the methods into the same order, and ROAR here and as published: mean over seeds."""
+    areas = {
+        mode.name: {method: _area(curves[mode, method], mode, plan) for method in methods} for mode in plan.modes
     }
-    rows = []
-    if len(quality) == 2:
-        rows.append(_agreement("roar/kar", quality[_Mode(False)], quality[_Mode(True)], plan))
-    paper = published("roar", _published_as(cfg), cfg.model.name)
-    paper = paper[paper.method.isin(methods)].assign(x=lambda frame: frame.x.astype(float))
-    named = [method for method in methods if method in set(paper.method)]
-    if _Mode(False) in quality and len(named) > 1:
-        theirs = [
-            -mean_height(part.x.tolist(), part.value.to_numpy()[None])[0]
-            for part in (paper[paper.method == method].sort_values("x") for method in named)
-        ]
-        ours = quality[_Mode(False)][:, [methods.index(method) for method in named]]
-        rows.append(_agreement("roar/published", ours, np.tile(theirs, (len(ours), 1)), plan))
-    return rows
-
-
-def _agreement(name: str, first: np.ndarray, second: np.ndarray, plan: _Plan) -> Row:
-    found = rank_agreement(first, second)
-    return Row(
-        "all",
-        f"rank_agreement/{name}",
-        float(found.mean),
-        "up_to_percent",
-        plan.percents[-1],
-        float(found.low),
-        float(found.high),
-        int(found.n),
-    )
+    paper = published("roar", cfg).assign(x=lambda frame: frame.x.astype(float))
+    areas[PUBLISHED] = {
+        str(method): mean_height(part.x.tolist(), part.value.to_numpy()[None]).repeat(len(plan.seeds))
+        for method, part in paper.sort_values("x").groupby("method")
+    }
+    return [
+        row
+        for one, other in (("roar", "kar"), ("roar", PUBLISHED))
+        if one in areas and other in areas
+        for row in agreement_rows((one, other), (areas[one], areas[other]), plan.percents[-1], mean_rank_agreement)
+    ]

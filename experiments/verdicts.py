@@ -17,7 +17,7 @@ from experiments.framework.results import read_table
 def read_settings(folders: Iterable[Path]) -> dict[str, pd.DataFrame]:
     """The tables below ``folders`` by «dataset, model», each with all experiments of that setting.
 
-    Raises `InputError` where there is none, or two of one experiment.
+    Raises `InputError` where there is none, or two of one experiment, or several numbers for one thing in a table.
     """
     tables: dict[str, dict[str, tuple[Path, pd.DataFrame]]] = {}
     for folder in folders:
@@ -34,10 +34,25 @@ def read_settings(folders: Iterable[Path]) -> dict[str, pd.DataFrame]:
                         f"{experiment} of {dataset}, {model} is there twice: {setting[experiment][0]} and {path}. "
                         "Name the folders of those to look at."
                     )
+                _check_unique(part, path)
                 setting[experiment] = path, part
     return {
         name: pd.concat([part for _, part in parts.values()], ignore_index=True) for name, parts in tables.items()
     }
+
+
+def _check_unique(table: pd.DataFrame, path: Path) -> None:
+    """A sweep over settings leaves a table with a number for each of them: none of them is the setting's."""
+    repeated = table[table.duplicated(["method", "metric", "x_name", "x"])]
+    if len(repeated):
+        row = repeated.iloc[0]
+        at = f" at {row.x_name} {row.x}" if row.x_name else ""
+        variants = [f"'{name}'" for name in dict.fromkeys(table.get("variant", pd.Series(dtype=str)).dropna())]
+        raise InputError(
+            f"{path} has several numbers for {row.metric} of {row.method}{at}"
+            + (f", of the variants {', '.join(variants)}" if variants else "")
+            + ": name the folder of a single job."
+        )
 
 
 def as_markdown(settings: Mapping[str, pd.DataFrame], *, numbers: bool = False) -> str:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, sem, t
 
 import cpath
 from cpath.analysis.intervals import resamples
-from cpath.evaluation import area_under_curve, mean_height, rank_agreement
+from cpath.evaluation import area_under_curve, mean_height, mean_rank_agreement, rank_agreement
 from cpath.evaluation.curves import kendall
 
 
@@ -59,3 +59,27 @@ def test_agreement_is_of_the_means_over_images_that_have_all_values():
     assert nothing.n == 0
     with pytest.raises(cpath.InputError, match="one shape"):
         rank_agreement(first, second[:, :5])
+
+
+def test_agreement_over_seeds_is_the_mean_of_theirs_with_students_interval():
+    generator = np.random.default_rng(2)
+    first, second = generator.random((2, 4, 6)) + np.arange(6) / 6
+    tau = [kendalltau(one, other).statistic for one, other in zip(first, second, strict=True)]
+    found = mean_rank_agreement(first, second)
+    low, high = t.interval(0.95, 3, np.mean(tau), sem(tau))
+    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(tau), low, min(high, 1)))
+    assert found.n == 4
+    first[0, 2] = np.nan
+    assert mean_rank_agreement(first, second).mean == pytest.approx(np.mean(tau[1:]))
+    assert mean_rank_agreement(first, second).n == 3
+    wide = mean_rank_agreement([[1, 2, 3], [1, 2, 3]], [[1, 2, 3], [3, 2, 1]])
+    assert (wide.mean, wide.low, wide.high) == (0, -1, 1)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_seeds_that_all_give_the_same_agreement_give_no_interval(seeds):
+    found = mean_rank_agreement([[1, 2]] * seeds, [[1, 3]] * seeds)
+    assert (found.mean, found.n) == (1, seeds)
+    assert np.isnan([found.low, found.high]).all()
+    with pytest.raises(cpath.InputError, match="one shape"):
+        mean_rank_agreement([[1, 2]], [[1, 2, 3]])

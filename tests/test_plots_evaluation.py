@@ -22,6 +22,7 @@ from cpath.plots import (
 )
 from cpath.plots.curves import coinciding
 from cpath.plots.saliency import magnitude
+from tests.rows import made_row
 
 ATTRIBUTIONS = [
     "neuron_intgrad",
@@ -38,29 +39,24 @@ ATTRIBUTIONS = [
 ]
 
 
-def _row(method, metric, value, x_name="", x="", n=9):
-    at = {"method": method, "metric": metric, "value": value, "x_name": x_name, "x": str(x)}
-    return {**at, "ci_low": value - 0.05, "ci_high": value + 0.05, "n": n}
-
-
 def _degradation(methods, percents=(1, 5, 10, 50, 90), road=True, published=()):
     rows = []
     for number, method in enumerate(methods):
         for order in ("lerf", "morf"):
             for suffix in ("", "_road") if road else ("",):
                 rows += [
-                    _row(method, f"{order}_area{suffix}", 0.1 * number, "up_to_percent", up_to)
+                    made_row(method, f"{order}_area{suffix}", 0.1 * number, "up_to_percent", up_to)
                     for up_to in (10.0, 90.0)
                 ]
                 rows += [
-                    _row(
+                    made_row(
                         method, f"{order}_change{suffix}", percent / 100 + 0.05 * number, "percent_removed", percent
                     )
                     for percent in percents
                 ]
-    rows += [_row("all", "rank_agreement/lerf/morf", 0.6, "up_to_percent", up_to) for up_to in (10.0, 90.0)]
+    rows += [made_row("all", "rank_agreement/lerf/morf", 0.6, "up_to_percent", up_to) for up_to in (10.0, 90.0)]
     rows += [
-        _row(method, "lerf_change/published", p / 90, "percent_removed", p, 0)
+        made_row(method, "lerf_change/published", p / 90, "percent_removed", p, n=0)
         for method in published
         for p in percents
     ]
@@ -105,13 +101,15 @@ def _sanity(methods, blocks=("fc", "layer1", "conv1"), published=()):
     rows = []
     for method in methods:
         for measure in ("spearman", "spearman_abs", "ssim", "hog"):
-            rows.append(_row(method, f"{measure}_random_map", 0.0))
+            rows.append(made_row(method, f"{measure}_random_map", 0.0))
             for depth, block in enumerate(blocks):
                 at = {"x_name": "randomized_down_to", "x": block}
-                rows.append(_row(method, measure, 0.5 - 0.1 * depth, **at))
-                rows.append(_row(method, f"{measure}/sd_of_draws", 0.1, **at))
+                rows.append(made_row(method, measure, 0.5 - 0.1 * depth, **at))
+                rows.append(made_row(method, f"{measure}/sd_of_draws", 0.1, **at))
     at = {"x_name": "randomized_down_to", "n": 0}
-    rows += [_row(method, "ssim/published", 0.9, x=x, **at) for method in published for x in ("original", *blocks)]
+    rows += [
+        made_row(method, "ssim/published", 0.9, x=x, **at) for method in published for x in ("original", *blocks)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -162,7 +160,7 @@ def test_a_map_is_scaled_to_its_99th_percentile_and_a_zero_map_stays_zero():
 
 
 def test_saliency_draws_similarity_where_there_are_sparsities():
-    rows = [_row("neuron_mct", "similarity_to_gradient", 1 - s / 100, "sparsity", s) for s in (0, 50, 90)]
+    rows = [made_row("neuron_mct", "similarity_to_gradient", 1 - s / 100, "sparsity", s) for s in (0, 50, 90)]
     (drawing,) = saliency_figures(pd.DataFrame(rows))
     assert drawing.figure.axes[0].lines[0].get_ydata().tolist() == pytest.approx([1, 0.5, 0.1])
     assert saliency_figures(pd.DataFrame(rows[:1])) == []

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from cpath.plots import colour_of, roar_figures
+from tests.rows import made_row
 
 # Accuracy after 50 and 90 per cent of the pixels are gone, or kept.
 REMOVED = {"gradients": (60.0, 30.0), "gbp": (70.0, 50.0), "random": (75.0, 65.0)}
 KEPT = {"gradients": (70.0, 72.0), "gbp": (65.0, 71.0), "random": (60.0, 66.0)}
 
-
-def _row(method, metric, value, x_name="", x="", half=2.0, n=3):
-    return {
-        "method": method,
-        "metric": metric,
-        "value": value,
-        "x_name": x_name,
-        "x": str(x),
-        "ci_low": value - half,
-        "ci_high": value + half,
-        "n": n,
-    }
+_row = partial(made_row, half=2.0, n=3)
 
 
 def _table(kar: bool = True, published: bool = True) -> pd.DataFrame:
@@ -91,7 +83,7 @@ def test_areas_stand_in_the_order_of_the_methods(figures, captions):
     assert "over 3 seeds" in captions["areas"]
 
 
-def test_every_pair_is_shown_from_both_sides_and_bold_where_it_is_certain(figures):
+def test_every_pair_is_shown_from_both_sides_and_bold_where_it_is_certain(figures, captions):
     texts = {
         tuple(map(int, text.get_position()[::-1])): (text.get_text(), text.get_fontweight())
         for text in figures["paired"].axes[0].texts
@@ -105,6 +97,7 @@ def test_every_pair_is_shown_from_both_sides_and_bold_where_it_is_certain(figure
         (1, 2): ("-25.0", "bold"),
         (2, 1): ("+25.0", "bold"),
     }
+    assert "mean over the shares, paired by seed (3 seeds)" in captions["paired"]
     kar = {text.get_text(): text.get_fontweight() for text in figures["paired"].axes[1].texts}
     assert kar["+3.0"] == "normal"
     assert kar["+8.0"] == "bold"
@@ -121,7 +114,18 @@ def test_agreement_puts_the_best_at_the_upper_right(figures, captions):
     points = {container.get_label(): container[0].get_xydata()[0].tolist() for container in panel.containers}
     assert points == {"Gradients": [45.0, 71.0], "GBP": [60.0, 68.0], "Random": [70.0, 63.0]}
     assert panel.xaxis_inverted()
-    assert "τ = 0.50 (95 % interval 0.25 to 0.75 over seeds)" in captions["rank_agreement"]
+    assert "0.50 (mean over 3 seeds, 95 % interval 0.25 to 0.75)" in captions["rank_agreement"]
+    assert "without the controls" in captions["rank_agreement"]
+
+
+def test_one_seed_makes_nothing_certain():
+    table = _table().assign(ci_low=float("nan"), ci_high=float("nan"), n=1)
+    drawings = {drawing.name: drawing for drawing in roar_figures(table)}
+    texts = [text for panel in drawings["paired"].figure.axes[:2] for text in panel.texts]
+    assert {text.get_fontweight() for text in texts} == {"normal"}
+    assert "paired by seed (1 seed: no intervals)" in drawings["paired"].caption
+    assert "Bold" not in drawings["paired"].caption
+    assert "0.50; 1: the same order" in drawings["rank_agreement"].caption
 
 
 def test_published_curves_are_dashed_beside_ours(figures, captions):
@@ -131,4 +135,4 @@ def test_published_curves_are_dashed_beside_ours(figures, captions):
     assert ours.get_ydata().tolist() == [70.0, 50.0]
     assert theirs.get_ydata().tolist() == [55.0, 45.0]
     assert theirs.get_linestyle() == "--"
-    assert "by area: -0.25" in captions["published"]
+    assert "by area: -0.25 (mean over 3 seeds" in captions["published"]

@@ -1,7 +1,7 @@
 """Evaluation of attributions: pixel removal (degradation, ROAR) and sanity checks; accuracy of models."""
 
 from cpath.evaluation.classification import accuracy
-from cpath.evaluation.curves import area_under_curve, mean_height, rank_agreement
+from cpath.evaluation.curves import area_under_curve, mean_height, mean_rank_agreement, rank_agreement
 from cpath.evaluation.degradation import PERCENTS, Degradation, degrade
 from cpath.evaluation.imputation import NoisyLinear
 from cpath.evaluation.randomization import INITS, find_blocks, redraw
@@ -27,6 +27,7 @@ __all__ = [
     "degrade",
     "find_blocks",
     "mean_height",
+    "mean_rank_agreement",
     "parts_of",
     "randomise",
     "rank_agreement",

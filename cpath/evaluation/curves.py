@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpath.analysis.intervals import Interval, resamples
+from cpath.analysis.intervals import Interval, resamples, t_mean
 from cpath.errors import InputError
 
 
@@ -48,9 +48,7 @@ def rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, 
     values. With a percentile-bootstrap interval over these images; n is their number. τ is NaN where there are
     fewer than two methods or all of them tie.
     """
-    one, other = (np.asarray(values, dtype=np.float64) for values in (first, second))
-    if one.ndim != 2 or one.shape != other.shape:
-        raise InputError("rank_agreement needs two tables of one shape (images, methods).")
+    one, other = _two_tables(first, second)
     whole = ~(np.isnan(one).any(1) | np.isnan(other).any(1))
     one, other = one[whole], other[whole]
     images = len(one)
@@ -64,6 +62,28 @@ def rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, 
     if images > 1 and not np.isnan(resampled).all():
         low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Interval(np.array(found), np.array(low), np.array(high), np.array(images))
+
+
+def mean_rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Mean over repetitions (seeds) of Kendall's τ_b between the orders of the methods in each of them.
+
+    ``first`` and ``second`` (repetitions, methods). For few repetitions, of which a bootstrap would only draw the
+    same means again. With Student's t interval, cut at -1 and 1; none where all repetitions give the same τ, which
+    has too few steps for that to say how it varies. Repetitions without τ are left out; n is the number of others.
+    """
+    tau = kendall(*_two_tables(first, second))
+    found = t_mean(tau[:, None], level=level)
+    low, high = np.clip([found.low[0], found.high[0]], -1, 1)
+    if found.n[0] > 1 and np.nanmax(tau) - np.nanmin(tau) < 1e-9:
+        low = high = np.nan
+    return Interval(found.mean[0], np.array(low), np.array(high), found.n[0])
+
+
+def _two_tables(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    one, other = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    if one.ndim != 2 or one.shape != other.shape:
+        raise InputError("rank agreement needs two tables of one shape (images or seeds, methods).")
+    return one, other
 
 
 def kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:

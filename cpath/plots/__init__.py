@@ -9,7 +9,7 @@ from cpath.plots.quadrature import quadrature_figures
 from cpath.plots.roar import roar_cell_figures, roar_figures
 from cpath.plots.saliency import Maps, map_grid, saliency_figures, sparsity_grid
 from cpath.plots.sanity import sanity_check_figures, sanity_strip
-from cpath.plots.style import Drawing, colour_of, in_order, label_of, save_drawings
+from cpath.plots.style import Drawing, colour_of, criterion_label, in_order, label_of, save_drawings
 from cpath.plots.sweep import sweep_figures
 from cpath.plots.training import training_figures
 
@@ -20,6 +20,7 @@ __all__ = [
     "Picture",
     "benchmark_figures",
     "colour_of",
+    "criterion_label",
     "decoding_figures",
     "decoding_pictures",
     "degradation_figures",

@@ -12,6 +12,7 @@ from cpath.plots.style import (
     STYLE,
     Drawing,
     colour_of,
+    criterion_label,
     in_order,
     label_of,
     new_figure,
@@ -127,9 +128,6 @@ def _road(at: pd.DataFrame) -> list[Drawing]:
     return [Drawing("degradation_road", figure, caption)]
 
 
-_CRITERIA = {"lerf": "LeRF", "morf": "MoRF", "lerf_road": "LeRF, ROAD", "morf_road": "MoRF, ROAD"}
-
-
 def _agreement(table: pd.DataFrame) -> list[Drawing]:
     rows = table[table.metric.str.startswith("rank_agreement/")].assign(x=lambda frame: frame.x.astype(float))
     if rows.empty:
@@ -150,17 +148,14 @@ def _agreement(table: pd.DataFrame) -> list[Drawing]:
             elinewidth=1,
             label=f"up to {up_to:g} % of the pixels",
         )
-    names = [pair.split("/")[1:] for pair in pairs]
-    panel.set_yticks(
-        range(len(pairs)), [" and ".join(_CRITERIA.get(name, name) for name in pair) for pair in names]
-    )
+    panel.set_yticks(range(len(pairs)), [" and ".join(map(criterion_label, pair.split("/")[1:])) for pair in pairs])
     panel.invert_yaxis()
     panel.axvline(0, color="#3C3C3C", linewidth=0.8)
     panel.set(xlim=(-1.04, 1.04), xlabel="Kendall's τ between the orders of the methods")
     shared_legend(figure, panel)
     caption = (
-        "Whether two criteria put the methods into the same order (1: the same, 0: unrelated, −1: the reverse), "
-        "with 95 % intervals over images."
+        "Whether two criteria put the methods, without the controls, into the same order (1: the same, 0: "
+        "unrelated, −1: the reverse), with 95 % intervals over images."
     )
     return [Drawing("rank_agreement", figure, caption)]
 

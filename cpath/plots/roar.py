@@ -121,11 +121,15 @@ def _comparisons(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
         image = _matrix(panel, rows[rows["mode"] == mode[0]], methods, limit, -1 if mode[0] == "roar" else 1)
         panel.set_title(mode[1])
     _colour_bar(figure, image, panels)
-    pairs = int(rows.n.max())
     caption = (
-        "Every method (row) against every other (column): difference of the accuracies in percentage points, "
-        f"paired over seeds and shares ({pairs} pairs). Blue: the method of the row is better. Bold: the 95 % "
-        "interval of the difference excludes zero."
+        "Every method (row) against every other (column): difference of the accuracies in percentage points, mean "
+        f"over the shares, paired by seed ({_seeds(rows)}"
+        + (
+            "). Blue: the method of the row is better. Bold: the 95 % interval of the difference over seeds "
+            "excludes zero, not corrected for the number of pairs."
+            if rows.n.max() > 1
+            else ": no intervals). Blue: the method of the row is better."
+        )
     )
     return [Drawing("paired", figure, caption)]
 
@@ -185,12 +189,16 @@ def _agreement(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
     panel.set(xlabel="ROAR: mean accuracy, % (better →)", ylabel="KAR: mean accuracy, % (better ↑)")
     figure.legend(loc="outside right upper")
     row = tau.iloc[0]
-    interval = "" if pd.isna(row.ci_low) else f" (95 % interval {row.ci_low:.2f} to {row.ci_high:.2f} over seeds)"
     caption = (
-        "Whether both criteria put the methods into the same order, the best at the upper right: Kendall's τ = "
-        f"{row.value:.2f}{interval}; 1: the same order, 0: unrelated, −1: the reverse."
+        "Whether both criteria put the methods into the same order, the best at the upper right: Kendall's τ, "
+        f"without the controls, {_tau(row)}; 1: the same order, 0: unrelated, −1: the reverse."
     )
     return [Drawing("rank_agreement", figure, caption)]
+
+
+def _tau(row: pd.Series) -> str:
+    interval = "" if pd.isna(row.ci_low) else f", 95 % interval {row.ci_low:.2f} to {row.ci_high:.2f}"
+    return f"{row.value:.2f} (mean over {row.n} seeds{interval})" if row.n > 1 else f"{row.value:.2f}"
 
 
 def _published(table: pd.DataFrame) -> list[Drawing]:
@@ -202,5 +210,5 @@ def _published(table: pd.DataFrame) -> list[Drawing]:
     caption = "ROAR curves beside the published ones (dashed), method by method."
     tau = table[table.metric == "rank_agreement/roar/published"]
     if len(tau):
-        caption += f" Kendall's τ between the orders of the methods, by area: {tau.value.iloc[0]:.2f}."
+        caption += f" Kendall's τ between the orders of the methods, by area: {_tau(tau.iloc[0])}."
     return [Drawing("published", figure, caption)]

@@ -33,6 +33,7 @@ _METHODS: dict[str, tuple[str, str, str]] = {
     "neuron_intgrad_published": ("NeuronIntGrad (released code)", "#56B4E9", "v"),
     "greedy_published": ("Greedy (released code)", "#7FC97F", "<"),
 }
+_CRITERIA = {"lerf": "LeRF", "morf": "MoRF", "roar": "ROAR", "kar": "KAR"}
 _OTHERS = ("#661100", "#F0E442", "#A6761D", "#1B9E77", "#666666")
 
 DEAD, ACTIVE = "#C9C9C9", "#0072B2"
@@ -70,6 +71,12 @@ class Drawing:
 def label_of(method: str) -> str:
     """How figures name a method."""
     return _METHODS[method][0] if method in _METHODS else method
+
+
+def criterion_label(criterion: str) -> str:
+    """How figures and reports name what orders the methods: ``lerf``, ``lerf_road``, ``roar``, …."""
+    name, _, fill = criterion.partition("_")
+    return _CRITERIA.get(name, name) + (f" ({fill.upper()})" if fill else "")
 
 
 def colour_of(method: str) -> str:

@@ -12,7 +12,10 @@ from cpath.plots.style import STYLE, Drawing, colour_of, in_order, label_of, mar
 _LABELS = {
     "sparsity": "neurons pruned (%)",
     "percent_removed": "pixels removed (%)",
-    "up_to_percent": "pixels removed (%)",
+    "percent_kept": "pixels kept (%)",
+    "up_to_percent": "up to this share of the pixels (%)",  # removed, or kept
+    "roar_accuracy": "ROAR: test accuracy (%)",
+    "kar_accuracy": "KAR: test accuracy (%)",
     "dead_share": "dead share",
     "class_kept": "class kept",
     "response_change": "(p′ − p) / p",
@@ -25,7 +28,7 @@ _MOST = 12  # panels in one figure
 def sweep_figures(table: pd.DataFrame) -> list[Drawing]:
     """A figure for every experiment, dataset, model, variant and x; and one for what has no numeric x.
 
-    ``table`` is tidy, with the further columns ``variant`` and ``over`` (seeds or images).
+    ``table`` is tidy, with the further columns ``variant`` and ``over`` (seeds, images or rounds).
     """
     rows = table[~table.metric.str.contains("/") & table.value.notna()]
     if rows.empty:
@@ -42,7 +45,7 @@ def sweep_figures(table: pd.DataFrame) -> list[Drawing]:
 
 
 def _against_x(rows: pd.DataFrame, key: list[str]) -> Drawing:
-    metrics, methods = _metrics(rows), in_order(rows.method)
+    (metrics, left_out), methods = _metrics(rows), in_order(rows.method)
     down, across = _grid(len(metrics))
     figure = new_figure(max(4.2, 0.8 + 2.9 * across), 0.7 + 2.5 * down + 0.07 * len(methods))
     panels = figure.subplots(down, across, squeeze=False).ravel()
@@ -60,12 +63,15 @@ def _against_x(rows: pd.DataFrame, key: list[str]) -> Drawing:
     _all_methods(panels[0], methods)
     shared_legend(figure, panels[0])
     what = ", ".join(part for part in key[1:4] if part)
-    caption = f"{key[0].replace('_', ' ').capitalize()} against {_label(key[-1])}: {what}. {_band(rows)}"
+    caption = f"{key[0].replace('_', ' ').capitalize()} against {_label(key[-1])}: {what}. {_band(rows)}{left_out}"
     return Drawing("-".join(_file_name(part) for part in key if part), figure, caption)
 
 
-def _metrics(rows: pd.DataFrame) -> list[str]:
-    return sorted(dict.fromkeys(rows.metric), key=lambda metric: metric in _LAST)[:_MOST]
+def _metrics(rows: pd.DataFrame) -> tuple[list[str], str]:
+    """The metrics of a figure, and a sentence on those that it has no room for, or nothing."""
+    metrics = sorted(dict.fromkeys(rows.metric), key=lambda metric: metric in _LAST)
+    left_out = f" Not drawn: {', '.join(map(_label, metrics[_MOST:]))}." if len(metrics) > _MOST else ""
+    return metrics[:_MOST], left_out
 
 
 def _grid(panels: int) -> tuple[int, int]:
@@ -95,7 +101,7 @@ def _all_methods(panel: Axes, methods: list[str]) -> None:
 
 
 def _without_x(rows: pd.DataFrame, experiment: str) -> Drawing:
-    metrics = _metrics(rows)
+    metrics, left_out = _metrics(rows)
     rows = rows.assign(row=[_row_label(row) for row in rows.itertuples()])
     places = list(dict.fromkeys(rows.row))
     down, across = _grid(len(metrics))
@@ -109,7 +115,7 @@ def _without_x(rows: pd.DataFrame, experiment: str) -> Drawing:
         panel.set_ylim(len(places) - 0.4, -0.6)
     for panel in panels[len(metrics) :]:
         panel.set_visible(False)
-    caption = f"{experiment.replace('_', ' ').capitalize()}: numbers of each configuration. {_band(rows)}"
+    caption = f"{experiment.replace('_', ' ').capitalize()}: numbers of each configuration. {_band(rows)}{left_out}"
     return Drawing(f"{_file_name(experiment)}-values", figure, caption)
 
 
@@ -123,10 +129,21 @@ def _label(name: str) -> str:
 
 
 def _band(rows: pd.DataFrame) -> str:
-    seeds = sorted(rows[rows.over == "seeds"].n.unique())
-    if not seeds:
-        return "Bands: 95 % intervals over images, of one seed."
-    return f"Mean and 95 % interval over {seeds[-1]:g} seeds."
+    """What the bands and bars are, as far as there are any."""
+    with_band = rows[rows.ci_low.notna()]
+    seeds = with_band[with_band.over == "seeds"].n
+    spans = {
+        "seeds": f"means and 95 % intervals over {_span(seeds)} seeds" if len(seeds) else "",
+        "images": "95 % intervals over images, of one seed",
+        "rounds": "the least and the largest of the rounds",
+    }
+    there = [words for over, words in spans.items() if (with_band.over == over).any()]
+    return f"Bands: {'; or '.join(there)}." if there else "No intervals: one number each."
+
+
+def _span(counts: pd.Series) -> str:
+    low, high = counts.min(), counts.max()
+    return f"{high:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def _file_name(text: str) -> str:

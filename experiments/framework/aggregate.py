@@ -6,32 +6,32 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
+from cpath.analysis import t_mean
 from experiments.framework.published import MARK
-from experiments.framework.results import COLUMNS
+from experiments.framework.results import COLUMNS, counted
 
 AGGREGATED = (*COLUMNS, "variant", "over")
 """Columns of an aggregated table. ``seed`` lists the seeds; ``variant`` names the swept values that no other column
-holds; ``over`` says what ``value``, interval and ``n`` are over: seeds, or the images of the only seed."""
+holds; ``over`` says what interval and ``n`` are over: seeds, or what the only job counts (images, mostly)."""
 
 _HELD = ("experiment", "dataset", "model", "seed")  # always columns of the table
-_USUALLY_HELD = ("method", "attribution", "sparsity")  # columns unless the jobs disagree on a number
+_USUALLY_HELD = ("method", "attribution", "sparsity", "percent", "keep")  # unless the jobs disagree on a number
 _SAME = ["experiment", "dataset", "model", "method", "x_name", "x", "metric"]
 
 
 def aggregate(tables: Mapping[tuple[str, ...], pd.DataFrame]) -> pd.DataFrame:
     """One table from those of jobs, by the overrides of each: mean and 95 % t-interval over seeds.
 
-    What only one seed measured keeps its interval over images.
+    What only one seed measured keeps its own interval.
     """
     if not tables:
         return pd.DataFrame(columns=list(AGGREGATED))
     swept = _swept(tables)
-    rows = _with_variants(tables, [key for key in swept if key not in (*_HELD, *_USUALLY_HELD)])
-    if _disagree(rows):
-        rows = _with_variants(tables, [key for key in swept if key not in _HELD])
-    rows = rows.drop_duplicates([*_SAME, "variant", "seed"])
+    rows = pd.concat([table.assign(job=number) for number, table in enumerate(tables.values())], ignore_index=True)
+    # A place's name may hold what another's does not: epochs know nothing of the share of pixels.
+    parts = [_told_apart(part, list(tables), swept) for _, part in rows.groupby("x_name", sort=False)]
+    rows = pd.concat(parts).sort_index().drop_duplicates([*_SAME, "variant", "seed"])
     groups = rows.groupby([*_SAME, "variant"], sort=False, dropna=False)
     return pd.DataFrame([_over_seeds(part) for _, part in groups], columns=list(AGGREGATED))
 
@@ -50,12 +50,19 @@ def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in pairs]
 
 
-def _with_variants(tables: Mapping[tuple[str, ...], pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
-    frames = []
-    for overrides, table in tables.items():
-        variant = " ".join(f"{key}={value}" for key, value in _pairs(overrides) if key in keys)
-        frames.append(table.assign(variant=variant))
-    return pd.concat(frames, ignore_index=True)
+def _told_apart(rows: pd.DataFrame, jobs: Sequence[Sequence[str]], swept: Sequence[str]) -> pd.DataFrame:
+    """``rows`` with a variant: as few of the swept values as tell different numbers apart."""
+    further = [key for key in swept if key not in (*_HELD, *_USUALLY_HELD)]
+    usually = [key for key in swept if key in _USUALLY_HELD]
+    for more in ([], *([key] for key in usually), usually):
+        names = [
+            " ".join(f"{key}={value}" for key, value in _pairs(overrides) if key in (*further, *more))
+            for overrides in jobs
+        ]
+        named = rows.assign(variant=rows.job.map(dict(enumerate(names))))
+        if not _disagree(named):
+            break
+    return named
 
 
 def _disagree(rows: pd.DataFrame) -> bool:
@@ -69,15 +76,13 @@ def _over_seeds(part: pd.DataFrame) -> dict[str, object]:
     """One row from the rows of the seeds."""
     first = part.iloc[0].to_dict()
     seeds = " ".join(str(seed) for seed in sorted(part.seed.unique()))
-    if len(part) == 1 or str(first["metric"]).endswith(MARK):
-        return {**first, "seed": seeds, "over": "images" if first["n"] > 1 else ""}
-    values = part.value.dropna().to_numpy(dtype=np.float64)
-    count = len(values)
-    mean = float(values.mean()) if count else float("nan")
-    half = float("nan")
-    if count > 1:
-        half = float(scipy.stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    return {**first, "value": mean, "ci_low": mean - half, "ci_high": mean + half, "n": count} | {
+    published = str(first["metric"]).endswith(MARK) and first["n"] == 0
+    if len(part) == 1 or published:
+        over = counted(first["experiment"], first["method"], first["metric"]) if first["n"] > 1 else ""
+        return {**first, "seed": seeds, "over": over}
+    found = t_mean(part.value.to_numpy(dtype=np.float64)[:, None])
+    interval = {"ci_low": float(found.low[0]), "ci_high": float(found.high[0])}
+    return {**first, "value": float(found.mean[0]), **interval, "n": int(found.n[0])} | {
         "seed": seeds,
         "over": "seeds",
     }

@@ -10,6 +10,7 @@ import pandas as pd
 from cpath.plots import label_of
 
 REPRODUCED, NOT_REPRODUCED, UNCLEAR, NOT_MEASURED = "reproduced", "not reproduced", "unclear", "not measured"
+_NO_VALUE = "no value"
 _A_FEW = 0.01  # a share of dead neurons below this is none to speak of
 _OTHERS = ("gradients", "input_mct", "input_intgrad", "gbp")
 _OURS = ("neuron_mct", "neuron_intgrad")
@@ -67,7 +68,7 @@ def _at(table: pd.DataFrame, metric: str, method: str, x_name: str, x: str) -> p
 
 def _shown(row: pd.Series) -> str:
     if pd.isna(row.ci_low):
-        return f"{row.value:.3g}"
+        return _NO_VALUE if pd.isna(row.value) else f"{row.value:.3g}"
     return f"{row.value:.3g} ({row.ci_low:.3g} to {row.ci_high:.3g})"
 
 
@@ -118,7 +119,10 @@ def _pairs(
 def _no_dead(table: pd.DataFrame) -> list[Comparison]:
     rows = _rows(table, "dead_share", _OURS, "sparsity")
     return [
-        Comparison(f"{label_of(row.method)} {100 * row.value:.3g} % at {_per_cent(row.x)}", bool(row.value == 0))
+        # Pathways that are empty for every image have no share.
+        Comparison(f"{label_of(row.method)} {_NO_VALUE} at {_per_cent(row.x)}", None)
+        if pd.isna(row.value)
+        else Comparison(f"{label_of(row.method)} {100 * row.value:.3g} % at {_per_cent(row.x)}", row.value == 0)
         for row in rows.itertuples()
     ]
 

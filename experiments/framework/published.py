@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import DictConfig
 
 from experiments.framework.results import Row
 
@@ -33,24 +34,24 @@ def _all() -> pd.DataFrame:
     return frame.assign(method=frame.method.map(lambda name: _METHODS.get(name, name)))
 
 
-def published(experiment: str, dataset: str, model: str) -> pd.DataFrame:
+def published(experiment: str, cfg: DictConfig) -> pd.DataFrame:
     """The paper's rows of ``experiment`` (lerf, roar, sanity_checks), with our names of the methods.
 
     Columns experiment, dataset, model, method, x_name, x (text), metric, value. Empty where the paper has none for
-    this ``dataset`` and ``model``.
+    the model and the dataset of ``cfg``, which may say under which name it is published (``published_as``).
     """
-    rows = _all()
-    return rows[(rows.experiment == experiment) & (rows.dataset == dataset) & (rows.model == model)]
+    rows, dataset = _all(), cfg.dataset.get("published_as") or cfg.dataset.name
+    return rows[(rows.experiment == experiment) & (rows.dataset == dataset) & (rows.model == cfg.model.name)]
 
 
 def published_rows(
-    experiment: str, dataset: str, model: str, metrics: Mapping[str, str], methods: Iterable[str]
+    experiment: str, cfg: DictConfig, metrics: Mapping[str, str], methods: Iterable[str]
 ) -> list[Row]:
     """The paper's numbers as rows of a job: ``metrics`` gives our name of each published metric.
 
     Only of ``methods``. The metric is ours with `MARK`, so that they never pass for measured ones.
     """
-    rows = published(experiment, dataset, model)
+    rows = published(experiment, cfg)
     rows = rows[rows.method.isin(list(methods)) & rows.metric.isin(list(metrics))]
     return [
         Row(row.method, metrics[row.metric] + MARK, float(row.value), row.x_name, _place(row.x), n=0)

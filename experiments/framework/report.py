@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 
-from cpath.plots import in_order, label_of
+from cpath.plots import criterion_label, in_order, label_of
 from experiments.framework.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
 from experiments.framework.criteria import Agreement, agreement
 from experiments.framework.progress import duration
@@ -23,15 +22,17 @@ _MOST_COLUMNS = 8
 
 _TITLES = {
     "train": "The model",
-    "roar": "ROAR: retraining without the relevant pixels",
-    "kar": "KAR: retraining on the relevant pixels alone",
     "path_analysis": "Critical pathways: overlap, dead neurons, responses",
     "path_decoding": "Path decoding: what the pathways respond to",
     "linearity": "Local linearity of the restricted networks",
     "saliency": "Pathways as saliency maps",
     "degradation": "Input degradation: are the removed pixels the relevant ones?",
-    "roar_table": "ROAR and KAR: retraining without the pixels that matter",
     "sanity_checks": "Sanity checks: do the maps depend on what the network learned?",
+}
+_RETRAININGS = {
+    ("roar",): "ROAR: retraining without the relevant pixels",
+    ("kar",): "KAR: retraining on the relevant pixels alone",
+    ("roar", "kar"): "ROAR and KAR: retraining without the relevant pixels, and on them alone",
 }
 
 
@@ -45,7 +46,10 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """Its heading."""
+        """Its heading; what kind of retraining there is, the table says."""
+        modes = tuple(mode for mode in ("roar", "kar") if (self.table.metric == f"{mode}_accuracy").any())
+        if modes:
+            return _RETRAININGS[modes]
         return _TITLES.get(self.name, self.name.replace("_", " ").capitalize())
 
     @property
@@ -77,7 +81,7 @@ class Stage:
 
     @property
     def published(self) -> list[dict[str, Any]]:
-        """Our numbers with the paper's beside them, at some places of each curve; empty where settings differ."""
+        """Our numbers with the paper's beside them, at some places of each curve; empty where there are none."""
         paper = self.table[self.table.metric.str.endswith(MARK)]
         tables = []
         for metric, theirs in paper.groupby("metric", sort=False):
@@ -151,18 +155,18 @@ def _matrix(metric: str, rows: pd.DataFrame, beside: dict[tuple[str, str], str] 
 
 def _agreement_matrix(found: Agreement) -> dict[str, Any]:
     return {
-        "metric": f"Kendall's τ, {len(found.methods)} attributions",
+        "metric": "Kendall's τ",
         "x_name": "",
-        "columns": list(found.criteria),
+        "columns": [criterion_label(name) for name in found.criteria],
         "rows": [
             {
-                "method": name,
+                "method": criterion_label(name),
                 "cells": [
-                    {"value": "–" if np.isnan(tau) else f"{tau:.2f}", "interval": "", "published": ""}
-                    for tau in line
+                    {"published": "", **_cell(None if name == other else found.between(name, other))}
+                    for other in found.criteria
                 ],
             }
-            for name, line in zip(found.criteria, found.tau, strict=True)
+            for name in found.criteria
         ],
     }
 

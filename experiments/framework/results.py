@@ -64,6 +64,20 @@ def rows_of_means(values: Mapping[Key, Sequence[float]]) -> list[Row]:
     ]
 
 
+def counted(experiment: str, method: str, metric: str) -> str:
+    """What ``n`` of a row counts, over which its interval is."""
+    if experiment == "benchmark":
+        return "rounds"
+    # In a table of retrainings only the explained network's accuracy is a mean over images.
+    of_seeds = experiment == "roar_table" and (method, metric) != ("base", "test_accuracy")
+    return "seeds" if of_seeds else "images"
+
+
+def interval_name(experiment: str) -> str:
+    """What stands between ``ci_low`` and ``ci_high``."""
+    return "least to largest" if experiment == "benchmark" else "95 % interval"
+
+
 def table(rows: Iterable[Row], cfg: DictConfig) -> pd.DataFrame:
     """The tidy table of a job, with its experiment, dataset, model and seed."""
     records = [

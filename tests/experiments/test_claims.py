@@ -70,6 +70,16 @@ def test_a_single_dead_neuron_refutes_that_there_are_none():
     assert _verdict(_table(*dirty), DEAD).word == NOT_REPRODUCED
 
 
+def test_without_any_pathway_nothing_is_said_about_dead_neurons():
+    nothing = ("dead_share", "neuron_mct", "sparsity", "99", float("nan"), float("nan"))
+    found = _verdict(_table(nothing), DEAD)
+    assert (found.word, found.comparisons[0].text) == (UNCLEAR, "NeuronMCT no value at 99 %")
+    greedy = _verdict(_table(("dead_share", "greedy", *nothing[2:])), "Greedy pruning selects")
+    assert (greedy.word, greedy.comparisons[0].text) == (UNCLEAR, "Greedy no value at 99 %")
+    dirty = ("dead_share", "neuron_intgrad", "sparsity", "99", 0.1, 0.0)
+    assert _verdict(_table(nothing, dirty), DEAD).word == NOT_REPRODUCED
+
+
 @pytest.mark.parametrize(("share", "word"), [(0.4, REPRODUCED), (0.0, NOT_REPRODUCED), (0.012, UNCLEAR)])
 def test_greedy_has_to_hold_dead_neurons(share, word):
     table = _table(("dead_share", "greedy", "sparsity", "90.0", share, 0.005))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import cpath
 from cpath.evaluation import NoisyLinear, degrade
@@ -13,6 +14,7 @@ from experiments import degradation
 from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model
+from tests.rows import row_of
 
 SETTINGS = [
     "experiment=degradation",
@@ -23,6 +25,7 @@ SETTINGS = [
     "experiment.road.percents=[10,50]",
 ]
 ATTRIBUTIONS = {"neuron_mct": {"sparsity": 80}, "gradients": {}, "random": {"seed": 0}}
+ORDERED = ("neuron_mct", "gradients", "gbp", "gradcam")
 
 
 @pytest.fixture
@@ -30,12 +33,6 @@ def cfg(configure, trained):
     cfg = configure(*SETTINGS)
     cfg.attribution = ATTRIBUTIONS
     return cfg
-
-
-def _row(table: pd.DataFrame, method: str, metric: str, x: float) -> pd.Series:
-    rows = table[(table.method == method) & (table.metric == metric)]
-    (index,) = [i for i in rows.index if float(rows.x[i]) == x]
-    return rows.loc[index]
 
 
 def _one_by_one(cfg, method: str, order: str, fill, percents, count: int) -> np.ndarray:
@@ -56,15 +53,15 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
         for order, name in (("least", "lerf"), ("most", "morf")):
             expected = _one_by_one(cfg, method, order, 0.0, (5, 10, 50), 6)
             for place, percent in enumerate((5, 10, 50)):
-                row = _row(table, method, f"{name}_change", percent)
+                row = row_of(table, method, f"{name}_change", percent)
                 assert row.value == pytest.approx(expected[:, place].mean(), rel=1e-3, abs=1e-6)
                 assert row.n == 6
                 assert row.ci_low <= row.value <= row.ci_high
             up_to_10 = (2.5 * expected[:, 0] + 2.5 * (expected[:, 0] + expected[:, 1])) / 10
-            assert _row(table, method, f"{name}_area", 10).value == pytest.approx(up_to_10.mean(), rel=1e-3)
+            assert row_of(table, method, f"{name}_area", 10).value == pytest.approx(up_to_10.mean(), rel=1e-3)
     road = _one_by_one(cfg, "gradients", "most", NoisyLinear(noise=cfg.experiment.road.noise), (10, 50), 5)
     for place, percent in enumerate((10, 50)):
-        row = _row(table, "gradients", "morf_change_road", percent)
+        row = row_of(table, "gradients", "morf_change_road", percent)
         assert row.value == pytest.approx(road[:, place].mean(), rel=1e-3, abs=1e-6)
         assert row.n == 5  # the others of the six have none
 
@@ -72,16 +69,17 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
 def test_rank_agreement_is_kendalls_tau_of_the_areas_of_each_criterion(cfg):
     from scipy.stats import kendalltau
 
+    cfg.attribution = {**ATTRIBUTIONS, "gbp": {}, "gradcam": {}, "sobel": {}}
     table = degradation.run(cfg)
+    assert set(cfg.attribution) > {"random", "sobel"}, "controls, which do not count"
     areas = {
-        name: [_row(table, method, f"{name}_area", 50).value for method in ATTRIBUTIONS]
-        for name in ("lerf", "morf")
+        name: [row_of(table, method, f"{name}_area", 50).value for method in ORDERED] for name in ("lerf", "morf")
     }
-    row = _row(table, "all", "rank_agreement/lerf/morf", 50)
+    row = row_of(table, "all", "rank_agreement/lerf/morf", 50)
     assert row.value == pytest.approx(kendalltau([-area for area in areas["lerf"]], areas["morf"]).statistic)
     assert row.n == 6
     # Between fills: only on the images and shares that both have.
-    assert _row(table, "all", "rank_agreement/lerf/lerf_road", 50).n == 5
+    assert row_of(table, "all", "rank_agreement/lerf/lerf_road", 50).n == 5
     assert set(table[table.metric.str.startswith("rank_agreement/")].metric) == {
         f"rank_agreement/{pair}"
         for pair in ("lerf/morf", "lerf/lerf_road", "lerf/morf_road", "morf/lerf_road", "morf/morf_road")
@@ -98,24 +96,6 @@ def test_maps_are_computed_once_a_batch_and_serve_all_orders_and_fills(cfg, monk
     monkeypatch.setattr(cpath, "attribute", counting)
     degradation.run(cfg)
     assert calls == 2 * ["neuron_mct", "gradients", "random"]
-
-
-def test_a_stopped_job_goes_on_behind_its_last_finished_batch(cfg, monkeypatch):
-    measure, calls = degradation._measure, []
-
-    def dies_at_the_second(*args):
-        calls.append(len(args[1]))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return measure(*args)
-
-    monkeypatch.setattr(degradation, "_measure", dies_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        degradation.run(cfg)
-    resumed = degradation.run(cfg)
-    assert calls == [4, 2, 2]
-    cfg.redo = True
-    pd.testing.assert_frame_equal(resumed, degradation.run(cfg))
 
 
 def test_a_job_leaves_figures_and_says_where_its_time_went(cfg, figures):
@@ -144,8 +124,16 @@ def test_published_curves_stand_beside_ours_where_dataset_and_model_match(cfg, f
     table = degradation.run(cfg)
     paper = table[table.metric == "lerf_change/published"]
     assert set(paper.method) == {"gradients"}
-    assert _row(table, "gradients", "lerf_change/published", 10).value == 0.54
+    assert row_of(table, "gradients", "lerf_change/published", 10).value == 0.54
     assert (job_folder(cfg) / "figures" / "published.png").exists()
+
+
+def test_a_dataset_may_say_under_which_name_it_is_published(cfg):
+    OmegaConf.update(cfg, "dataset.published_as", "cifar10", force_add=True)
+    cfg.dataset.name, cfg.attribution = "my-files", {"gradients": {}}
+    table = degradation.run(cfg)
+    assert row_of(table, "gradients", "lerf_change/published", 10).value == 0.54
+    assert set(table.dataset) == {"my-files"}
 
 
 @pytest.mark.parametrize(

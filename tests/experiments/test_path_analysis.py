@@ -18,6 +18,7 @@ from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model
 from tests import zoo
+from tests.rows import row_of
 
 SETTINGS = [
     "experiment=path_analysis",
@@ -32,12 +33,6 @@ def cfg(configure):
     cfg = configure(*SETTINGS)
     cfg.method = {"neuron_mct": {}, "neuron_intgrad": {"nodes": 3}, "random": {"seed": 0}, "active": {}}
     return cfg
-
-
-def _value(table: pd.DataFrame, method: str, metric: str, sparsity: float) -> pd.Series:
-    rows = table[(table.method == method) & (table.metric == metric)]
-    (index,) = [i for i in rows.index if float(rows.x[i]) == sparsity]
-    return rows.loc[index]
 
 
 def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
@@ -64,14 +59,14 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
         ("random", "dead_share", dead),
         ("neuron_mct", "response_change", change),
     ):
-        row = _value(table, method, metric, 95)
+        row = row_of(table, method, metric, 95)
         assert row.value == pytest.approx(sum(values) / 10, rel=1e-4)
         assert row.n == 10
         assert row.ci_low <= row.value <= row.ci_high
-    assert _value(table, "neuron_mct", "dead_share", 80).value == 0
-    assert _value(table, "active", "class_kept", 95).value == 1
+    assert row_of(table, "neuron_mct", "dead_share", 80).value == 0
+    assert row_of(table, "active", "class_kept", 95).value == 1
     base = table[table.metric == "base_sparsity"].value.iloc[0]
-    assert _value(table, "active", "realised_sparsity", 95).value == pytest.approx(base)
+    assert row_of(table, "active", "realised_sparsity", 95).value == pytest.approx(base)
 
 
 def test_a_job_leaves_table_configuration_manifest_and_figures(cfg, figures):
@@ -86,25 +81,6 @@ def test_a_job_leaves_table_configuration_manifest_and_figures(cfg, figures):
     names = {path.name for path in (folder / "figures").iterdir()}
     assert {"overlap.png", "overlap.svg", "dead_share.png", "responses.svg", "captions.json"} <= names
     assert len(pd.read_csv(folder / "per_image.csv.gz")) == 10
-
-
-def test_a_stopped_job_goes_on_behind_its_last_finished_batch(cfg, monkeypatch):
-    measure, calls = path_analysis._measure, []
-
-    def dies_at_the_third(*args):
-        calls.append(len(args[1]))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return measure(*args)
-
-    monkeypatch.setattr(path_analysis, "_measure", dies_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        path_analysis.run(cfg)
-    assert json.loads((job_folder(cfg) / "manifest.json").read_text())["status"] == "stopped"
-    resumed = path_analysis.run(cfg)
-    assert calls == [4, 4, 2, 2]  # the third batch, of two images, again
-    cfg.redo = True
-    pd.testing.assert_frame_equal(resumed, path_analysis.run(cfg))
 
 
 def test_a_finished_job_is_not_done_again_and_others_share_its_scores(cfg, monkeypatch):

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cpath.errors import InputError
-from experiments import reproduce_paper, saliency, train
+from experiments import reproduce_paper, roar_table, saliency, train
 from experiments.framework.job import job_folder
 from experiments.framework.report import Stage, write_report
 from experiments.framework.results import Row, table
@@ -164,6 +164,58 @@ def test_without_published_numbers_no_table_claims_any(configure, tmp_path):
     stage = _stage(tmp_path / "job", configure(), [Row("gradcam", "lerf_change", 0.1, "percent_removed", 1.0)])
     assert stage.published == []
     assert "Beside the published numbers" not in write_report(tmp_path, "a title", [stage]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "title"),
+    [
+        (["roar_accuracy"], "ROAR: retraining without the relevant pixels"),
+        (["kar_accuracy"], "KAR: retraining on the relevant pixels alone"),
+        (
+            ["kar_accuracy", "roar_accuracy"],
+            "ROAR and KAR: retraining without the relevant pixels, and on them alone",
+        ),
+        (["lerf_change"], "Input degradation: are the removed pixels the relevant ones?"),
+    ],
+)
+def test_the_heading_says_which_retrainings_there_are(configure, tmp_path, metrics, title):
+    rows = [Row("gbp", metric, 50.0, "percent", 90.0) for metric in metrics]
+    assert _stage(tmp_path / "job", configure(), rows).title == title
+
+
+def test_the_criteria_that_agree_are_those_of_the_table(configure, tmp_path):
+    areas = {"lerf_area": (0.1, 0.2), "lerf_area_road": (0.2, 0.1), "kar_area": (60.0, 50.0)}
+    rows = [
+        Row(method, metric, value, "up_to_percent", 90.0)
+        for metric, values in areas.items()
+        for method, value in zip(("gbp", "gradcam"), values, strict=True)
+    ]
+    rows.append(Row("all", "rank_agreement/lerf/lerf_road", -1.0, "up_to_percent", 90.0, -1.0, -0.5, 9))
+    page = write_report(tmp_path, "a title", [_stage(tmp_path / "job", configure(), rows)]).read_text()
+    assert "LeRF, LeRF (ROAD), KAR: each puts the attributions into an order" in page
+    section = page[page.index('<section id="agreement">') :]
+    cells = re.findall(r"<td>([^<]*)<small>([^<]*)</small></td>", section[: section.index("</table>")])
+    none = ("–", "")
+    assert cells == [
+        none,
+        ("-1", "-1 to -0.5"),
+        ("1", ""),
+        ("-1", "-1 to -0.5"),
+        none,
+        ("-1", ""),
+        ("1", ""),
+        ("-1", ""),
+        none,
+    ]
+
+
+@pytest.mark.parametrize(("seed", "base_seed"), [(0, 0), (5, 5)])
+def test_all_stages_explain_networks_of_the_papers_seed(tmp_path, hydra, seed, base_seed):
+    cfg = compose("config", ["experiment=reproduce_paper", "paper=digits", f"outputs={tmp_path}", f"seed={seed}"])
+    stages = {name: reproduce_paper._stage(cfg, overrides) for name, overrides in cfg.paper.stages.items()}
+    assert {stage.seed for stage in stages.values()} == {seed}
+    assert stages["roar_table"].experiment.base_seed == base_seed
+    roar_table.check(stages["roar_table"])
 
 
 def test_released_variants_stand_beside_the_definitions(configure, tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpath.analysis import bootstrap_mean
+from experiments.__main__ import _show
 from experiments.framework.results import COLUMNS, Row, read_table, rows_of_means, table, write_table
 
 
@@ -50,6 +51,18 @@ def test_table_round_trips(tmp_path, configure):
     assert again.x_name[1] == ""
     assert np.isnan(again.value[1])
     assert again.experiment.tolist() == ["path_analysis"] * 2
+
+
+@pytest.mark.parametrize(
+    ("experiment", "heading"), [("benchmark", "least to largest"), ("path_analysis", "95 % interval")]
+)
+def test_the_terminal_says_what_is_beside_a_number(configure, capsys, experiment, heading):
+    cfg = configure(f"experiment={experiment}")
+    _show(table([Row("greedy", "seconds", 2.0, "model", "vgg16", 1.5, 2.5, 3)], cfg))
+    shown = capsys.readouterr().out
+    assert heading in shown
+    assert "1.5 to 2.5" in shown
+    assert ("95 %" in shown) == (experiment != "benchmark")
 
 
 def test_rows_of_means_keep_the_key():

@@ -13,13 +13,16 @@ from scipy import stats
 import cpath
 from cpath.errors import InputError
 from cpath.evaluation import accuracy, altered, rank_pixels, stored_ranks
+from cpath.plots import sweep_figures
 from cpath.training import train
 from experiments import roar, roar_table
 from experiments.framework import devices, retraining, side_by_side, trained
+from experiments.framework.aggregate import aggregate
 from experiments.framework.job import job_folder
 from experiments.framework.retraining import Cell
 from experiments.framework.store import ArtifactStore, write_json
 from experiments.framework.subject import build_model, load_data, trained_model
+from tests.rows import row_of
 
 METHODS = {"neuron_mct": {"sparsity": 80}, "gradients": {}, "random": {"seed": 0}}
 TINY = ["dataset._target_=tests.experiments.tiny.digits", "dataset.size=8"]
@@ -63,12 +66,6 @@ def table_cfg(configure):
     return cfg
 
 
-def _row(table: pd.DataFrame, method: str, metric: str, x: float | None = None) -> pd.Series:
-    rows = table[(table.method == method) & (table.metric == metric)]
-    (index,) = [i for i in rows.index if x is None or float(rows.x[i]) == x]
-    return rows.loc[index]
-
-
 def _accuracies(cells: pd.DataFrame, method: str, percent: float, keep: bool) -> np.ndarray:
     part = cells[(cells.attribution == method) & (cells.percent == percent) & (cells.keep == keep)]
     return part.sort_values("seed").test_accuracy.to_numpy()
@@ -89,8 +86,8 @@ def test_a_cell_is_what_the_library_gives_on_the_altered_data(configure, tmp_pat
     model = build_model(cfg, data)
     history = train(model, changed, trained_recipe(cfg), tmp_path / "by_hand", seed=4, quiet=True)
     expected = 100 * accuracy(model, changed.test).double().mean().item()
-    assert _row(table, "gradients", "roar_accuracy", 70).value == pytest.approx(expected, abs=1e-9)
-    assert _row(table, "gradients", "val_accuracy", 1).value == pytest.approx(history[0]["val_accuracy"])
+    assert row_of(table, "gradients", "roar_accuracy", 70).value == pytest.approx(expected, abs=1e-9)
+    assert row_of(table, "gradients", "val_accuracy", 1).value == pytest.approx(history[0]["val_accuracy"])
 
 
 def trained_recipe(cfg):
@@ -110,7 +107,7 @@ def test_the_table_is_the_mean_over_seeds_with_students_interval(table_cfg, quic
         for method in METHODS:
             for percent in PERCENTS:
                 values = _accuracies(cells, method, percent, keep)
-                row = _row(table, method, f"{mode}_accuracy", percent)
+                row = row_of(table, method, f"{mode}_accuracy", percent)
                 low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
                 assert (row.value, row.ci_low, row.ci_high) == pytest.approx((values.mean(), low, high))
                 assert row.n == 3
@@ -118,7 +115,7 @@ def test_the_table_is_the_mean_over_seeds_with_students_interval(table_cfg, quic
                 assert values[1] == pytest.approx(_fake_accuracy(f"{name}1") / 0.36)
     untouched = _accuracies(cells, "untouched", 0, False)
     for method in METHODS:
-        assert _row(table, method, "roar_accuracy", 0).value == pytest.approx(untouched.mean())
+        assert row_of(table, method, "roar_accuracy", 0).value == pytest.approx(untouched.mean())
     kar = table[table.metric == "kar_accuracy"]
     assert set(kar.x_name) == {"percent_kept"}
     assert set(kar.x.astype(float)) == {30, 90}
@@ -140,16 +137,58 @@ def test_areas_differences_and_agreement_follow_from_the_cells(table_cfg, quick)
         areas[method, "roar"] = (30 * (zero + first) / 2 + 60 * (first + last) / 2) / 90
         areas[method, "kar"] = (at[method, True][0] + at[method, True][1]) / 2
         for mode in ("roar", "kar"):
-            assert _row(table, method, f"{mode}_area", 90).value == pytest.approx(areas[method, mode].mean())
-    difference = np.concatenate(at["neuron_mct", False]) - np.concatenate(at["random", False])
-    row = _row(table, "neuron_mct", "roar_difference/random")
-    interval = stats.t.interval(0.95, 5, difference.mean(), stats.sem(difference))
+            assert row_of(table, method, f"{mode}_area", 90).value == pytest.approx(areas[method, mode].mean())
+    difference = np.mean(at["neuron_mct", False], 0) - np.mean(at["random", False], 0)
+    assert difference.shape == (3,), "shares are no repetitions"
+    row = row_of(table, "neuron_mct", "roar_difference/random")
+    interval = stats.t.interval(0.95, 2, difference.mean(), stats.sem(difference))
     assert (row.value, row.ci_low, row.ci_high) == pytest.approx((difference.mean(), *interval))
-    assert row.n == 6  # pairs: three seeds at two shares
-    tau = stats.kendalltau(
-        [-areas[method, "roar"].mean() for method in METHODS], [areas[method, "kar"].mean() for method in METHODS]
+    assert row.n == 3
+
+
+def _taus(cells: pd.DataFrame, methods: list[str], percent: float) -> np.ndarray:
+    """Between ROAR and KAR, of each seed: from 0 per cent on, where every method has the same accuracy."""
+    roar, kar = (
+        np.stack([_accuracies(cells, method, percent, keep) for method in methods], 1) for keep in (False, True)
     )
-    assert _row(table, "all", "rank_agreement/roar/kar").value == pytest.approx(tau.statistic)
+    return np.array([stats.kendalltau(-one, other).statistic for one, other in zip(roar, kar, strict=True)])
+
+
+def test_agreement_is_the_mean_over_seeds_without_the_controls(table_cfg, quick):
+    methods = ["neuron_mct", "gradients", "gbp", "input_mct"]
+    table_cfg.keep = [False, True]
+    table_cfg.experiment.percents = [90]
+    table_cfg.attribution = {method: {} for method in methods} | {"random": {"seed": 0}, "sobel": {}}
+    table = roar_table.run(table_cfg)
+    cells = pd.read_csv(job_folder(table_cfg) / "cells.csv")
+    taus = _taus(cells, methods, 90)
+    assert len(set(taus)) > 1, "made-up accuracies that tell seeds apart"
+    row = row_of(table, "all", "rank_agreement/roar/kar")
+    low, high = stats.t.interval(0.95, 2, taus.mean(), stats.sem(taus))
+    expected = taus.mean(), max(low, -1), min(high, 1)
+    assert (row.value, row.ci_low, row.ci_high) == pytest.approx(expected)
+    assert row.n == 3
+
+
+def test_one_seed_has_no_interval(table_cfg, quick):
+    table_cfg.keep = [False, True]
+    table_cfg.experiment.seeds = [0]
+    table = roar_table.run(table_cfg)
+    rows = table[table.metric.str.contains("difference|agreement|area|roar_accuracy")]
+    assert set(rows.n) == {1}
+    assert rows[["ci_low", "ci_high"]].isna().all(axis=None)
+    assert {"roar_difference/random", "kar_difference/random", "rank_agreement/roar/kar"} <= set(rows.metric)
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_a_seed_that_would_change_nothing_is_refused(configure, tmp_path, seed):
+    cfg = configure("experiment=roar_table", f"seed={seed}")
+    for function in (roar_table.run, roar_table.check):
+        with pytest.raises(InputError, match=r"experiment\.seeds.*experiment\.base_seed"):
+            function(cfg)
+    assert not (tmp_path / "artifacts").exists()
+    cfg.experiment.base_seed = seed
+    roar_table.check(cfg)
 
 
 def _speed(cfg) -> dict[str, float]:
@@ -170,7 +209,7 @@ def test_every_cell_is_trained_once_and_the_untouched_ones_are_models_of_all_exp
     again = roar_table.run(table_cfg)
     assert quick == before
     assert _speed(table_cfg)["cells_trained"] == 0
-    assert _row(again, "base", "test_accuracy").n == 36
+    assert row_of(again, "base", "test_accuracy").n == 36
 
 
 def test_a_sweep_of_single_cells_and_a_table_share_their_artifacts(configure, table_cfg, quick):
@@ -206,11 +245,11 @@ def test_maps_are_of_the_predicted_class_of_every_split_in_batches(table_cfg, qu
 def test_control_says_whether_the_explained_network_is_like_its_retrainings(table_cfg, quick, caplog):
     table_cfg.attribution = {"random": {"seed": 0}}
     table = roar_table.run(table_cfg)
-    base = _row(table, "base", "test_accuracy").value
+    base = row_of(table, "base", "test_accuracy").value
     values = _accuracies(pd.read_csv(job_folder(table_cfg) / "cells.csv"), "untouched", 0, False)
     half = stats.t.ppf(0.975, 2) * values.std(ddof=1) * np.sqrt(1 + 1 / 3)
     inside = abs(base - values.mean()) <= half
-    assert _row(table, "base", "within_interval_of_untouched").value == float(inside)
+    assert row_of(table, "base", "within_interval_of_untouched").value == float(inside)
     assert ("control failed" in caplog.text) == (not inside)
 
 
@@ -220,13 +259,16 @@ def test_published_curves_stand_beside_ours_where_data_and_model_are_the_papers(
     table = roar_table.run(table_cfg)
     paper = table[table.metric == "roar_accuracy/published"]
     assert set(paper.method) == {"gradients", "gbp"}
-    assert _row(table, "gradients", "roar_accuracy/published", 0).value == 84.36
+    assert row_of(table, "gradients", "roar_accuracy/published", 0).value == 84.36
     assert set(paper.n) == {0}
-    # Two methods: their orders agree, or are each other's reverse.
+    # Two methods: in each seed their orders agree, or are each other's reverse.
     theirs = {name: np.trapezoid(part.value, part.x.astype(float)) for name, part in paper.groupby("method")}
-    ours = {name: _row(table, name, "roar_area").value for name in theirs}
-    same = (theirs["gbp"] > theirs["gradients"]) == (ours["gbp"] > ours["gradients"])
-    assert _row(table, "all", "rank_agreement/roar/published").value == (1 if same else -1)
+    cells = pd.read_csv(job_folder(table_cfg) / "cells.csv")
+    zero = _accuracies(cells, "untouched", 0, False)
+    curves = {name: [zero, *(_accuracies(cells, name, x, False) for x in PERCENTS)] for name in theirs}
+    ours = {name: np.trapezoid(curve, [0, *PERCENTS], axis=0) for name, curve in curves.items()}
+    same = np.sign(ours["gbp"] - ours["gradients"]) * np.sign(theirs["gbp"] - theirs["gradients"])
+    assert row_of(table, "all", "rank_agreement/roar/published").value == pytest.approx(same.mean())
 
 
 def test_a_job_leaves_its_figures(table_cfg, quick, figures):
@@ -269,7 +311,41 @@ def test_one_cell_has_one_attribution(configure, tmp_path):
         roar.run(configure("experiment=roar"))
     with pytest.raises(InputError, match="between 0 and 100"):
         roar.run(configure("experiment=roar", "attribution=random", "percent=101"))
+    with pytest.raises(InputError, match=r"keep must be false .* or true .*, not \[False, True\].*roar_table"):
+        roar.run(configure("experiment=roar", "attribution=random", "keep=[false,true]"))
     assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("keep", ["false", "true"])
+def test_untouched_images_are_no_place_of_a_curve(configure, quick, keep):
+    table = roar.run(configure("experiment=roar", "attribution=random", "percent=0", f"keep={keep}", *TINY))
+    (accuracy,) = table[table.metric.str.endswith("test_accuracy")].itertuples()
+    assert (accuracy.method, accuracy.metric, accuracy.x_name, accuracy.x) == ("untouched", "test_accuracy", "", "")
+    assert accuracy.value == pytest.approx(_fake_accuracy("training resnet8-digits0") / 0.36)
+    assert not table.metric.str.contains("roar|kar").any()
+    assert row_of(table, "untouched", "val_accuracy", "").value == 50
+
+
+def test_a_sweep_of_cells_becomes_a_curve_a_method_with_intervals_over_seeds(configure, quick):
+    tables = {}
+    for attribution in ("gradients", "random"):
+        for percent in (30, 90):
+            for seed in (0, 1, 2):
+                sweep = (f"attribution={attribution}", f"percent={percent}", f"seed={seed}")
+                tables[sweep] = roar.run(configure("experiment=roar", *TINY, *sweep))
+    found = aggregate(tables)
+    for method in ("gradients", "random"):
+        for percent in (30, 90):
+            hits = [_fake_accuracy(f"{Cell(method, percent, False, seed).name}{seed}") for seed in (0, 1, 2)]
+            row = row_of(found, method, "roar_accuracy", percent)
+            low, high = stats.t.interval(0.95, 2, np.mean(hits) / 0.36, stats.sem(hits) / 0.36)
+            assert (row.value, row.ci_low, row.ci_high) == pytest.approx((np.mean(hits) / 0.36, low, high))
+            assert (row.n, row.over, row.variant, row.seed) == (3, "seeds", "", "0 1 2")
+    drawings = {drawing.name: drawing for drawing in sweep_figures(found)}
+    panel = drawings["roar-digits-resnet8-percent_removed"].figure.axes[0]
+    assert panel.get_ylabel() == "ROAR: test accuracy (%)"
+    lines = {line.get_label(): line.get_xdata().tolist() for line in panel.get_lines()}
+    assert lines == {"Gradients": [30, 90], "Random": [30, 90]}
 
 
 def test_retrainings_start_from_scratch_whatever_weights_are_explained(configure):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.framework.results import read_table
 from tests.experiments.conftest import CONF
 
 pytestmark = pytest.mark.slow
@@ -85,6 +86,21 @@ def test_killed_tables_end_with_the_numbers_of_an_undisturbed_one(tmp_path, proc
     pd.testing.assert_frame_equal(_results(killed), undisturbed, check_exact=True)
 
 
+def test_a_sweep_of_cells_leaves_a_curve_a_method(tmp_path):
+    cells = ["attribution=gradients,random", "percent=50,90", "seed=0,1"]
+    code, said = _run(tmp_path, "experiment=roar", *SETTINGS, "dataset.recipe.epochs=2", *cells, "-m")
+    assert code == 0, said
+    (folder,) = tmp_path.glob("sweeps/roar-*")
+    table = read_table(folder / "results.csv")
+    jobs = pd.concat(read_table(file) for file in tmp_path.glob("runs/roar/*/results.csv"))
+    curves = table[table.metric == "roar_accuracy"]
+    assert (len(curves), set(curves.n), set(curves.variant.fillna(""))) == (4, {2}, {""})
+    for row in curves.itertuples():
+        seeds = jobs[(jobs.metric == row.metric) & (jobs.method == row.method) & (jobs.x == row.x)].value
+        assert row.value == pytest.approx(seeds.mean())
+    assert (folder / "figures" / "roar-digits-resnet8-percent_removed.png").exists()
+
+
 def test_two_processes_train_as_one_does_and_not_in_a_sweep(tmp_path):
     # Batches of two halves; statistics of batches are a process's own, so the numbers are near, not equal.
     arguments = ["experiment=train", *SETTINGS, "dataset.recipe.epochs=30", "trainer=ddp"]
@@ -95,7 +111,7 @@ def test_two_processes_train_as_one_does_and_not_in_a_sweep(tmp_path):
     loss = table[table.metric == "loss"].value.to_numpy()
     assert loss[-1] < 0.7 * loss[0]
     assert table[table.metric == "test_accuracy"].value.iloc[0] > 30  # chance: 10
-    code, said = _run(tmp_path / "sweep", "-m", *arguments, "seed=0,1")
+    code, said = _run(tmp_path / "sweep", *arguments, "seed=0,1", "-m")
     assert code == 1
     assert "inside a sweep" in said
     assert not list((tmp_path / "sweep").glob("artifacts/**/*.ckpt"))

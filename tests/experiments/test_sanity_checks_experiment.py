@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import cpath
@@ -11,6 +10,7 @@ from experiments import redraw, sanity_checks
 from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model
+from tests.rows import row_of
 
 SETTINGS = [
     "experiment=sanity_checks",
@@ -37,11 +37,6 @@ def _subject(cfg):
     return model, load_images(cfg, data)
 
 
-def _row(table: pd.DataFrame, method: str, metric: str, x: str) -> pd.Series:
-    (index,) = table.index[(table.method == method) & (table.metric == metric) & (table.x == x)]
-    return table.loc[index]
-
-
 def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
     table = sanity_checks.run(cfg)
     model, images = _subject(cfg)
@@ -60,14 +55,16 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
         for measure in ("spearman", "ssim"):
             values = np.concatenate([one.similarity[method][measure] for one in found], 2)  # draws, blocks, images
             for place, block in enumerate(("fc", "stage3", "conv")):
-                row = _row(table, method, measure, block)
+                row = row_of(table, method, measure, block)
                 assert row.value == pytest.approx(np.nanmean(np.nanmean(values[:, place], 0)), abs=1e-3)
                 assert row.ci_low <= row.value <= row.ci_high
             spread = np.nanmean(values[:, 1], 1).std(ddof=1)
-            assert _row(table, method, f"{measure}/sd_of_draws", "stage3").value == pytest.approx(spread, abs=1e-3)
+            assert row_of(table, method, f"{measure}/sd_of_draws", "stage3").value == pytest.approx(
+                spread, abs=1e-3
+            )
             random = np.concatenate([one.baseline[method][measure] for one in found], 1).mean()
-            assert _row(table, method, f"{measure}_random_map", "").value == pytest.approx(random, abs=1e-3)
-    assert _row(table, "sobel", "spearman", "conv").value == 1  # edges know nothing of the weights
+            assert row_of(table, method, f"{measure}_random_map", "").value == pytest.approx(random, abs=1e-3)
+    assert row_of(table, "sobel", "spearman", "conv").value == 1  # edges know nothing of the weights
 
 
 def test_pictures_show_the_maps_of_the_same_randomised_networks(cfg, figures):
@@ -91,24 +88,6 @@ def test_pictures_show_the_maps_of_the_same_randomised_networks(cfg, figures):
     assert similarity == pytest.approx(found.similarity["gradients"]["spearman"][0, 2], abs=1e-3)
 
 
-def test_a_stopped_job_goes_on_behind_its_last_finished_batch(cfg, monkeypatch):
-    measure, calls = sanity_checks._measure, []
-
-    def dies_at_the_second(*args):
-        calls.append(len(args[1]))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return measure(*args)
-
-    monkeypatch.setattr(sanity_checks, "_measure", dies_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        sanity_checks.run(cfg)
-    resumed = sanity_checks.run(cfg)
-    assert calls == [3, 2, 2]
-    cfg.redo = True
-    pd.testing.assert_frame_equal(resumed, sanity_checks.run(cfg))
-
-
 def test_redrawing_keeps_the_pictures_and_their_captions(cfg, figures):
     import json
 
@@ -129,6 +108,23 @@ def test_published_curves_stand_at_our_blocks_in_their_order(configure):
     assert list(ssim) == ["original", *blocks]
     assert (ssim["fc"], ssim["conv1"]) == (0.9907, 0.6124)
     assert sanity_checks._published(cfg, blocks[1:], ["gbp"]) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["experiment.blocks=[fc,conv1]", "experiment.init=own", "experiment.std=0.2", "experiment.repredict=true"],
+)
+def test_published_curves_are_not_laid_over_another_experiment(configure, override):
+    blocks = ["fc", *(f"block{number}" for number in range(16)), "conv1"]
+    cfg = configure("experiment=sanity_checks", "dataset=imagenet", "model=resnet50", override, small=False)
+    assert sanity_checks._published(cfg, blocks, ["gbp"]) == []
+
+
+def test_a_dataset_may_say_under_which_name_it_is_published(configure):
+    files = ["dataset=cifar10_folder", "dataset.root=x", "dataset.published_as=imagenet"]
+    cfg = configure("experiment=sanity_checks", "model=resnet50", *files, small=False)
+    blocks = ["fc", *(f"block{number}" for number in range(16)), "conv1"]
+    assert {row.method for row in sanity_checks._published(cfg, blocks, ["gbp", "sobel"])} == {"gbp"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import verdicts
-from experiments.framework.results import COLUMNS, write_table
+from experiments.framework.results import COLUMNS, read_table, write_table
 
 
 def write(folder: Path, experiment: str, dataset: str, metric: str, **values: float) -> None:
@@ -57,6 +57,22 @@ def test_what_cannot_be_a_table_is_refused(tmp_path, capsys, second):
     assert verdicts.main([str(tmp_path)]) == 2
     message = "path_analysis of digits, resnet8 is there twice" if second else "no results.csv below"
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("told_apart", [True, False])
+def test_a_table_with_several_numbers_for_one_thing_is_refused(tmp_path, capsys, told_apart):
+    write(tmp_path / "a", "path_analysis", "digits", "dead_share", neuron_mct=0)
+    file = tmp_path / "a" / "results.csv"
+    one = read_table(file)
+    tables = [one.assign(variant=f"model.width={width}", over="images") for width in (4, 8)]
+    table = pd.concat(tables if told_apart else [one, one.assign(value=0.5)])
+    write_table(table, file)
+    assert verdicts.main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{file} has several numbers for dead_share of neuron_mct at sparsity 90" in said
+    assert ("'model.width=4', 'model.width=8'" in said) == told_apart
+    write_table(tables[0], file)  # a sweep over seeds alone
+    assert verdicts.main([str(tmp_path)]) == 0
 
 
 def test_results_without_a_claim_are_refused(tmp_path, capsys):
