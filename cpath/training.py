@@ -98,7 +98,6 @@ class Classifier(pl.LightningModule):
         self.model = model
         self.recipe, self.seed = recipe, seed
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self._generator = torch.Generator()
         self._sums: dict[str, Tensor | float] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -109,14 +108,14 @@ class Classifier(pl.LightningModule):
         """Draws from here on follow from the seed, the epoch and the rank."""
         seed = _epoch_seed(self.seed, self.current_epoch) + 7919 * self.global_rank
         torch.manual_seed(seed)
-        self._generator = torch.Generator(self.device).manual_seed(seed + 1)
+        self._draws = torch.Generator(self.device).manual_seed(seed + 1)  # not before: processes start by pickling
         self._sums = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """The loss of a batch."""
         images, labels = batch
         if self.recipe.augmentation is not None:
-            images = self.recipe.augmentation(images, self._generator)
+            images = self.recipe.augmentation(images, self._draws)
         loss = self.recipe.loss(self(images), labels)
         # Logging every step would cost more than the step of a small network, and reading a value would wait
         # for the GPU.

@@ -172,7 +172,7 @@ def test_imagefolder_tests_on_the_validation_folder_where_there_is_no_other(tmp_
 
 def test_imagefolder_with_training_images_alone_is_refused(tmp_path):
     _folder(tmp_path / "train", ["cat", "dog"], 2)
-    with pytest.raises(InputError, match=r"training images, but none to evaluate on: expected FOLDER/test"):
+    with pytest.raises(InputError, match=r"training images, but none to evaluate on: root"):
         imagefolder(str(tmp_path), size=8)
 
 

@@ -304,6 +304,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:sparsity=")  # that 0.5 is half a per cent
 @given(st.sampled_from(SETTINGS), ABSURD)
 @settings(max_examples=100)
 def test_absurd_settings_are_refused_or_give_finite_numbers(setting, value):

@@ -78,7 +78,7 @@ class Agreement:
     def rows(self, like: pd.Series) -> pd.DataFrame:
         """What no experiment found itself, as tidy rows with the dataset, model and seed of ``like``."""
         made_of = {"experiment": "reproduce_paper", **like[["dataset", "model", "seed"]]}
-        records = [{**made_of, **vars(row)} for row in self.compared.values()]
+        records = [{**made_of, **row.cells} for row in self.compared.values()]
         return pd.DataFrame(records, columns=list(COLUMNS))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,11 @@ class Row:
     model: str | None = None
     """None: the job's."""
 
+    @property
+    def cells(self) -> dict[str, Any]:
+        """What it says, by column."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
 
 Key = tuple[str, str, float | str, str]
 """(method, x_name, x, metric)"""
@@ -86,7 +92,7 @@ def table(rows: Iterable[Row], cfg: DictConfig) -> pd.DataFrame:
             "dataset": cfg.dataset.name,
             "model": cfg.model.name,
             "seed": cfg.seed,
-            **{name: value for name, value in vars(row).items() if value is not None},
+            **row.cells,
         }
         for row in rows
     ]

@@ -67,7 +67,7 @@ def my_method(users):
         return cpath.methods.get("my_method")
 
     yield make
-    cpath.methods.base._REGISTRY.pop("my_method", None)
+    cpath.methods.base.REGISTRY.pop("my_method", None)
 
 
 # --- jobs ---

@@ -29,14 +29,14 @@ def test_a_stopped_job_goes_on_behind_its_last_finished_batch(configure, trained
     module, calls = importlib.import_module(f"experiments.{experiment}"), []
     measure_in_parts = module.measure_in_parts
 
-    def dying_at_the_second(job, images, measure, what):
+    def dying_at_the_second(job, images, origin, measure, what):
         def dying(where: slice, number: int):
             calls.append(where.stop - where.start)
             if len(calls) == 2:
                 raise KeyboardInterrupt
             return measure(where, number)
 
-        return measure_in_parts(job, images, dying, what)
+        return measure_in_parts(job, images, origin, dying, what)
 
     monkeypatch.setattr(module, "measure_in_parts", dying_at_the_second)
     with pytest.raises(KeyboardInterrupt):
