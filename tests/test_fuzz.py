@@ -222,6 +222,8 @@ def check(call: str, model: str, images: str, target: str) -> None:
         if not errors and model == "no sites":
             return  # another network than the one that is compared with
     given_images, given_target = IMAGES[images].make(), TARGETS[target].make()
+    if (model, images) == ("in double", "double"):
+        return  # each would be bad alone
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if errors:

@@ -81,7 +81,7 @@ def train_cells(
     images = len(data.training_splits()[0]) * sum(len(found[cell]["epochs"]) for cell in missing)
     return found, {
         "cells_trained": len(missing),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
         "training_images_per_second": round(images / seconds, 1),
     }
 
