@@ -154,10 +154,3 @@ def any_true(masks: Tensor) -> list[bool]:
     if masks.device.type != "cpu":
         return [bool(found) for found in masks.any(1).tolist()]
     return [bool(row.any()) for row in masks.numpy()]
-
-
-def true_indices(mask: Tensor) -> Tensor:
-    """(n,) int64 positions of True in ``mask`` (N,), ascending; on a CPU twice as fast as `nonzero`."""
-    if mask.device.type != "cpu":
-        return mask.nonzero().squeeze(1)
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))

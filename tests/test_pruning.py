@@ -159,3 +159,20 @@ def test_gradients_that_overflow_in_a_later_round_are_noticed(name):
     for image, rounds in ((images[:1], 3), (images[1:], 1)):
         with pytest.raises(cpath.InputError, match=f"method '{name}' gave NaN contributions"):
             cpath.score(Rooted(), image, cpath.methods.get(name, rounds=rounds))
+
+
+def test_threads_that_share_the_images_find_what_one_finds():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 40, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 5))
+    images = torch.randn(4, 3, 48, 48)  # 84,640 neurons: enough for the threads to take an image each
+    alone = cpath.score(model, images, Greedy(rounds=4)).flat
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        shared = cpath.score(model, images, Greedy(rounds=4)).flat
+    finally:
+        torch.set_num_threads(before)
+    # Gradients may differ in their last bits, and so may the order of neurons that are about equal.
+    assert torch.equal(alone.floor() > 0, shared.floor() > 0)
+    assert (alone.floor() == shared.floor()).double().mean() > 0.9999
+    torch.testing.assert_close(alone, shared, rtol=0, atol=1e-4)

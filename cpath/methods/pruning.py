@@ -16,7 +16,7 @@ from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Method, check_contributions, register
 from cpath.probe import Probe, Record
 from cpath.sites import is_active
-from cpath.threshold import count_true, for_each_row, keep_above_kth, true_indices
+from cpath.threshold import count_true, for_each_row, keep_above_kth
 
 
 @register("greedy")
@@ -84,8 +84,16 @@ class _Pruning:
         for name, activation in record.activations.items():
             product = record.gradients[name].mul_(activation)
             torch.abs(product.to(self._contributions.dtype), out=contributions[name])
-            is_active(activation, out=active[name])  # what was removed is not
         check_contributions(self._contributions, self._method)
+
+        def note_active(_: Tensor, image: slice) -> None:
+            for name, activation in record.activations.items():
+                is_active(activation[image], out=active[name][image])  # what was removed is not
+
+        if self._active.device.type == "cpu":
+            for_each_row(note_active, self._active, [slice(row, row + 1) for row in range(len(self._active))])
+        else:
+            note_active(self._active, slice(None))
 
     def active_counts(self) -> list[int]:
         """By image: the neurons that are active now."""
@@ -96,12 +104,12 @@ class _Pruning:
         neurons = self.layout.neurons
         # Inactive neurons contribute 0, so that among all N the weakest active ones follow them.
         kept = keep_above_kth(self._contributions, [neurons - most for most in leave])
-        weakest = self._active.logical_and(kept.logical_not_())
-        if weakest.device.type == "cpu":
+        if kept.device.type == "cpu":
             # A type of NumPy's, in which 0 has the same bits.
             left = self._left.view(_SAME_SIZE[self._left.element_size()])
             note = partial(_note_removal, round_)
-            return any(for_each_row(note, self._contributions.float(), weakest, self.scores, left))
+            return any(for_each_row(note, self._contributions.float(), self._active, kept, self.scores, left))
+        weakest = self._active.logical_and(kept.logical_not_())
         noted = self._contributions.float().view(torch.int32).double().mul_(_FRACTION).add_(round_)
         torch.where(weakest, noted, self.scores, out=self.scores)
         self._left.masked_fill_(weakest, 0)
@@ -114,9 +122,12 @@ _FRACTION = 2.0**-31
 _SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _note_removal(round_: int, contributions: Tensor, weakest: Tensor, scores: Tensor, left: Tensor) -> int:
-    """Scores an image's ``weakest`` neurons and removes them from those that are ``left``; how many they are."""
-    gone = true_indices(weakest).numpy()
+def _note_removal(
+    round_: int, contributions: Tensor, active: Tensor, kept: Tensor, scores: Tensor, left: Tensor
+) -> int:
+    """Scores what is active in an image and not kept, and removes it from what is left; returns how much it is."""
+    weakest = np.greater(active.numpy(), kept.numpy(), out=kept.numpy())
+    gone = np.flatnonzero(weakest)
     bits = contributions.numpy()[gone].view(np.int32)
     scores.numpy()[gone] = bits * _FRACTION + round_
     left.numpy()[gone] = 0

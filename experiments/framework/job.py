@@ -29,6 +29,7 @@ from cpath.checks import within_memory
 from cpath.plots import Drawing, save_drawings
 from experiments.framework.devices import check_trainer, device_of, use_threads
 from experiments.framework.identity import job_key
+from experiments.framework.memory import keep_freed_memory
 from experiments.framework.results import Row, read_table, table, write_table
 from experiments.framework.store import (
     ArtifactStore,
@@ -112,6 +113,8 @@ def _run(
     draw: Callable[[pd.DataFrame], Iterable[Drawing]],
 ) -> None:
     use_threads(cfg)
+    if device_of(cfg).type == "cpu":
+        keep_freed_memory()
     tracker: Tracker = instantiate(cfg.tracker)
     folder.mkdir(parents=True, exist_ok=True)
     clear_partials(folder)
