@@ -172,7 +172,7 @@ def test_a_job_that_is_stopped_by_slurm_is_queued_again_and_goes_on(start, train
     # One makes the scores, and keeps them batch by batch; the other waits for them.
     slow = [
         "method=neuron_intgrad",
-        "method.neuron_intgrad.nodes=64",
+        "method.neuron_intgrad.nodes=192",
         "experiment.images=128",
         "experiment.batch=8",
     ]
