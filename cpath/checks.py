@@ -78,11 +78,11 @@ def _at_least(least: int, name: str, value: Any) -> int:
     return int(value)
 
 
-Images = slice | SupportsIndex | Tensor
+SomeImages = slice | SupportsIndex | Tensor
 """Which of several images: a slice, a tensor of numbers or booleans; or the number of one."""
 
 
-def check_image(images: Images, count: int, owner: str) -> slice | Tensor:
+def check_image(images: SomeImages, count: int, owner: str) -> slice | Tensor:
     """Some of ``count`` images, or a slice of one of them.
 
     Raises `MissingImageError` for one that is not there, `InputError` for what names none.

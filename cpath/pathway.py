@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import Images, check_image
+from cpath.checks import SomeImages, check_image
 from cpath.errors import InputError, MaskError
 from cpath.layout import SiteLayout
 from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, evaluating, intercept, is_dead
@@ -69,7 +69,7 @@ class Pathway:
     def __len__(self) -> int:
         return len(self.flat)
 
-    def __getitem__(self, images: Images) -> Pathway:
+    def __getitem__(self, images: SomeImages) -> Pathway:
         """The pathways of some of the images (a slice, or a tensor of numbers or booleans), or of one."""
         images = check_image(images, len(self), "pathway belongs")
         target = None if self.target is None else self.target[images]

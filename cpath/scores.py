@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import Images, check_count, check_image, within_memory
+from cpath.checks import SomeImages, check_count, check_image, within_memory
 from cpath.errors import InputError, SiteError
 from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Contributions, Method, check_contributions, get
@@ -44,7 +44,7 @@ class Scores:
     def __len__(self) -> int:
         return len(self.flat)
 
-    def __getitem__(self, images: Images) -> Scores:
+    def __getitem__(self, images: SomeImages) -> Scores:
         """The scores of some of the images (a slice, or a tensor of numbers or booleans), or of one."""
         images = check_image(images, len(self), "scores belong")
         residual = self.residual and {name: value[images] for name, value in self.residual.items()}
@@ -164,9 +164,9 @@ def find_pathway(
 ) -> Pathway:
     """The pathway that ``method`` finds at ``sparsity`` per cent: `score` and `Scores.pathway` in one.
 
-    A method that only tells which neurons to keep (``graded`` is False: `active`, `greedy_published`) has one
-    pathway, whatever the sparsity: ``requested_sparsity`` is what was asked for. Arguments and errors as for
-    `score` and `Scores.pathway`.
+    A method that only tells which neurons to keep (``graded`` is False: `active`, and `greedy_published`, which
+    searches for this sparsity) has its pathway without a threshold; ``requested_sparsity`` is what was asked for.
+    Arguments and errors as for `score` and `Scores.pathway`.
     """
     sparsity = check_sparsity(sparsity)
     method = _method(method).at(sparsity)

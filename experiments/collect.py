@@ -7,8 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
-from cpath.errors import CpathError
 from experiments.framework.collect import collect_sweep
+from experiments.framework.command import exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,12 +20,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("sweep", nargs="+", type=Path, help="folder: outputs/sweeps/EXPERIMENT-HASH")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        finished = [collect_sweep(folder) for folder in parser.parse_args(arguments).sweep]
-    except CpathError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0 if all(finished) else 1
+    folders = parser.parse_args(arguments).sweep
+
+    def collect() -> int:
+        finished = [collect_sweep(folder) for folder in folders]
+        return 0 if all(finished) else 1
+
+    return exit_status(collect)
 
 
 if __name__ == "__main__":

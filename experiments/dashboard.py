@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpath.errors import CpathError, InputError
+from cpath.errors import InputError
+from experiments.framework.command import exit_status
 from experiments.framework.store import write_json
 
 
@@ -90,11 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--project", default="cpath", help="that of tracker.project (%(default)s)")
     parser.add_argument("--name", default="cpath", help="of the dashboard (%(default)s)")
     asked = parser.parse_args(arguments)
-    try:
-        return _write_and_save(asked.out, asked.entity, asked.project, asked.name)
-    except CpathError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _write_and_save(asked.out, asked.entity, asked.project, asked.name))
 
 
 def _write_and_save(out: Path, entity: str | None, project: str, name: str) -> int:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from cpath import plots
-from cpath.errors import CpathError, InputError
+from cpath.errors import InputError
 from cpath.plots import Drawing
+from experiments.framework.command import exit_status
 from experiments.framework.job import redraw
 from experiments.framework.results import read_table
 
@@ -38,19 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
         "stay as they are.",
     )
     parser.add_argument("folder", nargs="+", type=Path, help="of jobs (outputs/runs/EXPERIMENT/…) or above them")
-    try:
-        for folder in parser.parse_args(arguments).folder:
-            tables = [
-                path for path in sorted(folder.rglob("results.csv")) if (path.parent / "manifest.json").exists()
-            ]
-            if not tables:
-                raise InputError(f"no finished job below {folder}.")
-            for path in tables:
-                redraw(path.parent, _FIGURES[read_table(path).experiment.iloc[0]])
-                print(path.parent / "figures")
-    except CpathError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folders = parser.parse_args(arguments).folder
+    return exit_status(lambda: _redraw_below(folders))
+
+
+def _redraw_below(folders: Iterable[Path]) -> int:
+    for folder in folders:
+        tables = [path for path in sorted(folder.rglob("results.csv")) if (path.parent / "manifest.json").exists()]
+        if not tables:
+            raise InputError(f"no finished job below {folder}.")
+        for path in tables:
+            redraw(path.parent, _FIGURES[read_table(path).experiment.iloc[0]])
+            print(path.parent / "figures")
     return 0
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cpath.errors import CpathError, InputError
+from cpath.errors import InputError
 from experiments.framework.claims import NOT_MEASURED, Verdict, verdicts
+from experiments.framework.command import exit_status
 from experiments.framework.results import read_table
 
 
@@ -91,12 +92,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="+", type=Path, help="of jobs (outputs/runs/EXPERIMENT/…) or above them")
     parser.add_argument("--numbers", action="store_true", help="also print the numbers that decided")
     asked = parser.parse_args(arguments)
-    try:
+
+    def show() -> int:
         print(as_markdown(read_settings(asked.folder), numbers=asked.numbers))
-    except CpathError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_status(show)
 
 
 if __name__ == "__main__":

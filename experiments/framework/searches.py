@@ -22,7 +22,7 @@ class Search:
     def pathways(self, scores: cpath.Scores) -> Iterator[tuple[float, cpath.Pathway]]:
         """Each sparsity with its pathway."""
         for sparsity in self.sparsities:
-            # What is not ranked has one pathway, whatever the sparsity; a threshold would leave nothing of it.
+            # What is not ranked is a pathway as it is; a threshold would leave nothing of it.
             yield sparsity, scores.pathway(sparsity if self.method.graded else 0)
 
 

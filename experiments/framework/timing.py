@@ -73,7 +73,7 @@ def measure(case: Case, repeats: int, device: torch.device) -> list[Row]:
                 if case.start is not None and not kind:
                     start_wall, start_processor, _ = _timed(case.start, device)
                     wall, processor = wall - start_wall, processor - start_processor
-                if turn < 1 or device.type == "cuda":
+                if not turn or device.type == "cuda":
                     times[kind].megabytes = max(times[kind].megabytes, megabytes)
                 if turn:
                     times[kind].wall.append(count * wall)
