@@ -101,6 +101,34 @@ def test_gamma_is_divided_for_the_images_that_need_it_and_no_others(images, name
         torch.testing.assert_close(alone.flat[0], scores.flat[index], **TIGHT)
 
 
+@pytest.mark.filterwarnings("ignore:dgr")
+@pytest.mark.parametrize("name", ["vgg", "functional", "residual"])
+def test_a_gamma_that_closes_every_gate_is_divided_as_often_as_it_takes(images, name):
+    model = zoo.make(name, torch.float64)
+    settings = {"iterations": 3, "learning_rate": 1.0, "momentum": 0.9, "gamma": 1e6}
+    scores = cpath.score(model, images, DGR(**settings))
+    start = starts(scores, torch.ones_like(scores.flat))
+    weights = dict(model.state_dict())
+    divisions = assert_equals_oracle(scores, NETWORKS[name], weights, images, start, settings)
+    assert max(divisions) >= 6
+
+
+def test_retries_end_when_gamma_is_below_rounding(images):
+    model = Counting(zoo.make("residual", torch.float64))
+    settings = {"iterations": 2, "learning_rate": 1e-3, "momentum": 0.9, "gamma": 0.05}
+    with pytest.warns(RuntimeWarning, match="no gates kept the predicted class for 3 of 3 images"):
+        scores = cpath.score(model, images, DGRRandomInit(**settings))
+    assert not scores.flat.any()
+    tries = (len(model.batches) - 3) // 3  # the record comes first; a try takes two steps and a last look
+    assert 10 < tries < 25
+    generators = cpath.methods.image_generators(images, 0, "dgr_random_init")
+    drawn = torch.stack([torch.rand(scores.layout.neurons, generator=generator) for generator in generators])
+    weights = dict(model.model.state_dict())
+    for index, start in enumerate(starts(scores, drawn)):  # by the book, all hundred retries are in vain
+        start = {name.removeprefix("model."): gates for name, gates in start.items()}
+        assert oracle.route(NETWORKS["residual"], weights, images[index], start, **settings) == (None, 100)
+
+
 def test_images_that_are_done_cost_nothing_while_others_try_again(images):
     model = Counting(zoo.make("vgg", torch.float64))
     cpath.score(model, images, DGR(iterations=3, learning_rate=1.0, gamma=0.6))

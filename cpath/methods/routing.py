@@ -28,8 +28,9 @@ class DGR(Method):
     network, by SGD with momentum; gates are clamped to [0, ``max_gate``] after each step. An iteration is one
     step and the gates that it makes: of the iterations in which the predicted class is unchanged, the one of
     the lowest loss gives the gates (the untrained gates are no candidate). For an image that has none, γ is
-    divided by 10 and the training repeated from the start, at most ``retries`` times; an image for which all
-    fail scores 0 everywhere, an empty pathway, with a warning. The target plays no part: p and the predicted
+    divided by 10 and the training repeated from the start, at most ``retries`` times, and until γ is too small
+    to change a bit of what the network answers; an image for which all fail scores 0 everywhere, an empty
+    pathway, with a warning. The target plays no part: p and the predicted
     class are the network's own.
 
     Khakzar et al. put the gates on neurons, Wang et al. on channels.
@@ -63,15 +64,23 @@ class DGR(Method):
         found = torch.zeros(len(probe), layout.neurons, dtype=dtype, device=device)
         unsolved = torch.arange(len(probe), device=device)
         gamma = self.gamma
+        before: Tensor | None = None
         for _ in range(1 + self.retries):
             part = probe.part(unsolved)
             gates = self._start(part, layout).to(found)
-            solved = self._train(part, record.logits[unsolved], layout, gates, gamma, found, unsolved.tolist())
+            logits, rows = record.logits[unsolved], unsolved.tolist()
+            solved, course = self._train(part, logits, layout, gates, gamma, found, rows)
             unsolved = unsolved[~solved]
             if not len(unsolved):
                 break
+            # A γ that cannot move a gate by one rounding, and the same course as with ten times as much: to
+            # divide it again is in vain. (Courses alone may be the same because both γ close every gate.)
+            reach = gamma * self.learning_rate * self.iterations / (1 - self.momentum)
+            if before is not None and reach < torch.finfo(dtype).eps and torch.equal(course, before):
+                break
+            before = course
             gamma /= 10
-        else:
+        if len(unsolved):
             warnings.warn(
                 f"{self.name}: no gates kept the predicted class for {len(unsolved)} of {len(probe)} images; they "
                 "score 0 and have empty pathways. More iterations may help.",
@@ -93,10 +102,14 @@ class DGR(Method):
         gamma: float,
         found: Tensor,
         rows: list[int],
-    ) -> Tensor:
-        """Trains ``gates`` in place; copies the best ones of image i to ``found[rows[i]]``. (B,) found any."""
+    ) -> tuple[Tensor, Tensor]:
+        """Trains ``gates`` in place; copies the best ones of image i to ``found[rows[i]]``.
+
+        (B,) found any; (iterations, B) the distance of the outputs after each step.
+        """
         teacher, predicted = logits.softmax(1), logits.argmax(1)
         lowest = torch.full((len(probe),), float("inf"), dtype=torch.float64, device=gates.device)
+        distances = []
         with _GateSGD(layout, gates, gamma, self) as sgd:
             for iteration in range(self.iterations + 1):
                 with torch.set_grad_enabled(iteration < self.iterations):
@@ -104,6 +117,7 @@ class DGR(Method):
                 log_q = student.detach().log_softmax(1)
                 if iteration > 0:
                     distance = -(teacher * log_q).sum(1, dtype=torch.float64)
+                    distances.append(distance)
                     loss = distance + gamma * gates.sum(1)
                     better = (student.argmax(1) == predicted) & (loss < lowest)
                     lowest = torch.where(better, loss, lowest)
@@ -111,7 +125,7 @@ class DGR(Method):
                         found[rows[image]] = gates[image]
                 if iteration < self.iterations:
                     sgd.step(student, log_q.exp() - teacher)  # gradient of the distance at the logits
-        return lowest.isfinite()
+        return lowest.isfinite(), torch.stack(distances)
 
 
 class _GateSGD:
