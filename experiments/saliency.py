@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,30 +53,28 @@ def _compute(job: Job) -> list[Row]:
     images = load_images(cfg, data)
     model = trained_model(cfg, data, job.store)
     job.notes["images"] = images.ids
-    origin = origin_of(cfg, model, images, attributions.values())
     seen = predictions(model, images, len(images))
+    origin = origin_of(cfg, model, images, attributions.values())
+    explained = _Explained(job, model, images, origin, seen)
     if job.cfg.redo:
         for old in (job.folder / "maps").glob("*.safetensors"):
             old.unlink()
     names = list(attributions)
     maps = {
-        names[number]: _kept_maps(job, model, images, origin, seen, names[number], attributions[names[number]])
+        names[number]: explained.maps(names[number], attributions[names[number]])
         for number in progress(range(len(names)), "explaining", "method")
     }
     single = {name: single_channel(values).squeeze(1) for name, values in maps.items()}
     pixels = pixels_of(images, len(images))
     job.pictures += [map_grid(Maps(pixels, seen.titles, single), overlay) for overlay in (False, True)]
-    graded = {
-        name: one
-        for name, one in attributions.items()
-        if isinstance(one, PathwayGradient) and sparsities and _method(one).graded
-    }
+    methods = {name: _method(one) for name, one in attributions.items() if isinstance(one, PathwayGradient)}
     pruned = {
-        name: _kept_sparsities(job, model, images, origin, seen, name, one, sparsities)
-        for name, one in graded.items()
+        name: explained.sparsities(name, method, sparsities)
+        for name, method in methods.items()
+        if sparsities and method.graded
     }
     job.pictures += _sparsity_grids(job, pixels, seen, pruned, sparsities)
-    return [*_certainty(images, seen), *_similarity(job, model, images, seen, pruned, sparsities)]
+    return [*explained.certainty(), *explained.similarity(pruned, sparsities)]
 
 
 def _method(attribution: PathwayGradient) -> cpath.Method:
@@ -82,64 +82,72 @@ def _method(attribution: PathwayGradient) -> cpath.Method:
     return cpath.methods.get(method) if isinstance(method, str) else method
 
 
-def _kept_maps(
-    job: Job,
-    model: nn.Module,
-    images: Images,
-    origin: Origin,
-    seen: Predictions,
-    name: str,
-    attribution: Attribution,
-) -> Tensor:
-    """(B, C or 1, H, W) of all images, kept in the job's folder."""
+@dataclass(frozen=True)
+class _Explained:
+    """The model and the images that a job explains. Maps, once they are made, are kept in the job's folder."""
 
-    def make() -> Tensor:
-        return cpath.attribute(
-            model,
-            images.batch(slice(0, len(images))),
-            attribution,
-            seen.target,
-            activations=job.cfg.activations,
-            max_batch=job.cfg.experiment.max_batch,
-        )
+    job: Job
+    model: nn.Module
+    images: Images
+    origin: Origin
+    seen: Predictions
 
-    return _kept(job.folder / "maps" / f"{name}.safetensors", make, origin, seen)
+    def maps(self, name: str, attribution: Attribution) -> Tensor:
+        """(B, C or 1, H, W) of all images."""
+        return self._kept(name, lambda: self._attribute(attribution))
 
+    def sparsities(self, name: str, method: cpath.Method, sparsities: list[float]) -> Tensor:
+        """(S, B, C, H, W) pathway gradients of all images."""
 
-def _kept_sparsities(
-    job: Job,
-    model: nn.Module,
-    images: Images,
-    origin: Origin,
-    seen: Predictions,
-    name: str,
-    attribution: PathwayGradient,
-    sparsities: list[float],
-) -> Tensor:
-    """(S, B, C, H, W) pathway gradients of all images, kept in the job's folder."""
+        def make() -> Tensor:
+            by_sparsity: dict[float, Tensor] = {}
+            for search in searches({name: method}, sparsities):
+                scores = cpath.score(self.model, self._batch, search.method, self.seen.target, **self._settings)
+                for sparsity, pathway in search.pathways(scores):
+                    by_sparsity[sparsity] = cpath.pathway_gradient(self.model, self._batch, pathway)
+            return torch.stack([by_sparsity[sparsity] for sparsity in sparsities])
 
-    def make() -> Tensor:
-        batch = images.batch(slice(0, len(images)))
-        settings = {"activations": job.cfg.activations, "max_batch": job.cfg.experiment.max_batch}
-        by_sparsity: dict[float, Tensor] = {}
-        for search in searches({name: _method(attribution)}, sparsities):
-            scores = cpath.score(model, batch, search.method, seen.target, **settings)
-            for sparsity, pathway in search.pathways(scores):
-                by_sparsity[sparsity] = cpath.pathway_gradient(model, batch, pathway)
-        return torch.stack([by_sparsity[sparsity] for sparsity in sparsities])
+        return self._kept(f"{name}-sparsities", make, sparsities=sparsities)
 
-    file = job.folder / "maps" / f"{name}-sparsities.safetensors"
-    return _kept(file, make, origin, seen, sparsities=sparsities)
+    def similarity(self, maps: Mapping[str, Tensor], sparsities: list[float]) -> list[Row]:
+        """Rank correlation of magnitudes between pathway gradients and the gradient of the whole network."""
+        if not maps:
+            return []
+        whole = self._attribute(cpath.attribution.get("gradients"))
+        gradient = Comparison(whole, ("spearman_abs",))
+        found: dict[Key, list[float]] = {}
+        for name, values in maps.items():
+            for sparsity, at in zip(sparsities, values, strict=True):
+                similarity = gradient.to(at)["spearman_abs"]
+                found[name, "sparsity", sparsity, "similarity_to_gradient"] = similarity.tolist()
+        return rows_of_means(found)
 
+    def certainty(self) -> list[Row]:
+        """The probability of the predicted class of each image."""
+        return [
+            Row("network", "probability", float(probability), "image", name)
+            for name, probability in zip(self.images.ids, self.seen.probability, strict=True)
+        ]
 
-def _kept(file: Path, make: Callable[[], Tensor], origin: Origin, seen: Predictions, **more: object) -> Tensor:
-    """The maps in ``file``, to which they go once they are made."""
-    made_of = {**origin.of(slice(None)), "target": seen.target.tolist(), **more}
+    @cached_property
+    def _batch(self) -> Tensor:
+        return self.images.batch(slice(0, len(self.images)))
 
-    def write() -> None:
-        write_tensors(file, {"maps": make()}, {"kind": "maps", "format": _FORMAT, **made_of})
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"activations": self.job.cfg.activations, "max_batch": self.job.cfg.experiment.max_batch}
 
-    return kept_tensors(file, "maps", _FORMAT, write, made_of)[0]["maps"]
+    def _attribute(self, attribution: Attribution) -> Tensor:
+        return cpath.attribute(self.model, self._batch, attribution, self.seen.target, **self._settings)
+
+    def _kept(self, name: str, make: Callable[[], Tensor], **more: object) -> Tensor:
+        file = self.job.folder / "maps" / f"{name}.safetensors"
+        made_of = {**self.origin.of(slice(None)), "target": self.seen.target.tolist(), **more}
+
+        def write() -> None:
+            write_tensors(file, {"maps": make()}, {"kind": "maps", "format": _FORMAT, **made_of})
+
+        return kept_tensors(file, "maps", _FORMAT, write, made_of)[0]["maps"]
 
 
 def _sparsity_grids(
@@ -162,34 +170,3 @@ def _sparsity_grids(
         )
         for number in range(count)
     ]
-
-
-def _certainty(images: Images, seen: Predictions) -> list[Row]:
-    """The probability of the predicted class of each image."""
-    return [
-        Row("network", "probability", float(probability), "image", name)
-        for name, probability in zip(images.ids, seen.probability, strict=True)
-    ]
-
-
-def _similarity(
-    job: Job,
-    model: nn.Module,
-    images: Images,
-    seen: Predictions,
-    maps: Mapping[str, Tensor],
-    sparsities: list[float],
-) -> list[Row]:
-    """Rank correlation of magnitudes between the pathway gradients and the gradient of the whole network."""
-    if not maps:
-        return []
-    settings = {"activations": job.cfg.activations, "max_batch": job.cfg.experiment.max_batch}
-    batch = images.batch(slice(0, len(images)))
-    whole = cpath.attribute(model, batch, cpath.attribution.get("gradients"), seen.target, **settings)
-    gradient = Comparison(whole, ("spearman_abs",))
-    found: dict[Key, list[float]] = {}
-    for name, values in maps.items():
-        for sparsity, at in zip(sparsities, values, strict=True):
-            similarity = gradient.to(at)["spearman_abs"]
-            found[name, "sparsity", sparsity, "similarity_to_gradient"] = similarity.tolist()
-    return rows_of_means(found)
