@@ -272,6 +272,8 @@ def test_tensors_of_any_layout_are_written_and_metadata_comes_back(tmp_path):
     tensors = {
         "transposed": torch.arange(6).view(2, 3).T,
         "expanded": torch.tensor(7).expand(4),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.empty(0, 3),
         "half": torch.rand(3, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_(),
     }
     write_tensors(tmp_path / "f", tensors, {"kind": "thing", "format": 3, "note": "ü", "values": [1.5, None]})
