@@ -72,6 +72,24 @@ def test_the_sampled_radius_is_an_upper_bound_that_becomes_exact(case):
     torch.testing.assert_close(bounds[-1], exact)
 
 
+def test_kept_neurons_that_cannot_change_are_not_sampled():
+    model, images = zoo.make("sequential", torch.float64), zoo.images(dtype=torch.float64)
+    torch.nn.init.constant_(model[3].bias, 1e-9)  # what depends on nothing looks close to a change of sign
+    masks = {name: torch.zeros_like(v).bool() for name, v in cpath.score(model, images, "active").values.items()}
+    first, second = list(masks)[:2]
+    masks[first][:, :, 0, 0] = True
+    masks[second][:] = True
+    pathway = cpath.Pathway.from_masks(masks)
+    exact, sampled = affine_radius(model, images, pathway), affine_radius(model, images, pathway, neurons=3)
+    assert sampled.isfinite().all()
+    assert (exact <= sampled).all()
+    assert (sampled < 3 * exact).all()
+    masks[first][:] = False
+    masks[second][:] = False
+    masks[list(masks)[2]][:] = True  # behind nothing: affine everywhere, and said so
+    assert affine_radius(model, images, cpath.Pathway.from_masks(masks), neurons=3).isinf().all()
+
+
 def test_a_sparser_pathway_may_move_further_and_an_empty_one_anywhere():
     model, images = zoo.make("sequential", torch.float64), zoo.images(dtype=torch.float64)
     scores = cpath.score(model, images, "neuron_mct")

@@ -22,8 +22,9 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
     therefore exactly the minimum over kept neurons of |a_i(x)| / ‖∇_x a_i(x)‖₂ away, in units of the images.
     Infinite where no kept neuron depends on the image.
 
-    ``neurons=None`` takes every kept neuron: exact, and one backward pass each. Otherwise the ``neurons`` kept ones
-    of the smallest |a_i| in each image are taken: an upper bound of the radius. Only networks of ReLU and affine
+    ``neurons=None`` takes every kept neuron: exact, and one backward pass each. Otherwise those ``neurons`` of the
+    kept ones are taken whose sign changes first on a straight way from the image, the same random direction for
+    all: an upper bound of the radius, infinite where the radius is. Only networks of ReLU and affine
     layers are meant; max pooling bounds the region further.
 
     Raises `InputError` for unusable images and for ``neurons`` below 1, `MaskError` where the pathway does not fit,
@@ -53,8 +54,11 @@ def _least_distance(before: dict[str, Tensor], source: Tensor, pathway: Pathway,
     magnitudes = pathway.layout.flatten({name: value.detach().abs() for name, value in before.items()})
     chosen = pathway.flat.expand_as(magnitudes)
     if neurons is not None and neurons < magnitudes.shape[1]:
-        nearest = magnitudes.masked_fill(~chosen, float("inf")).topk(neurons, dim=1, largest=False).indices
-        chosen = torch.zeros_like(chosen).scatter_(1, nearest, True) & chosen
+        slopes = pathway.layout.flatten(_slopes_one_way(before, source)).abs()
+        # Those without a slope do not depend on the image: their sign never changes.
+        chosen = chosen & (slopes > 0)
+        nearest = (magnitudes / slopes).masked_fill(~chosen, float("inf")).topk(neurons, dim=1, largest=False)
+        chosen = torch.zeros_like(chosen).scatter_(1, nearest.indices, True) & chosen
     radius = torch.full((len(source),), float("inf"), dtype=source.dtype, device=source.device)
     for name, where in pathway.layout.slices.items():
         here, value = chosen[:, where], before[name]
@@ -82,3 +86,18 @@ def _least_distance(before: dict[str, Tensor], source: Tensor, pathway: Pathway,
             distance = torch.where(there & (slope > 0), height / slope, float("inf"))
             radius = torch.minimum(radius, distance.amin(0))
     return radius
+
+
+def _slopes_one_way(before: dict[str, Tensor], source: Tensor) -> dict[str, Tensor]:
+    """The derivative of every pre-activation along one random direction, by two backward passes."""
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(source.shape[1:], generator=generator).to(source).expand_as(source)
+    # A vector-Jacobian product is linear in its vector: its derivative by that is the Jacobian-vector product.
+    vectors = [torch.zeros_like(value).requires_grad_() for value in before.values()]
+    (pulled,) = torch.autograd.grad(
+        list(before.values()), source, vectors, create_graph=True, materialize_grads=True, allow_unused=True
+    )
+    slopes = torch.autograd.grad(
+        pulled, vectors, direction, retain_graph=True, materialize_grads=True, allow_unused=True
+    )
+    return {name: slope.detach() for name, slope in zip(before, slopes, strict=True)}
