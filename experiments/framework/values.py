@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from cpath.errors import InputError
+from cpath.errors import InputError, unknown_name
+
+_CONF = Path(__file__).parents[2] / "conf"
 
 Rule = tuple[Callable[[Any], bool], str]
 """Whether a value will do, and what would, in words."""
@@ -117,9 +120,34 @@ RULES: dict[str, Rule] = {
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Raises `InputError` for the first value that its rule refuses."""
+    """Raises `InputError` for a value that its rule refuses, `UnknownNameError` for a setting that nothing reads.
+
+    Hydra itself refuses unknown settings, unless they are added with a ``+``.
+    """
+    for group, file in (("experiment", cfg.experiment.get("name")), ("trainer", "default")):
+        known = _settings(_CONF / group / f"{file}.yaml", group)
+        if group in cfg and known is not None:
+            _check_known(cfg[group], known, group)
     for name, (valid, words) in RULES.items():
         where, _, last = name.rpartition(".")
         node = OmegaConf.select(cfg, where) if where else cfg
         if isinstance(node, DictConfig) and last in node and not valid(value := node[last]):
             raise InputError(f"{name} must be {words}; got {value!r}.")
+
+
+def _settings(file: Path, group: str) -> DictConfig | None:
+    """What ``file`` says about its group; None where there is no such file."""
+    if not file.exists():
+        return None
+    settings = OmegaConf.load(file)
+    assert isinstance(settings, DictConfig)
+    return settings.get(group, settings)  # type: ignore[no-any-return]  # a file of global settings names it
+
+
+def _check_known(found: DictConfig, known: DictConfig, prefix: str) -> None:
+    for name in map(str, found):
+        if name not in known:
+            raise unknown_name("setting", f"{prefix}.{name}", [f"{prefix}.{one!s}" for one in known])
+        value = None if OmegaConf.is_missing(found, name) else found[name]
+        if isinstance(value, DictConfig) and isinstance(known[name], DictConfig):
+            _check_known(value, known[name], f"{prefix}.{name}")

@@ -70,6 +70,19 @@ def test_every_stage_of_a_paper_passes(paper):
         check_values(composed(*overrides))
 
 
+@pytest.mark.parametrize(
+    ("added", "meant"),
+    [
+        ("+experiment.image=3", "experiment.images"),
+        ("+experiment.road.image=3", "experiment.road.images"),
+        ("+trainer.tf_32=true", "trainer.tf32"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused_with_the_one_that_was_meant(added, meant):
+    with pytest.raises(UnknownNameError, match=rf"unknown setting.*Did you mean {meant}"):
+        check_values(composed("experiment=degradation", added))
+
+
 @pytest.mark.parametrize("name", list(RULES))
 def test_every_rule_is_of_a_value_that_an_experiment_has_and_refuses_most(name):
     found = 0
