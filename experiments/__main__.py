@@ -10,15 +10,15 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from experiments import CONF
 
 if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
 
 _LOG = logging.getLogger(__name__)
-_CONF = Path(__file__).parent.parent / "conf"
 _SHOWN = 24
 _TELL_ALL = "HYDRA_FULL_ERROR"
 _TOLD = _TELL_ALL in os.environ
@@ -28,7 +28,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     """Runs the experiment of ``cfg`` and returns its tidy table."""
     from cpath.errors import unknown_name
 
-    known = [file.stem for file in (_CONF / "experiment").glob("*.yaml")]
+    known = [file.stem for file in (CONF / "experiment").glob("*.yaml")]
     if cfg.experiment.name not in known:
         raise unknown_name("experiment", cfg.experiment.name, known)
     table: pd.DataFrame = importlib.import_module(f"experiments.{cfg.experiment.name}").run(cfg)
@@ -96,7 +96,7 @@ def main() -> None:
     from experiments.framework.choices import check_choices, explained, register_choices
 
     try:
-        check_choices(sys.argv[1:], _CONF)
+        check_choices(sys.argv[1:])
         register_choices()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.setdefault(_TELL_ALL, "1")  # until a job runs: Hydra's errors come here, not on the terminal

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -16,8 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 import cpath
 from cpath.errors import CpathError, InputError, unknown_name
 from cpath.models.torchvision import names
+from experiments import CONF
 
-_CONF = Path(__file__).parents[2] / "conf"
 _REGISTERED = {"method": cpath.methods, "attribution": cpath.attribution}
 
 
@@ -65,7 +64,7 @@ def register_choices() -> None:
     store = ConfigStore.instance()
     for group, registry in _REGISTERED.items():
         for name in registry.names():
-            if not (_CONF / group / f"{name}.yaml").exists():
+            if not (CONF / group / f"{name}.yaml").exists():
                 store.store(group=group, name=name, node={name: _settings(registry, name)}, provider="registered")
     for name in names():
         node = {
@@ -95,7 +94,7 @@ def _settings(registry: Any, name: str) -> dict[str, Any]:
     return {key: "${seed}" if key == "seed" else value for key, value in plain.items()}
 
 
-def check_choices(arguments: Sequence[str], conf: Path) -> None:
+def check_choices(arguments: Sequence[str]) -> None:
     """Raises `UnknownNameError` for an argument GROUP=NAME whose NAME is no choice of the group.
 
     The modules of an argument ``imports=[…]`` are imported first: they may register more.
@@ -103,8 +102,8 @@ def check_choices(arguments: Sequence[str], conf: Path) -> None:
     for argument in arguments:
         if argument.startswith("imports="):
             import_modules(_names(argument.removeprefix("imports=")))
-    folders = [path for path in conf.rglob("*") if path.is_dir()]
-    groups = {path.relative_to(conf).as_posix(): path for path in folders if any(path.glob("*.yaml"))}
+    folders = [path for path in CONF.rglob("*") if path.is_dir()]
+    groups = {path.relative_to(CONF).as_posix(): path for path in folders if any(path.glob("*.yaml"))}
     for argument in arguments:
         group, equals, value = argument.partition("=")
         if not equals or group not in groups or value in ("null", ""):

@@ -11,8 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from cpath.errors import InputError, unknown_name
-
-_CONF = Path(__file__).parents[2] / "conf"
+from experiments import CONF
 
 Rule = tuple[Callable[[Any], bool], str]
 """Whether a value will do, and what would, in words."""
@@ -125,7 +124,7 @@ def check_values(cfg: DictConfig) -> None:
     Hydra itself refuses unknown settings, unless they are added with a ``+``.
     """
     for group, file in (("experiment", cfg.experiment.get("name")), ("trainer", "default")):
-        known = _settings(_CONF / group / f"{file}.yaml", group)
+        known = _settings(CONF / group / f"{file}.yaml", group)
         if group in cfg and known is not None:
             _check_known(cfg[group], known, group)
     for name, (valid, words) in RULES.items():

@@ -11,12 +11,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from experiments import CONF
 from experiments.framework import identity, job
 from experiments.framework.choices import register_choices
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, trained_model
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 # The real configuration, made small: two epochs on 16×16 digits, a narrow network, a few images.
 SMALL = [

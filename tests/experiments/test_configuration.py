@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 import cpath
 from cpath.attribution.pathways import PathwayGradient
 from cpath.errors import InputError, UnknownNameError
+from experiments import CONF
 from experiments.framework.choices import check_choices, explained, register_choices
 from experiments.framework.subject import attributions_of, build_model, load_data, methods_of, sparsities_of
-from tests.experiments.conftest import CONF
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml")})
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -77,7 +77,7 @@ def test_a_module_under_imports_registers_methods(configure, monkeypatch, tmp_pa
     cfg = configure("imports=[my_methods]", "method=random", "+method.activation={power: 2.0}")
     try:
         assert methods_of(cfg)["activation"].power == 2.0
-        check_choices(["imports=[my_methods]", "method=activation"], CONF)
+        check_choices(["imports=[my_methods]", "method=activation"])
         register_choices()
         cfg = configure("imports=[my_methods]", "method=activation", "attribution=activation")
         assert cfg.method == {"activation": {"power": 1.0}}
@@ -88,7 +88,7 @@ def test_a_module_under_imports_registers_methods(configure, monkeypatch, tmp_pa
 
 def test_a_module_that_cannot_be_imported_is_an_error():
     with pytest.raises(InputError, match="imports: cannot import 'my_methds'"):
-        check_choices(["imports=[my_methds]", "method=activation"], CONF)
+        check_choices(["imports=[my_methds]", "method=activation"])
 
 
 def test_any_extraction_method_is_an_attribution_by_name(configure):
@@ -170,10 +170,10 @@ def test_unusable_sparsity_is_an_error(configure, override, part):
 
 def test_unknown_choice_is_an_error_with_the_close_match():
     with pytest.raises(UnknownNameError, match="Did you mean neuron_mct"):
-        check_choices(["method=neuron_mtc"], CONF)
+        check_choices(["method=neuron_mtc"])
     with pytest.raises(UnknownNameError, match=r"Did you mean .*vgg16"):
-        check_choices(["experiment=train", "model=vgg61"], CONF)
-    check_choices(["-m", "model=vgg16,resnet8", "sparsity=80,90", "method=all", "experiment.images=3"], CONF)
+        check_choices(["experiment=train", "model=vgg61"])
+    check_choices(["-m", "model=vgg16,resnet8", "sparsity=80,90", "method=all", "experiment.images=3"])
 
 
 @pytest.mark.parametrize(

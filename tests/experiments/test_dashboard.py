@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from experiments import dashboard
-from tests.experiments.conftest import CONF
+from experiments import CONF, dashboard
 
 ROOT = CONF.parent
 

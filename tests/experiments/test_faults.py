@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.conftest import CONF
+from experiments import CONF
 
 pytestmark = pytest.mark.slow
 

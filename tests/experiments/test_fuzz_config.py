@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cpath.errors import CpathError, InputError, UnknownNameError
+from experiments import CONF
 from experiments.__main__ import run
 from experiments.framework.choices import check_choices, register_choices
 from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
 from experiments.framework.values import RULES, check_values
-from tests.experiments.conftest import CONF
 
 EXPERIMENTS = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]
 TINY = [
@@ -185,4 +185,4 @@ def test_no_name_leads_out_of_the_outputs(configure, tmp_path, name):
 )
 def test_choices_are_files_of_their_group(choice):
     with pytest.raises(UnknownNameError, match="Known: "):
-        check_choices([choice], CONF)
+        check_choices([choice])

@@ -16,6 +16,7 @@ from torch import Tensor
 import cpath
 from cpath.attribution import PathwayGradient
 from cpath.storage import read_tensors
+from experiments import CONF
 from experiments.framework import identity
 from experiments.framework.identity import code_digest, content_digest, job_key, source_digest
 from experiments.framework.job import Job, job_folder
@@ -24,7 +25,6 @@ from experiments.framework.retraining import rank_artifact
 from experiments.framework.scored import scorers
 from experiments.framework.store import ArtifactStore, digest
 from experiments.framework.subject import Images, Origin, build_model, fingerprint, load_data, load_images
-from tests.experiments.conftest import CONF
 
 TINY = ["dataset._target_=tests.experiments.tiny.digits", "dataset.size=8"]
 

@@ -11,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cpath.errors import InputError
-from experiments import reproduce_paper, roar_table, saliency, train
+from experiments import CONF, reproduce_paper, roar_table, saliency, train
 from experiments.framework.job import job_folder
 from experiments.framework.report import Stage, write_report
 from experiments.framework.results import Row, table
-from tests.experiments.conftest import CONF, SMALL
+from tests.experiments.conftest import SMALL
 
 
 def test_train_reports_the_accuracy_of_the_kept_weights(configure, figures):

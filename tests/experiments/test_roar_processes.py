@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments import CONF
 from experiments.framework.results import read_table
-from tests.experiments.conftest import CONF
 
 pytestmark = pytest.mark.slow
 

@@ -18,13 +18,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.errors import InputError
-from experiments import collect
+from experiments import CONF, collect
 from experiments.framework import collect as collecting
 from experiments.framework import sweep
 from experiments.framework.job import Job, is_finished, job_folder, mark_failed, run_job
 from experiments.framework.results import Row, read_table
 from experiments.framework.store import write_json
-from tests.experiments.conftest import CONF, SMALL
+from tests.experiments.conftest import SMALL
 
 ROOT = Path(CONF).parent
 JOB = [*SMALL, "experiment=path_analysis", "experiment.images=8", "experiment.by_site=false"]
