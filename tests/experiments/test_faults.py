@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -119,7 +120,8 @@ def test_killed_experiments_end_with_the_results_of_undisturbed_ones(tmp_path, u
         if at_work(process, tmp_path):
             # The first falls into the first half, the others at once or later in what is left.
             time.sleep(moments.uniform(0, seconds / 2**number))
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it was faster, and is counted below
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
         killed += process.returncode == -signal.SIGKILL
     assert killed >= KILLS - 1, "it was over before it could be killed"
