@@ -98,15 +98,16 @@ def test_stages_have_the_tracker_the_trainer_and_the_folder_of_the_whole(tmp_pat
     outputs = tmp_path / "it's here"
     command = [
         *(sys.executable, "-m", "experiments", "experiment=reproduce_paper", "paper=digits"),
-        "paper.stages={train: [experiment=train, dataset.size=16, dataset.recipe.epochs=1, model.width=4]}",
+        "~paper.stages",  # else these would be added to the paper's own
+        "+paper.stages={train:['experiment=train','dataset.size=16','dataset.recipe.epochs=1','model.width=4']}",
         "outputs='" + str(outputs).replace("'", r"\'") + "'",
         *("seed=3", "tracker=wandb", "trainer.channels_last=true"),
     ]
-    subprocess.run(command, cwd=CONF.parent, check=True, capture_output=True)
+    subprocess.run(command, cwd=CONF.parent, check=True, timeout=300)
     (config,) = outputs.glob("runs/train/*/config.yaml")
     cfg = OmegaConf.load(config)
     assert (cfg.seed, cfg.trainer.channels_last, cfg.outputs) == (3, True, str(outputs))
-    assert list(config.parent.glob("wandb/offline-run-*"))
+    assert len(list(outputs.glob("wandb/offline-run-*"))) == 1
 
 
 def test_a_stage_that_fails_leaves_the_others_alone(trained, monkeypatch, figures, hydra):
