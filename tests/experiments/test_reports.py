@@ -107,7 +107,7 @@ def test_stages_have_the_tracker_the_trainer_and_the_folder_of_the_whole(tmp_pat
     (config,) = outputs.glob("runs/train/*/config.yaml")
     cfg = OmegaConf.load(config)
     assert (cfg.seed, cfg.trainer.channels_last, cfg.outputs) == (3, True, str(outputs))
-    assert len(list(outputs.glob("wandb/offline-run-*"))) == 1
+    assert len(list(outputs.glob("wandb/wandb/offline-run-*"))) == 1
 
 
 def test_a_stage_that_fails_leaves_the_others_alone(trained, monkeypatch, figures, hydra):
