@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def check_values(cfg: DictConfig) -> None:
             raise InputError(f"{name} must be {words}; got {value!r}.")
 
 
+@cache
 def _settings(file: Path, group: str) -> DictConfig | None:
     """What ``file`` says about its group; None where there is no such file."""
     if not file.exists():
