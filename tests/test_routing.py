@@ -33,6 +33,12 @@ def starts(scores: cpath.Scores, flat: Tensor) -> list[dict[str, Tensor]]:
     ]
 
 
+def random_starts(scores: cpath.Scores, images: Tensor, seed: int) -> list[dict[str, Tensor]]:
+    generators = cpath.methods.image_generators(images, seed, "dgr_random_init")
+    drawn = torch.stack([torch.rand(scores.layout.neurons, generator=generator) for generator in generators])
+    return starts(scores, drawn)
+
+
 def assert_equals_oracle(scores, network, weights, images, start, settings):
     divisions = []
     for index, image in enumerate(images):
@@ -57,9 +63,7 @@ def test_gates_from_random_ones_equal_oracle(pair, images):
     model, network, weights = pair
     settings = {**LIVELY, "retries": 2}
     scores = cpath.score(model, images, DGRRandomInit(**settings, seed=3))
-    generators = cpath.methods.image_generators(images, 3, "dgr_random_init")
-    drawn = torch.stack([torch.rand(scores.layout.neurons, generator=generator) for generator in generators])
-    assert_equals_oracle(scores, network, weights, images, starts(scores, drawn), settings)
+    assert_equals_oracle(scores, network, weights, images, random_starts(scores, images, 3), settings)
 
 
 def test_gates_are_clamped(images):
@@ -121,10 +125,8 @@ def test_retries_end_when_gamma_is_below_rounding(images):
     assert not scores.flat.any()
     tries = (len(model.batches) - 3) // 3  # the record comes first; a try takes two steps and a last look
     assert 10 < tries < 25
-    generators = cpath.methods.image_generators(images, 0, "dgr_random_init")
-    drawn = torch.stack([torch.rand(scores.layout.neurons, generator=generator) for generator in generators])
     weights = dict(model.model.state_dict())
-    for index, start in enumerate(starts(scores, drawn)):  # by the book, all hundred retries are in vain
+    for index, start in enumerate(random_starts(scores, images, 0)):  # by the book, all hundred retries are in vain
         start = {name.removeprefix("model."): gates for name, gates in start.items()}
         assert oracle.route(NETWORKS["residual"], weights, images[index], start, **settings) == (None, 100)
 

@@ -24,8 +24,8 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
 
     ``neurons=None`` takes every kept neuron: exact, and one backward pass each. Otherwise those ``neurons`` of the
     kept ones are taken whose sign changes first on a straight way from the image, the same random direction for
-    all: an upper bound of the radius, infinite where the radius is. Only networks of ReLU and affine
-    layers are meant; max pooling bounds the region further.
+    all: an upper bound of the radius, infinite where the radius is. Only networks of ReLU and affine layers are
+    meant; max pooling bounds the region further.
 
     Raises `InputError` for unusable images and for ``neurons`` below 1, `MaskError` where the pathway does not fit,
     `SiteError` where a site has no gradient.

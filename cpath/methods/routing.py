@@ -30,8 +30,7 @@ class DGR(Method):
     the lowest loss gives the gates (the untrained gates are no candidate). For an image that has none, γ is
     divided by 10 and the training repeated from the start, at most ``retries`` times, and until γ is too small
     to change a bit of what the network answers; an image for which all fail scores 0 everywhere, an empty
-    pathway, with a warning. The target plays no part: p and the predicted
-    class are the network's own.
+    pathway, with a warning. The target plays no part: p and the predicted class are the network's own.
 
     Khakzar et al. put the gates on neurons, Wang et al. on channels.
     """

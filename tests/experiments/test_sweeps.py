@@ -26,7 +26,7 @@ from experiments.framework.results import Row, read_table
 from experiments.framework.store import write_json
 from tests.experiments.conftest import SMALL
 
-ROOT = Path(CONF).parent
+ROOT = CONF.parent
 JOB = [*SMALL, "experiment=path_analysis", "experiment.images=8", "experiment.by_site=false"]
 
 
