@@ -90,6 +90,14 @@ def test_kept_neurons_that_cannot_change_are_not_sampled():
     assert affine_radius(model, images, cpath.Pathway.from_masks(masks), neurons=3).isinf().all()
 
 
+def test_a_compiled_model_has_the_radius_of_the_plain_one():
+    model, images = zoo.make("sequential", torch.float64), zoo.images(dtype=torch.float64)
+    pathway = cpath.find_pathway(model, images)
+    compiled = torch.compile(model, backend="aot_eager")
+    plain = affine_radius(model, images, pathway, neurons=5)
+    assert affine_radius(compiled, images, pathway, neurons=5).equal(plain)
+
+
 def test_a_sparser_pathway_may_move_further_and_an_empty_one_anywhere():
     model, images = zoo.make("sequential", torch.float64), zoo.images(dtype=torch.float64)
     scores = cpath.score(model, images, "neuron_mct")

@@ -9,7 +9,7 @@ from cpath.checks import check_count
 from cpath.errors import SiteError
 from cpath.pathway import Pathway
 from cpath.probe import check_images
-from cpath.sites import differentiating, evaluating, intercept
+from cpath.sites import differentiating, evaluating, intercept, unwrap
 
 _ELEMENTS_AT_ONCE = 1 << 24
 
@@ -32,6 +32,7 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
     """
     neurons = None if neurons is None else check_count("neurons", neurons)
     check_images(model, images)
+    model = unwrap(model)  # what torch.compile made cannot be differentiated twice
     before: dict[str, Tensor] = {}
     with evaluating(model), differentiating():
         source = images.detach().requires_grad_()
