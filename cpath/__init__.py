@@ -29,8 +29,8 @@ from cpath.sites import ACTIVATIONS, Observation, observe
 
 if TYPE_CHECKING:
     from cpath import analysis, attribution, data, decoding, evaluation, methods, models
-    from cpath import plots as plots
     from cpath import training as training
+    from cpath import viz as viz
 
 __version__ = "0.1.0"
 
@@ -70,10 +70,10 @@ __all__ = [
     "single_channel",
 ]
 
-# `plots` and `training` are not in `__all__`: they need packages that the library alone does not bring.
+# `training` and `viz` are not in `__all__`: they need packages that the library alone does not bring.
 _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
-    *("plots", "training"),
+    *("training", "viz"),
 )
 
 

@@ -20,8 +20,8 @@ from cpath.errors import unknown_name
 from cpath.evaluation import PERCENTS, degrade
 from cpath.methods import DGR, Greedy, NeuronIntGrad
 from cpath.models import resnet8, torchvision_model
-from cpath.plots import benchmark_figures
 from cpath.threshold import keep_above
+from experiments.figures.benchmark import benchmark_figures
 from experiments.framework import bare
 from experiments.framework.devices import device_of
 from experiments.framework.job import Job, run_job

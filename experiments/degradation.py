@@ -17,7 +17,7 @@ from cpath.attribution import RANK_BY, Attribution
 from cpath.errors import InputError, unknown_name
 from cpath.evaluation import ORDERS, NoisyLinear, area_under_curve, degrade
 from cpath.evaluation.removal import Fill
-from cpath.plots import degradation_figures
+from experiments.figures.degradation import degradation_figures
 from experiments.framework.clock import Clock
 from experiments.framework.criteria import agreement_rows
 from experiments.framework.job import Job, run_job

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import cpath
 from cpath.analysis import compare_pathways, response_preservation
-from cpath.plots import path_analysis_figures
+from experiments.figures.path_analysis import path_analysis_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means

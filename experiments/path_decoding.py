@@ -21,8 +21,8 @@ import cpath
 from cpath.attribution.response import ResponseProbe
 from cpath.data import ImageData
 from cpath.decoding import Channel, Logit, Objective
-from cpath.plots import Decoded, Picture, decoding_figures, decoding_pictures
 from cpath.storage import kept_tensors, write_tensors
+from experiments.figures.path_decoding import Decoded, Picture, decoding_figures, decoding_pictures
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import cpath
 from cpath.methods import NeuronIntGrad
-from cpath.plots import quadrature_figures
+from experiments.figures.quadrature import quadrature_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.results import Key, Row, rows_of_means

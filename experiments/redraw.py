@@ -9,25 +9,36 @@ from pathlib import Path
 
 import pandas as pd
 
-from cpath import plots
 from cpath.errors import InputError
-from cpath.plots import Drawing
+from cpath.viz import Drawing
+from experiments.figures import (
+    benchmark,
+    degradation,
+    linearity,
+    path_analysis,
+    path_decoding,
+    quadrature,
+    roar,
+    saliency,
+    sanity_checks,
+    train,
+)
 from experiments.framework.command import exit_status
 from experiments.framework.job import redraw
 from experiments.framework.results import read_table
 
 _FIGURES: dict[str, Callable[[pd.DataFrame], Iterable[Drawing]]] = {
-    "train": plots.training_figures,
-    "path_analysis": plots.path_analysis_figures,
-    "linearity": plots.linearity_figures,
-    "path_decoding": plots.decoding_figures,
-    "saliency": plots.saliency_figures,
-    "degradation": plots.degradation_figures,
-    "sanity_checks": plots.sanity_check_figures,
-    "roar": plots.roar_cell_figures,
-    "roar_table": plots.roar_figures,
-    "quadrature": plots.quadrature_figures,
-    "benchmark": plots.benchmark_figures,
+    "train": train.training_figures,
+    "path_analysis": path_analysis.path_analysis_figures,
+    "linearity": linearity.linearity_figures,
+    "path_decoding": path_decoding.decoding_figures,
+    "saliency": saliency.saliency_figures,
+    "degradation": degradation.degradation_figures,
+    "sanity_checks": sanity_checks.sanity_check_figures,
+    "roar": roar.roar_cell_figures,
+    "roar_table": roar.roar_figures,
+    "quadrature": quadrature.quadrature_figures,
+    "benchmark": benchmark.benchmark_figures,
 }
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from cpath.errors import InputError
-from cpath.plots import roar_cell_figures
+from experiments.figures.roar import roar_cell_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.results import Row
 from experiments.framework.retraining import (

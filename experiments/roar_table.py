@@ -16,7 +16,8 @@ from cpath.analysis import t_mean
 from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.evaluation import accuracy, mean_height, mean_rank_agreement
-from cpath.plots import in_order, roar_figures
+from cpath.viz import in_order
+from experiments.figures.roar import roar_figures
 from experiments.framework.criteria import PUBLISHED, agreement_rows
 from experiments.framework.job import Job, run_job
 from experiments.framework.published import published, published_rows

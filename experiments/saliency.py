@@ -17,9 +17,10 @@ import cpath
 from cpath.attribution import Attribution, PathwayGradient, single_channel
 from cpath.errors import InputError
 from cpath.evaluation import Comparison
-from cpath.plots import Drawing, Maps, map_grid, saliency_figures, sparsity_grid
 from cpath.storage import kept_tensors, write_tensors
 from cpath.threshold import check_sparsity
+from cpath.viz import Drawing, Maps, map_grid, sparsity_grid
+from experiments.figures.saliency import saliency_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.pictures import Predictions, pixels_of, predictions
 from experiments.framework.results import Key, Row, rows_of_means

@@ -15,8 +15,9 @@ from cpath.attribution import Attribution, single_channel
 from cpath.errors import InputError, unknown_name
 from cpath.evaluation import INITS, MEASURES, find_blocks, randomise, sanity_check
 from cpath.evaluation.randomization import Blocks
-from cpath.plots import Drawing, sanity_check_figures, sanity_strip
 from cpath.storage import kept_tensors, write_tensors
+from cpath.viz import Drawing
+from experiments.figures.sanity_checks import sanity_check_figures, sanity_strip
 from experiments.framework.job import Job, run_job
 from experiments.framework.parts import measure_in_parts
 from experiments.framework.pictures import pixels_of, predictions

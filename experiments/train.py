@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 from omegaconf import DictConfig
 
-from cpath.plots import training_figures
+from experiments.figures.train import training_figures
 from experiments.framework.job import Job, run_job
 from experiments.framework.results import Row, rows_of_means
 from experiments.framework.subject import build_model, load_data

@@ -9,7 +9,7 @@ import pytest
 
 import cpath
 
-SUBMODULES = ["analysis", "attribution", "data", "decoding", "evaluation", "methods", "models", "plots", "training"]
+SUBMODULES = ["analysis", "attribution", "data", "decoding", "evaluation", "methods", "models", "training", "viz"]
 
 
 def _python(code: str) -> str:
@@ -18,20 +18,20 @@ def _python(code: str) -> str:
 
 
 def test_every_submodule_is_an_attribute_imported_when_it_is_asked_for() -> None:
-    late = "[m for m in ('analysis', 'models', 'plots', 'training') if 'cpath.' + m in sys.modules]"
+    late = "[m for m in ('analysis', 'models', 'training', 'viz') if 'cpath.' + m in sys.modules]"
     code = f"import sys, cpath; print({late}, [getattr(cpath, m).__name__ for m in {SUBMODULES}], {late})"
     names = [f"cpath.{name}" for name in SUBMODULES]
-    assert _python(code) == f"[] {names} ['analysis', 'models', 'plots', 'training']"
+    assert _python(code) == f"[] {names} ['analysis', 'models', 'training', 'viz']"
     assert set(SUBMODULES) <= set(dir(cpath))
-    assert set(SUBMODULES) - {"plots", "training"} <= set(cpath.__all__)
+    assert set(SUBMODULES) - {"training", "viz"} <= set(cpath.__all__)
     with pytest.raises(AttributeError, match="no attribute 'modles'"):
         cpath.modles  # noqa: B018
 
 
-@pytest.mark.parametrize("use", ["cpath.plots", "cpath.training"])
+@pytest.mark.parametrize("use", ["cpath.viz", "cpath.training"])
 def test_submodules_whose_packages_are_missing_say_what_to_install(use: str) -> None:
     hide = "sys.modules['matplotlib'] = sys.modules['pytorch_lightning'] = None"
     told = _python(f"import sys; {hide}; import cpath; {use}")
-    package = "matplotlib" if use == "cpath.plots" else "pytorch_lightning"
+    package = "matplotlib" if use == "cpath.viz" else "pytorch_lightning"
     assert told.startswith(f"cpath.errors.MissingPackageError: {use} needs {package}, which is not installed")
     assert _python(f"import sys; {hide}; from cpath import *; print(models.resnet8.__name__)") == "resnet8"

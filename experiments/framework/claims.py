@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cpath.plots import label_of
+from cpath.viz import label_of
 
 REPRODUCED, NOT_REPRODUCED, UNCLEAR, NOT_MEASURED = "reproduced", "not reproduced", "unclear", "not measured"
 _NO_VALUE = "no value"

@@ -10,7 +10,8 @@ from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 
-from cpath.plots import save_drawings, sweep_figures
+from cpath.viz import save_drawings
+from experiments.figures.sweep import sweep_figures
 from experiments.framework.aggregate import aggregate
 from experiments.framework.job import read_manifest
 from experiments.framework.results import read_table, write_table

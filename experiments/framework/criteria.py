@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from cpath.analysis.intervals import Interval
 from cpath.evaluation import rank_agreement
-from cpath.plots import in_order
+from cpath.viz import in_order
 from experiments.framework.results import COLUMNS, Row
 
 PUBLISHED = "published"

@@ -26,7 +26,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.checks import within_memory
-from cpath.plots import Drawing, save_drawings
+from cpath.viz import Drawing, save_drawings
 from experiments.framework.devices import check_trainer, device_of, use_threads
 from experiments.framework.identity import job_key
 from experiments.framework.memory import keep_freed_memory

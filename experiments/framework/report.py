@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from cpath.plots import criterion_label, in_order, label_of
+from cpath.viz import criterion_label, in_order, label_of
 from experiments.framework.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
 from experiments.framework.criteria import Agreement, agreement
 from experiments.framework.progress import duration

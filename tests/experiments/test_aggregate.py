@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from cpath.plots import sweep_figures
+from experiments.figures.sweep import sweep_figures
 from experiments.framework.aggregate import AGGREGATED, aggregate
 from experiments.framework.results import COLUMNS
 

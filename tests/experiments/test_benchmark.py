@@ -16,8 +16,8 @@ import cpath
 from cpath.data import crop_and_flip
 from cpath.errors import UnknownNameError
 from cpath.models import resnet8, torchvision_model
-from cpath.plots import benchmark_figures
 from experiments import CONF, benchmark
+from experiments.figures.benchmark import benchmark_figures
 from experiments.framework import bare
 from experiments.framework.timing import CAPTUM, FLOOR, NAIVE, Case, Rival, measure
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
-from cpath.plots import criterion_label
+from cpath.viz import criterion_label
 from experiments.framework.criteria import agreement, agreement_rows
 from experiments.framework.results import COLUMNS
 

@@ -7,8 +7,8 @@ import torch
 
 import cpath
 from cpath.analysis import affine_radius
-from cpath.plots import linearity_figures
 from experiments import linearity
+from experiments.figures.linearity import linearity_figures
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import cpath
-from cpath.plots import Decoded, Picture, decoding_figures, decoding_pictures
 from cpath.storage import read_tensors
 from experiments import path_decoding
+from experiments.figures.path_decoding import Decoded, Picture, decoding_figures, decoding_pictures
 from experiments.framework.job import job_folder
 from experiments.framework.store import ArtifactStore
 from experiments.framework.subject import load_data, load_images, trained_model

@@ -13,9 +13,9 @@ from scipy import stats
 import cpath
 from cpath.errors import InputError
 from cpath.evaluation import accuracy, altered, rank_pixels, stored_ranks
-from cpath.plots import sweep_figures
 from cpath.training import train
 from experiments import roar, roar_table
+from experiments.figures.sweep import sweep_figures
 from experiments.framework import devices, retraining, side_by_side, trained
 from experiments.framework.aggregate import aggregate
 from experiments.framework.job import job_folder

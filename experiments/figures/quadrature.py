@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 
-from cpath.plots.curves import spread
-from cpath.plots.style import STYLE, Drawing, new_figure
+from cpath.viz.style import STYLE, Drawing, new_figure
+from experiments.figures.curves import spread
 
 
 def quadrature_figures(table: pd.DataFrame) -> list[Drawing]:

@@ -1,4 +1,4 @@
-"""Pictures of saliency maps, and what little of them a table holds."""
+"""Pictures of images and their saliency maps."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
-from cpath.plots.curves import curve
-from cpath.plots.style import STYLE, Drawing, in_order, label_of, new_figure, shared_legend
+from cpath.viz.style import STYLE, Drawing, in_order, label_of, new_figure
 
 _CLIP = 0.99  # a few extreme pixels would leave the rest black
 _MAPS = "inferno"
@@ -143,22 +141,3 @@ def sparsity_grid(name: str, maps: Maps, sparsities: Sequence[float]) -> Drawing
             "the gradient of the whole network; zero: no path from the input to the class is left."
         )
         return Drawing(name, figure, caption, picture=True)
-
-
-def saliency_figures(table: pd.DataFrame) -> list[Drawing]:
-    """How far the pathway gradient departs from the gradient as the network is pruned."""
-    rows = table[table.metric == "similarity_to_gradient"].assign(x=lambda frame: frame.x.astype(float))
-    if rows.empty or rows.x.nunique() < 2:
-        return []
-    with mpl.rc_context(STYLE):
-        figure = new_figure(4.6, 3.0)
-        panel = figure.subplots()
-        for method in in_order(rows.method):
-            curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="neurons pruned (%)", ylabel="Spearman of magnitudes", ylim=(None, 1.03))
-        shared_legend(figure, panel)
-        caption = (
-            "Similarity of the pathway gradient to the gradient of the whole network, as the network is pruned. "
-            "Bands: 95 % intervals over images."
-        )
-        return [Drawing("similarity_to_gradient", figure, caption)]

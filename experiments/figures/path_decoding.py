@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cpath.plots.style import SHARES, STYLE, Drawing, in_order, label_of, new_figure
+from cpath.viz.style import SHARES, STYLE, Drawing, in_order, label_of, new_figure
 
 _NAMES = {"input": "Input image", "original": "Original network"}
 _UNRESTRICTED = ("original", "active")  # of no sparsity; shown before the pathways

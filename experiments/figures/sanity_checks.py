@@ -10,9 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from cpath.plots.curves import beside_published, coinciding, curve
-from cpath.plots.saliency import show_image, show_map
-from cpath.plots.style import (
+from cpath.viz.maps import show_image, show_map
+from cpath.viz.style import (
     STYLE,
     Drawing,
     colour_of,
@@ -22,6 +21,7 @@ from cpath.plots.style import (
     new_figure,
     shared_legend,
 )
+from experiments.figures.curves import beside_published, coinciding, curve
 
 _MEASURES = {
     "spearman": "Spearman",

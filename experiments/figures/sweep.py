@@ -6,8 +6,8 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cpath.plots.curves import curve, spread
-from cpath.plots.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
+from cpath.viz.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
+from experiments.figures.curves import curve, spread
 
 _LABELS = {
     "sparsity": "neurons pruned (%)",

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cpath.plots.curves import beside_published, coinciding, curve, spread
-from cpath.plots.style import (
+from cpath.viz.style import (
     STYLE,
     Drawing,
     colour_of,
@@ -18,6 +17,7 @@ from cpath.plots.style import (
     new_figure,
     shared_legend,
 )
+from experiments.figures.curves import beside_published, coinciding, curve, spread
 
 _FIRST = 10.0  # per cent: the range of the paper's figure
 _CHANGE = "|p − p′| / p"

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cpath.plots.style import colour_of, in_order, label_of, marker_of, new_figure
+from cpath.viz.style import colour_of, in_order, label_of, marker_of, new_figure
 
 _HIDDEN = 0.004  # difference of two curves from 0 to 1 that is thinner than a line
 

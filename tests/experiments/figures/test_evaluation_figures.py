@@ -8,20 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cpath.plots import (
-    Maps,
-    colour_of,
-    degradation_figures,
-    in_order,
-    map_grid,
-    saliency_figures,
-    sanity_check_figures,
-    sanity_strip,
-    save_drawings,
-    sparsity_grid,
-)
-from cpath.plots.curves import coinciding
-from cpath.plots.saliency import magnitude
+from cpath.viz import Maps, colour_of, in_order, map_grid, save_drawings, sparsity_grid
+from cpath.viz.maps import magnitude
+from experiments.figures.curves import coinciding
+from experiments.figures.degradation import degradation_figures
+from experiments.figures.saliency import saliency_figures
+from experiments.figures.sanity_checks import sanity_check_figures, sanity_strip
 from tests.rows import made_row
 
 ATTRIBUTIONS = [

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cpath.plots import colour_of, roar_figures
+from cpath.viz import colour_of
+from experiments.figures.roar import roar_figures
 from tests.rows import made_row
 
 # Accuracy after 50 and 90 per cent of the pixels are gone, or kept.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 
-from cpath.plots.curves import curve
-from cpath.plots.style import STYLE, Drawing, in_order, new_figure, shared_legend
+from cpath.viz.style import STYLE, Drawing, in_order, new_figure, shared_legend
+from experiments.figures.curves import curve
 
 
 def linearity_figures(table: pd.DataFrame) -> list[Drawing]:

@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cpath.plots.curves import beside_published, coinciding, curve, spread
-from cpath.plots.style import (
+from cpath.viz.style import (
     STYLE,
     Drawing,
     colour_of,
@@ -19,7 +18,8 @@ from cpath.plots.style import (
     new_figure,
     shared_legend,
 )
-from cpath.plots.training import training_figures
+from experiments.figures.curves import beside_published, coinciding, curve, spread
+from experiments.figures.train import training_figures
 
 _Mode = tuple[str, str, str, str]
 _MODES: tuple[_Mode, ...] = (

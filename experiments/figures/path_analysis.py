@@ -6,8 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from cpath.plots.curves import curve, spread
-from cpath.plots.style import (
+from cpath.viz.style import (
     ACTIVE,
     DEAD,
     SHARES,
@@ -18,6 +17,7 @@ from cpath.plots.style import (
     new_figure,
     shared_legend,
 )
+from experiments.figures.curves import curve, spread
 
 
 def path_analysis_figures(table: pd.DataFrame) -> list[Drawing]:

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from cpath.plots.curves import spread
-from cpath.plots.style import STYLE, Drawing, new_figure, shared_legend
+from cpath.viz.style import STYLE, Drawing, new_figure, shared_legend
+from experiments.figures.curves import spread
 
 _RIVALS = {
     "floor": ("the passes it must contain", "#0072B2", "o"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 
-from cpath.plots.style import STYLE, Drawing, new_figure
+from cpath.viz.style import STYLE, Drawing, new_figure
 
 
 def training_figures(table: pd.DataFrame) -> list[Drawing]:

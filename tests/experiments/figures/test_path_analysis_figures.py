@@ -3,16 +3,11 @@ from __future__ import annotations
 import pandas as pd
 from PIL import Image
 
-from cpath.plots import (
-    colour_of,
-    in_order,
-    label_of,
-    path_analysis_figures,
-    quadrature_figures,
-    save_drawings,
-    training_figures,
-)
-from cpath.plots.curves import spread
+from cpath.viz import colour_of, in_order, label_of, save_drawings
+from experiments.figures.curves import spread
+from experiments.figures.path_analysis import path_analysis_figures
+from experiments.figures.quadrature import quadrature_figures
+from experiments.figures.train import training_figures
 
 NAN = float("nan")
 
