@@ -5,7 +5,6 @@ Imports take seconds. They are in the functions, so that an interrupt during the
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import signal
@@ -15,41 +14,54 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from experiments import CONF
 
 if TYPE_CHECKING:
-    import pandas as pd
     from omegaconf import DictConfig
 
 _LOG = logging.getLogger(__name__)
-_SHOWN = 24
-_TELL_ALL = "HYDRA_FULL_ERROR"
-_TOLD = _TELL_ALL in os.environ
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_ASKED_FOR_FULL_ERRORS = _FULL_ERROR in os.environ
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the experiment of ``cfg`` and returns its tidy table."""
-    from cpath.errors import unknown_name
+def main() -> None:
+    """Run the command line."""
+    signal.signal(signal.SIGINT, _stop)
+    import hydra
+    from hydra.errors import CompactHydraException
 
-    known = [file.stem for file in (CONF / "experiment").glob("*.yaml")]
-    if cfg.experiment.name not in known:
-        raise unknown_name("experiment", cfg.experiment.name, known)
-    table: pd.DataFrame = importlib.import_module(f"experiments.{cfg.experiment.name}").run(cfg)
-    return table
+    from cpath.errors import CpathError
+    from experiments.engine.choices import explained, import_named_modules, register_choices
+
+    try:
+        import_named_modules(sys.argv[1:])
+        register_choices()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.setdefault(_FULL_ERROR, "1")  # until a job runs: Hydra's errors come here, not on the terminal
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)()
+    except CpathError as error:
+        sys.exit(f"error: {error}")
+    except CompactHydraException as error:
+        sys.exit(f"error: {explained(error)}")
+    except KeyboardInterrupt:
+        _stop()
 
 
-def _job(cfg: DictConfig) -> None:
+def _run(cfg: DictConfig) -> None:
+    """Run one job, alone or as part of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     from cpath.errors import CpathError
+    from experiments.engine.job import run
+    from experiments.engine.terminal import show_results
 
-    if not _TOLD:
-        os.environ.pop(_TELL_ALL, None)
+    if not _ASKED_FOR_FULL_ERRORS:
+        os.environ.pop(_FULL_ERROR, None)
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         table = run(cfg)
     except CpathError as error:
         _LOG.error("error: %s", error)
         if sweeping:
-            raise  # the other jobs of the sweep go on
+            raise  # the other jobs of the sweep continue
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning makes of SIGTERM a SystemExit that says success
         if sweeping:
@@ -60,57 +72,11 @@ def _job(cfg: DictConfig) -> None:
             _LOG.exception("error")
         raise
     if not sweeping:
-        _show(table)
+        show_results(table)
 
 
-def _show(table: pd.DataFrame) -> None:
-    """The whole-network numbers on the terminal."""
-    import pandas as pd
-    from rich.console import Console
-    from rich.table import Table
-
-    from experiments.framework.results import interval_name
-
-    interval_of = " or ".join(dict.fromkeys(map(interval_name, table.experiment.unique())))
-    rows = table[~table.metric.str.contains("/") & (table.x_name != "epoch")]
-    shown = Table(box=None, pad_edge=False)
-    for column in ("method", "x", "metric", "value", interval_of, "n"):
-        shown.add_column(column, justify="right" if column in ("x", "value", "n") else "left")
-    for row in rows.head(_SHOWN).itertuples():
-        x = row.x.removesuffix(".0")
-        interval = "" if pd.isna(row.ci_low) else f"{row.ci_low:.4g} to {row.ci_high:.4g}"
-        shown.add_row(row.method, x, row.metric, f"{row.value:.4g}", interval, str(row.n))
-    if len(rows):
-        Console().print(shown)
-    if len(rows) > _SHOWN:
-        Console().print(f"… and {len(rows) - _SHOWN} more in results.csv")
-
-
-def main() -> None:
-    """Command line entry."""
-    signal.signal(signal.SIGINT, _leave)
-    import hydra
-    from hydra.errors import CompactHydraException
-
-    from cpath.errors import CpathError
-    from experiments.framework.choices import check_choices, explained, register_choices
-
-    try:
-        check_choices(sys.argv[1:])
-        register_choices()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.environ.setdefault(_TELL_ALL, "1")  # until a job runs: Hydra's errors come here, not on the terminal
-        hydra.main(version_base="1.3", config_path="../conf", config_name="config")(_job)()
-    except CpathError as error:
-        sys.exit(f"error: {error}")
-    except CompactHydraException as error:
-        sys.exit(f"error: {explained(error)}")
-    except KeyboardInterrupt:
-        _leave()
-
-
-def _leave(*_: Any) -> NoReturn:
-    print("stopped; the same command goes on from here", file=sys.stderr)
+def _stop(*_: Any) -> NoReturn:
+    print("stopped; the same command continues from here", file=sys.stderr)
     sys.exit(130)
 
 

@@ -1,80 +1,94 @@
-"""Path analysis (paper, section 3): how pathways overlap, what they are made of, what they still answer."""
+"""Path analysis (paper, section 3): overlap of pathways, their dead neurons, and the responses that they preserve."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 import cpath
 from cpath.analysis import compare_pathways, response_preservation
+from cpath.viz import Drawing
+from experiments.engine import fields
+from experiments.engine.experiment import Experiment
+from experiments.engine.images import Batch
+from experiments.engine.job import Job
+from experiments.engine.measuring import PerImage, read_measures, write_measures
+from experiments.engine.metrics import Metric, base_name
+from experiments.engine.scoring import Scoring, Search, plan_searches
+from experiments.engine.table import Measure, Row
 from experiments.figures.path_analysis import path_analysis_figures
-from experiments.framework.job import Job, run_job
-from experiments.framework.parts import measure_in_parts
-from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.scored import scorers
-from experiments.framework.searches import searches
-from experiments.framework.subject import (
-    load_data,
-    load_images,
-    methods_of,
-    origin_of,
-    sparsities_of,
-    trained_model,
-)
+from experiments.metrics import pick
+
+_FRACTIONS = ("dead_share", "site_dead_share")  # of the library; tables hold per cent
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
-    return run_job(cfg, _compute, path_analysis_figures)
+class PathAnalysis(Experiment):
+    """Compares the pathways that several methods find on the same test images."""
 
+    title: ClassVar[str] = "Critical pathways: overlap, dead neurons, responses"
+    metrics: ClassVar[tuple[Metric, ...]] = pick(
+        *("base_sparsity", "realised_sparsity", "dead_share", "jaccard", "response_change", "class_kept", "residual"),
+        *("site_kept", "site_dead_share", "site_jaccard"),
+    )
 
-def _compute(job: Job) -> list[Row]:
-    cfg = job.cfg
-    sparsities, methods = sparsities_of(cfg), methods_of(cfg)
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, job.store)
-    job.notes["images"] = images.ids
-    origin = origin_of(cfg, model, images, methods.values())
-    found = searches(methods, sparsities)
-    by_label = scorers(job, model, images, {search.label: search.method for search in found})
+    sparsity: fields.Sparsities
+    images: fields.Images
+    batch: fields.Batch
+    max_batch: fields.MaxBatch
+    by_site: bool
+    keep_scores_gb: fields.Gigabytes
 
-    def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
-        # Scores take four times the memory of masks: only one method's are there at a time.
-        pathways: dict[float, dict[str, cpath.Pathway]] = {sparsity: {} for sparsity in sparsities}
-        residuals = {}
-        for search in found:
-            scores = by_label[search.label](number)
-            residuals[search.label] = scores.residual or {}
+    def run(self, job: Job) -> Iterable[Row]:
+        """Find the pathways of every image by every method, and compare them."""
+        images = job.sample(self.images)
+        searches = plan_searches(job.methods, self.sparsity)
+        scoring = Scoring.planned(job, images, searches, max_batch=self.max_batch, keep_gb=self.keep_scores_gb)
+        found = PerImage()
+        for batch in job.batches(images, self.batch, "comparing pathways"):
+            with job.part(batch, "measures", *job.methods.values()) as part:
+                if part.missing:
+                    write_measures(part.folder, self._measure(job, batch, searches, scoring))
+            found.add(batch, read_measures(part.folder))
+        found.write(job.folder)
+        return found.means()
+
+    def _measure(
+        self, job: Job, batch: Batch, searches: Sequence[Search], scoring: Scoring
+    ) -> dict[Measure, Tensor]:
+        """All numbers of the images of one batch."""
+        pathways: dict[float, dict[str, cpath.Pathway]] = {sparsity: {} for sparsity in self.sparsity}
+        measures: dict[Measure, Tensor] = {}
+        for search in searches:
+            # Scores take four times the memory of masks: only one method's are there at a time.
+            scores = scoring.scores(batch, search)
             for sparsity, pathway in search.pathways(scores):
                 pathways[sparsity][search.name] = pathway
-        measures = _measure(model, images.batch(where), pathways, cfg)
-        for name, by_site in residuals.items():
-            for site, residual in by_site.items():
-                measures[name, "", "", f"residual/{site}"] = residual
+            for site, residual in (scores.residual or {}).items():
+                measures[Measure(search.name, f"residual/{site}")] = residual
+        with torch.no_grad(), cpath.observe(job.model, activations=job.config.activations) as seen:
+            logits = job.model(batch.images.clone())  # a model may change its input in place
+        measures[Measure("network", "base_sparsity")] = _base_sparsity(seen.activations)
+        for sparsity, by_method in pathways.items():
+            compared = compare_pathways(by_method, seen.activations, by_site=self.by_site)
+            for (method, metric), values in compared.items():
+                factor = 100 if base_name(metric) in _FRACTIONS else 1
+                measures[Measure(method, metric, "sparsity", sparsity)] = factor * values
+            for method, pathway in by_method.items():
+                change, kept = response_preservation(job.model, batch.images, pathway, logits)
+                measures[Measure(method, "response_change", "sparsity", sparsity)] = change
+                measures[Measure(method, "class_kept", "sparsity", sparsity)] = 100 * kept.double()
         return measures
 
-    return rows_of_means(measure_in_parts(job, images, origin, measure, "comparing pathways"))
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Overlap, dead share and responses, for the network and site by site."""
+        return path_analysis_figures(table)
 
 
-def _measure(
-    model: nn.Module, batch: Tensor, pathways: Mapping[float, Mapping[str, cpath.Pathway]], cfg: DictConfig
-) -> dict[Key, Tensor]:
-    with torch.no_grad(), cpath.observe(model, activations=cfg.activations) as seen:
-        logits = model(batch.clone())  # a model may change its input in place
-    dead = sum((activation == 0).flatten(1).sum(1) for activation in seen.activations.values())
-    neurons = sum(activation[0].numel() for activation in seen.activations.values())
-    measures: dict[Key, Tensor] = {("network", "", "", "base_sparsity"): torch.as_tensor(100 * dead / neurons)}
-    for sparsity, found in pathways.items():
-        compared = compare_pathways(found, seen.activations, by_site=cfg.experiment.by_site)
-        for (name, measure), values in compared.items():
-            measures[name, "sparsity", sparsity, measure] = values
-        for name, pathway in found.items():
-            change, kept = response_preservation(model, batch, pathway, logits)
-            measures[name, "sparsity", sparsity, "response_change"] = change
-            measures[name, "sparsity", sparsity, "class_kept"] = kept
-    return measures
+def _base_sparsity(activations: Mapping[str, Tensor]) -> Tensor:
+    """(B,) per cent of the neurons that are dead."""
+    dead = torch.stack([cpath.sites.is_dead(output).flatten(1).sum(1) for output in activations.values()]).sum(0)
+    return 100 * dead.double() / sum(output[0].numel() for output in activations.values())

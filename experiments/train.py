@@ -1,29 +1,40 @@
-"""Trains the model of the configuration, or finds it trained, and reports its accuracy.
+"""Training: the model of the configuration is trained, or found trained, and its accuracy reported.
 
 With ``checkpoint`` the training starts from these weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import ClassVar
+
 import pandas as pd
-from omegaconf import DictConfig
 
+from cpath.viz import Drawing
+from experiments.engine.experiment import Experiment
+from experiments.engine.job import Job
+from experiments.engine.metrics import Metric
+from experiments.engine.network import build_model
+from experiments.engine.table import Measure, Row, rows_of_means
+from experiments.engine.training import epoch_rows, read_history, trained_entry
 from experiments.figures.train import training_figures
-from experiments.framework.job import Job, run_job
-from experiments.framework.results import Row, rows_of_means
-from experiments.framework.subject import build_model, load_data
-from experiments.framework.trained import epoch_rows, read_history, train_artifact
+from experiments.metrics import pick
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
-    return run_job(cfg, _compute, training_figures)
+class Train(Experiment):
+    """Trains a classifier on the dataset."""
 
+    title: ClassVar[str] = "The model"
+    metrics: ClassVar[tuple[Metric, ...]] = pick("test_accuracy", "val_accuracy", "train_loss", "val_loss")
 
-def _compute(job: Job) -> list[Row]:
-    data = load_data(job.cfg)
-    folder = train_artifact(job.cfg, data, job.store, build_model(job.cfg, data))
-    job.notes["model"] = str(folder)
-    history = read_history(folder)
-    hits = [100.0 * hit for hit in history["test_hits"]]
-    return [*epoch_rows("training", history), *rows_of_means({("training", "", "", "test_accuracy"): hits})]
+    def run(self, job: Job) -> Iterable[Row]:
+        """Train the model unless that was done before."""
+        folder = trained_entry(job.config, job.data, job.cache, build_model(job.config, job.data))
+        job.notes["model"] = str(folder)
+        history = read_history(folder)
+        hits = [100.0 * hit for hit in history["test_hits"]]
+        return [*epoch_rows("training", history), *rows_of_means({Measure("training", "test_accuracy"): hits})]
+
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Loss and accuracy by epoch."""
+        return training_figures(table)

@@ -1,0 +1,1 @@
+"""Benchmark: speed and memory, as ratios within one run."""

@@ -1,0 +1,1 @@
+"""The engine below the experiments: configuration, jobs, cache, batched measuring, tables, sweeps, tracking."""

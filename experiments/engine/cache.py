@@ -1,0 +1,300 @@
+"""The cache: anything costly is made once, and found again by everything that determines its content.
+
+An *entry* is a folder ``ROOT/KIND/LABEL-HASH``. Jobs (``outputs/runs``), trained models, scores, ranks and retrained
+cells (``outputs/artifacts``), and the parts of a job (``parts/`` in its folder) are all entries:
+
+>>> with cache.entry(key) as entry:                      # doctest: +SKIP
+...     if entry.missing:
+...         write_tensors(entry.folder / "maps.safetensors", compute(), metadata)
+>>> read_tensors(entry.folder / "maps.safetensors", …)   # doctest: +SKIP
+
+**What is keyed.** The hash covers `Key.made_of`, whole: settings that determine the content, the content of files that
+they name, the code of a user's modules, the weights of the model, the identity of the data and of the images, and
+cpath's version. Every value keeps its type and all of its digits.
+
+**What is not.** What changes no result but rounding (device, threads, batch sizes that bound the memory, worker
+processes), where results go (outputs, tracker), and cpath's own code within one version. Fields of an experiment's
+settings say so by `experiments.engine.fields.NOT_KEYED`; an experiment that measures the machine keys the machine too.
+
+**What happens when something changes.** Another setting, file, weight, user's module or version of cpath has another
+hash: a new entry is made, and the old one stays for whoever needs it. An edit of cpath itself without a new version is
+not noticed by finished entries: run with ``redo=true``.
+
+**Interrupted, failed, damaged.** An entry is complete when its manifest says ``finished`` and the files that it lists
+have their checksums. Until then its folder is a workplace: whoever asks next takes it up, with what is finished in it.
+Of an entry that was damaged later, the damaged files are removed and the rest is used again.
+
+**Several processes.** A lock beside the folder lets one process make an entry while the others wait; the system
+lifts it when that process dies. Files are written under another name and renamed, so that none is seen half-written.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+import traceback
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cpath.errors import StorageError
+from cpath.storage import replacing
+from experiments.engine.provenance import MANIFEST, Provenance, now, read_manifest
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Key:
+    """Identity of a cache entry.
+
+    Args:
+        kind: folder that it is in, such as ``models``.
+        label: readable beginning of its name; no part of the identity.
+        made_of: everything that determines the content: strings, numbers, booleans, None, and lists, tuples and
+            mappings of them.
+    """
+
+    kind: str
+    label: str
+    made_of: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the entry's folder."""
+        return f"{slug(self.label)}-{digest(self.made_of)}"
+
+
+def digest(value: object) -> str:
+    """Short hash of a value as in `Key.made_of`, the same in every process.
+
+    Raises:
+        TypeError: if a part of it has no canonical form.
+    """
+    text = json.dumps(value, sort_keys=True)  # numbers with all their digits, 1 and 1.0 and "1" told apart
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def slug(name: str) -> str:
+    """``name`` as a harmless file name."""
+    return re.sub(r"[^A-Za-z0-9.=_-]+", "_", name).strip("._") or "unnamed"
+
+
+@dataclass
+class Entry:
+    """An entry as `Cache.entry` hands it out."""
+
+    folder: Path
+    missing: bool
+    """Whether the content has to be made, in `folder`, which may hold what an interrupted process left."""
+    provenance: Provenance
+    contents: list[str] | None = None
+    """Files that make the entry complete; None: all that are in the folder at the end."""
+    _started: float = field(default_factory=time.perf_counter)
+
+    def finish(self, status: Any, error: BaseException | None = None) -> None:
+        """Write the manifest with the final status."""
+        record = self.provenance
+        record.status, record.finished = status, now()
+        record.seconds = round(time.perf_counter() - self._started, 2)
+        record.describe_code()
+        if error is not None and status == "failed":
+            record.error = str(error) or repr(error)
+            record.traceback = "".join(traceback.format_exception(error))
+        if status == "finished":
+            names = self.contents if self.contents is not None else _files(self.folder)
+            record.files = {name: file_checksum(self.folder / name) for name in names}
+        write_json(self.folder / MANIFEST, record.as_json())
+
+
+class Cache:
+    """All entries below one folder.
+
+    Args:
+        root: the folder; made when the first entry is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: Key) -> Path:
+        """Folder where the entry is, or will be."""
+        return self.root / key.kind / key.name
+
+    def holds(self, key: Key) -> bool:
+        """Whether the entry is complete."""
+        return is_complete(self.folder(key))
+
+    @contextmanager
+    def entry(self, key: Key, *, redo: bool = False) -> Iterator[Entry]:
+        """Hand out an entry; the body of the ``with`` makes its content if it is missing.
+
+        The entry is complete when the body ends, and marked as failed or stopped when an exception ends it.
+        Nothing is written for one that is complete already: the folder may be read-only.
+
+        Args:
+            key: identity of the entry.
+            redo: make it even if it is complete, unless another process did so while this one waited.
+
+        Yields:
+            The entry; of no use as a place to write to unless it is ``missing``.
+        """
+        folder, asked = self.folder(key), time.time()
+        if not redo and is_complete(folder):
+            yield Entry(folder, False, Provenance(kind=key.kind, made_of=dict(key.made_of)))
+            return
+        with _locked(folder):
+            made_meanwhile = is_complete(folder) and (folder / MANIFEST).stat().st_mtime > asked
+            entry = Entry(folder, True, Provenance(kind=key.kind, made_of=dict(key.made_of)))
+            if made_meanwhile or (not redo and is_complete(folder)):
+                entry.missing = False
+                yield entry
+                return
+            _prepare(folder, redo)
+            write_json(folder / MANIFEST, entry.provenance.as_json())
+            try:
+                yield entry
+            except Exception as error:
+                entry.finish("failed", error)
+                raise
+            except BaseException:  # Ctrl-C, or a cluster that wants its node back: no fault of the work
+                entry.finish("stopped")
+                raise
+            entry.finish("finished")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the entry in ``folder`` was finished, and its files are still what they were."""
+    manifest = read_manifest(folder)
+    return manifest.get("status") == "finished" and not _damaged(folder, manifest)
+
+
+def is_being_made(folder: Path) -> bool:
+    """Whether a process is at work on the entry in ``folder`` now."""
+    if not folder.parent.is_dir():
+        return False
+    lock = _lock(folder)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def mark_failed(folder: Path, error: str) -> None:
+    """Note that an entry failed which could not do so itself, unless it is complete."""
+    if is_complete(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MANIFEST, {**read_manifest(folder), "status": "failed", "error": error, "finished": now()})
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _LOG.info("waiting for another process that makes %s", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare(folder: Path, redo: bool) -> None:
+    """Make the folder fit to work in: without half-written and damaged files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.rglob(".*.partial"):  # of processes that were killed; nobody else is at work here
+        file.unlink()
+    manifest = read_manifest(folder)
+    if redo or manifest.get("status") != "finished":
+        return
+    damaged = _damaged(folder, manifest)
+    _LOG.warning("%s is damaged (%s) and is made again", folder, ", ".join(damaged))
+    for name in damaged:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _damaged(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Names of the files that are gone or changed."""
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        return [MANIFEST]
+    return [name for name, checksum in files.items() if _checksum_or_none(folder / name) != checksum]
+
+
+def _checksum_or_none(path: Path) -> str | None:
+    try:
+        return file_checksum(path)
+    except OSError:
+        return None
+
+
+def _files(folder: Path) -> list[str]:
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path.as_posix() for path in found if path.name != MANIFEST and not path.name.startswith(".")]
+
+
+def file_checksum(path: Path) -> str:
+    """CRC-32 of a file."""
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextmanager
+def writing_to(outputs: Path) -> Iterator[None]:
+    """Turn the errors of a full or read-only ``outputs`` folder into a `StorageError` that says what to do.
+
+    Raises:
+        StorageError: if something below the folder cannot be written, whatever part of the program noticed it.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, str) else None
+        ours = name is not None and Path(name).absolute().is_relative_to(outputs.absolute())
+        if isinstance(error, StorageError):
+            problem = str(error)
+        elif error.errno in _UNWRITABLE or (ours and error.errno in (errno.EACCES, errno.EPERM)):
+            problem = f"cannot write {name or outputs}: {error.strerror}."
+        else:
+            raise
+        raise StorageError(
+            f"{problem} Finished work is kept. Make room, or name another folder with outputs=FOLDER, and run the "
+            "same command again: it continues from here."
+        ) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON to ``path``; a reader sees the whole file or the previous one."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``; a reader sees the whole file or the previous one."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,124 @@
+"""Choices of the command line that have no file under ``conf``, and what is said where one is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import CompactHydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import cpath
+from cpath.errors import CpathError, unknown_name
+from cpath.models.torchvision import names as torchvision_names
+from experiments import CONF
+from experiments.engine import experiment
+from experiments.engine.config import import_modules, renamed
+
+_REGISTRIES = {"method": cpath.methods, "attribution": cpath.attribution}
+
+
+def register_choices() -> None:
+    """Make choices of what no file under ``conf`` names, and ``conf`` the only source of launchers.
+
+    Every extraction method and attribution is a choice, with the defaults of its class; every torchvision
+    classifier is a choice of ``model``; every experiment that a user's module registered is one too.
+    """
+    store = ConfigStore.instance()
+    for group, registry in _REGISTRIES.items():
+        for name in registry.names():
+            if not (CONF / group / f"{name}.yaml").exists():
+                store.store(group=group, name=name, node={name: _defaults(registry, name)}, provider="registered")
+    for name in experiment.REGISTERED:
+        store.store(group="experiment", name=name, node=experiment.defaults_of(name), provider="registered")
+    for name in torchvision_names():
+        node = {
+            "name": name,
+            "_target_": "cpath.models.torchvision_model",
+            "architecture": name,
+            # auto: torchvision's best weights on dataset=imagenet, else none (trained here);
+            # null; or a name, such as IMAGENET1K_V1.
+            "weights": "auto",
+        }
+        store.store(group="model", name=name, node=node, provider="torchvision")
+    Plugins.instance()  # registers its own launchers when it is first asked for
+    launchers = store.repo["hydra"]["launcher"]
+    for name in list(launchers):
+        # Hydra would take those for schemas of the files of the same name, and warn with every job.
+        del launchers[name]
+
+
+def _defaults(registry: Any, name: str) -> dict[str, Any]:
+    """Settings of a method or attribution that a configuration can hold, with the defaults of its class."""
+    try:
+        made = registry.get(name)
+    except CpathError:  # it has settings without a default
+        return {}
+    found = {**vars(getattr(made, "method", made)), **vars(made)}
+    plain = {key: value for key, value in found.items() if isinstance(value, bool | int | float | str | None)}
+    return {key: "${seed}" if key == "seed" else value for key, value in plain.items()}
+
+
+def import_named_modules(arguments: Iterable[str]) -> None:
+    """Import the modules of an argument ``imports=[…]``, before the choices that they register are looked up.
+
+    Args:
+        arguments: command line without the program's name.
+
+    Raises:
+        InputError: if a module cannot be imported.
+    """
+    parser = OverridesParser.create()
+    for argument in arguments:
+        if argument.startswith("imports="):
+            value = parser.parse_override(argument).value()
+            import_modules(map(str, value) if isinstance(value, list) else [str(value)])
+
+
+_QUOTING = (
+    "A value with one of = ( ) { } [ ] , : # ~ or a space needs quotes of its own inside those of the shell, as in "
+    "'checkpoint=\"epoch=3-step=8.ckpt\"'."
+)
+
+
+def explained(error: CompactHydraException) -> str:
+    """Describe what is wrong with a command line.
+
+    Args:
+        error: as Hydra raised it.
+
+    Returns:
+        Hydra's own message; for a setting that does not exist, with its name of today or the close matches; for
+        what cannot be parsed, with a word on quoting.
+    """
+    if isinstance(error, OverrideParseException):
+        return f"{error}\n{_QUOTING}"
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+        unknown = str(cause.full_key)
+        if (new := renamed(unknown)) is not None:
+            return new
+        parent, dot, _ = unknown.rpartition(".")
+        known = [f"{parent}{dot}{key!s}" for key in cause.parent_node if key != "hydra"]
+        if unknown not in known:
+            deeper = [name for name in _dotted(cause.parent_node, parent) if name.endswith(f".{unknown}")]
+            if deeper:
+                return f"this experiment has no setting '{unknown}'; there is {', '.join(deeper)}."
+            return str(unknown_name("setting", unknown, known))
+    return f"{error}" if cause is None else f"{error}: {cause}"
+
+
+def _dotted(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Full names of everything in ``node`` but Hydra's."""
+    for key in map(str, node):
+        name = f"{prefix}.{key}" if prefix else key
+        if name == "hydra":
+            continue
+        yield name
+        child = None if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key) else node[key]
+        if isinstance(child, DictConfig):
+            yield from _dotted(child, name)

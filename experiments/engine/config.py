@@ -1,0 +1,275 @@
+"""The configuration of a job: composed by Hydra, then checked and typed as a whole before any work."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, Field, InstanceOf, PrivateAttr, ValidationError
+
+import cpath
+from cpath.errors import CpathError, InputError, unknown_name
+from experiments.engine.digests import content_digest, named_code, source_digest
+from experiments.engine.experiment import Experiment, Settings
+from experiments.engine.fields import NOT_KEYED, Count, Gigabytes, Natural, Seed, Text, keyed
+
+RENAMED = {
+    "dataset.recipe": "recipe",
+    "experiment.sparsities": "sparsity",
+    "experiment.percents": "percent",
+    "experiment.road.percents": "experiment.road.percent",
+    "method.greedy_published": "method.greedy_released",
+    "method.neuron_intgrad_published": "method.neuron_intgrad_released",
+}
+"""Settings of earlier versions, and what they are called now."""
+
+PSEUDO_METHODS = frozenset(("all", "base", "input", "network", "original", "run", "training", "untouched"))
+"""Names in the column ``method`` of tables that stand for no method."""
+
+
+class Trainer(Settings):
+    """Arithmetic and placement of a training: ``trainer.…``."""
+
+    processes: Count
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+    tf32: bool
+    channels_last: bool
+    compile: bool
+    workers: Annotated[Natural, NOT_KEYED]
+    memory_gb: Gigabytes
+    sync_batchnorm: bool
+
+
+class Recipe(Settings):
+    """Schedule of a training: ``recipe.…``. Nodes with a ``_target_`` are called with what stands beside it."""
+
+    epochs: Count
+    batch_size: Count
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any] | None = None
+    loss: dict[str, Any]
+    augmentation: dict[str, Any] | None = None
+
+
+Names = list[Text]
+
+
+class Config(Settings):
+    """Everything that a job is told, typed and checked."""
+
+    experiment: InstanceOf[Experiment]
+    dataset: dict[str, Any]
+    recipe: Recipe | None = None
+    model: dict[str, Any]
+    method: dict[str, dict[str, Any] | None]
+    attribution: dict[str, dict[str, Any] | None]
+    trainer: Trainer
+    tracker: Annotated[dict[str, Any], NOT_KEYED]
+    paper: Annotated[dict[str, Any] | None, NOT_KEYED] = None
+    seed: Seed
+    activations: Annotated[Names, Field(min_length=1)]
+    checkpoint: Text | None
+    device: Annotated[Text, NOT_KEYED]
+    threads: Annotated[Count | Literal["auto"], NOT_KEYED]
+    imports: Names
+    outputs: Annotated[Text, NOT_KEYED]
+    redo: Annotated[bool, NOT_KEYED]
+    sparsity: Annotated[Any, NOT_KEYED] = None
+    percent: Annotated[Any, NOT_KEYED] = None
+    keep: Annotated[Any, NOT_KEYED] = None
+
+    _composed: DictConfig = PrivateAttr()
+
+    @property
+    def composed(self) -> DictConfig:
+        """The configuration as Hydra composed it, with its references."""
+        return self._composed
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the dataset in results."""
+        return str(self.dataset["name"])
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model in results."""
+        return str(self.model["name"])
+
+    def changed(self, **values: Any) -> Config:
+        """The same configuration with other values at its root, and all that refers to them."""
+        cfg = self._composed.copy()
+        for name, value in values.items():
+            OmegaConf.update(cfg, name, value, force_add=True)
+        return parse(cfg)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the results of a job and can be known before any of it is made."""
+        found = keyed(self)
+        if self.experiment.measures_machine:
+            found |= {"device": self.device, "threads": self.threads}
+        if self.checkpoint is not None:
+            found["checkpoint"] = content_digest(self.checkpoint)
+        plain = OmegaConf.to_container(self._composed, resolve=True)
+        code = {name: source_digest(name) for name in self.imports} | named_code(plain)
+        return {**found, "cpath": cpath.__version__, "code": code}
+
+
+def import_modules(modules: Iterable[str]) -> None:
+    """Import the user's modules, which register methods, attributions and experiments.
+
+    Raises:
+        InputError: if one of them cannot be imported.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"imports: cannot import '{module}': {error}") from error
+
+
+def parse(cfg: DictConfig) -> Config:
+    """Check a composed configuration and give it types.
+
+    Args:
+        cfg: as Hydra composes it, without the node ``hydra``.
+
+    Raises:
+        InputError: if a value is unusable; it names every such setting.
+        UnknownNameError: if a setting is added that nothing reads.
+    """
+    import_modules(cfg.get("imports") or ())
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain.pop("hydra", None)
+    plain["experiment"] = experiment_of(plain.get("experiment"))
+    if isinstance(plain.get("activations"), str):
+        plain["activations"] = [plain["activations"]]
+    config = validated(Config, plain, "")
+    _check_names(config)
+    config._composed = cfg
+    return config
+
+
+def experiment_of(node: Any) -> Experiment:
+    """Make the experiment that a node of the configuration names and sets.
+
+    Args:
+        node: settings, and under ``_target_`` the class.
+
+    Raises:
+        InputError: if there is no such class, or a setting is unusable.
+    """
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(target, str):
+        raise InputError("experiment needs a name: experiment=path_analysis, for example.")
+    try:
+        cls = get_class(target)
+    except Exception as error:  # of Hydra, or of the user's module
+        raise InputError(f"experiment: cannot find {target}: {error.__cause__ or error}") from error
+    if not issubclass(cls, Experiment):
+        raise InputError(f"experiment: {target} is no subclass of experiments.engine.experiment.Experiment.")
+    return validated(cls, {name: value for name, value in node.items() if name != "_target_"}, "experiment")
+
+
+def _check_names(config: Config) -> None:
+    for group, names in (("method", config.method), ("attribution", config.attribution)):
+        for name in names:
+            if name in PSEUDO_METHODS:
+                raise InputError(f"{group}: tables use the name '{name}' for something else; choose another.")
+    for group, node in (("dataset", config.dataset), ("model", config.model)):
+        if not isinstance(node.get("name"), str) or not node["name"]:
+            raise InputError(f"{group}.name must be text; got {node.get('name')!r}.")
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def validated(cls: type[S], values: Mapping[str, Any], prefix: str) -> S:
+    """Make typed settings.
+
+    Args:
+        cls: class of the settings.
+        values: what they are made of.
+        prefix: name of the node that they stand for, for messages.
+
+    Raises:
+        InputError: if a value is unusable; it names every such setting.
+        UnknownNameError: if there is no such setting.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, cls, prefix) from None
+
+
+def _explained(error: ValidationError, cls: type[BaseModel], prefix: str) -> CpathError:
+    problems: dict[str, tuple[list[str], Any]] = {}
+    for problem in error.errors():
+        place = [prefix] if prefix else []
+        # A union names its alternatives after the setting; the message says what they want.
+        named = _setting(cls, problem["loc"])
+        name = ".".join([*place, *named])
+        if problem["type"] == "extra_forbidden":
+            if (new := renamed(name)) is not None:
+                return InputError(new)
+            where = ".".join([*place, *named[:-1]])
+            known = [f"{where}.{field}" if where else field for field in _fields(cls, named[:-1])]
+            return unknown_name("setting", name, known)
+        problems.setdefault(name, ([], problem["input"]))[0].append(_words(problem))
+    lines = [
+        f"{name} {' or '.join(dict.fromkeys(words))}; got {_shown(value)}."
+        for name, (words, value) in problems.items()
+    ]
+    return InputError("\n".join(lines))
+
+
+def _setting(cls: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The part of an error's location that names settings and places in lists."""
+    named: list[str] = []
+    at: Any = cls
+    for part in location:
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            named.append(str(part))
+            field = at.model_fields.get(str(part))
+            at = None if field is None else _model_in(field.annotation)
+        elif isinstance(part, int):
+            named[-1] += f"[{part}]"
+        elif at is None:
+            break
+    return named
+
+
+def _fields(cls: type[BaseModel], path: list[str]) -> list[str]:
+    at: Any = cls
+    for part in path:
+        at = _model_in(at.model_fields[part].annotation)
+    return list(at.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    options = [annotation, *getattr(annotation, "__args__", ())]
+    return next((one for one in options if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def _words(problem: Any) -> str:
+    message = str(problem["msg"])
+    if problem["type"] == "missing":
+        return "is missing"
+    if problem["type"] in ("value_error", "assertion_error"):
+        return message.partition(", ")[2].rstrip(".")
+    return message.replace("Input should be", "must be").replace("List should", "must").lower()
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:77]}…"
+
+
+def renamed(name: str) -> str | None:
+    """Message for a setting of an earlier version, with its name of today; None for any other."""
+    for old, new in RENAMED.items():
+        if name == old or name.startswith(f"{old}."):
+            return f"the setting '{name}' is called '{new}{name.removeprefix(old)}' now."
+    return None

@@ -1,0 +1,136 @@
+"""Devices, processes, threads and memory of a job."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from cpath.errors import InputError
+from experiments.engine.config import Config
+
+if TYPE_CHECKING:
+    from cpath.training import Hardware
+
+
+def sweep_number() -> int | None:
+    """Number of this job in its sweep; None where it is the only one."""
+    if not HydraConfig.initialized():
+        return None
+    hydra = HydraConfig.get()
+    return int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None
+
+
+def device_of(config: Config) -> torch.device:
+    """The device named in the configuration.
+
+    ``auto`` is the GPU where there is one; where there are several, the jobs of a sweep take turns at them by
+    their number. Raises `InputError` for a device that does not exist.
+    """
+    if config.device == "auto":
+        return _automatic()
+    try:
+        device = torch.device(config.device)
+    except RuntimeError:
+        raise InputError(f"no such device: '{config.device}'. Say device=auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={config.device} asked for, but no CUDA device is available: say device=cpu.")
+    return device
+
+
+def _automatic() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    count, number = torch.cuda.device_count(), sweep_number()
+    return torch.device("cuda" if count == 1 or number is None else f"cuda:{number % count}")
+
+
+def devices_of(config: Config, workers: int) -> list[str]:
+    """A device for each of ``workers`` processes that train side by side: all GPUs in turn for ``auto``."""
+    first = str(device_of(config))
+    if config.device != "auto" or first != "cuda":  # one GPU named, or this job's own in a sweep, or none
+        return [first] * workers
+    return [f"cuda:{number % torch.cuda.device_count()}" for number in range(workers)]
+
+
+def check_trainer(config: Config) -> None:
+    """Raises `InputError` for several training processes inside a sweep, or more than there are GPUs."""
+    processes = config.trainer.processes
+    if processes <= 1:
+        return
+    if sweep_number() is not None:
+        raise InputError(
+            f"trainer.processes={processes} inside a sweep (-m): the jobs of a sweep train in one process each, "
+            "on a GPU of their own. Leave out trainer=ddp, or run this training alone, without -m."
+        )
+    if device_of(config).type == "cuda" and processes > torch.cuda.device_count():
+        raise InputError(
+            f"trainer.processes={processes}, but there are {torch.cuda.device_count()} GPUs: ask for fewer."
+        )
+
+
+def hardware_of(config: Config) -> Hardware:
+    """How the configuration says to train. Raises `InputError` as `check_trainer`."""
+    from cpath.training import Hardware
+
+    check_trainer(config)
+    return Hardware(device=device_of(config), **config.trainer.model_dump())
+
+
+def use_threads(config: Config) -> None:
+    """Makes this process compute with ``threads``; ``auto`` shares the cores out among the jobs that run at once.
+
+    More threads than OMP_NUM_THREADS are never taken; a lone job keeps torch's own number.
+    """
+    if config.threads != "auto":
+        torch.set_num_threads(config.threads)
+    elif (share := _share_of_cores()) is not None:
+        torch.set_num_threads(min(share, torch.get_num_threads()))
+
+
+def _share_of_cores() -> int | None:
+    """Cores for each of the jobs that run at once; None where one runs after the other."""
+    if sweep_number() is None:
+        return None
+    launcher: Any = HydraConfig.get().launcher
+    if (granted := launcher.get("cpus_per_task")) is not None:
+        return int(granted)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_once = launcher.get("n_jobs") or launcher.get("at_once")
+    if at_once is None:
+        return None
+    return max(1, cores // (cores if int(at_once) < 0 else int(at_once)))
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep what is freed, for the next batch; only glibc can.
+
+    It gives tensors of more than 32 MB back to the system at once otherwise, and fetching fresh pages for the next
+    ones takes up to a third of the time of a large batch.
+    """
+    mallopt = _of_c_library("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def give_back_memory() -> None:
+    """Gives what is freed back to the system now."""
+    trim = _of_c_library("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_c_library(function: str) -> Callable[..., int] | None:
+    try:
+        return getattr(ctypes.CDLL(None), function, None)
+    except (OSError, TypeError):  # Windows
+        return None

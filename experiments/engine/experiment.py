@@ -1,0 +1,135 @@
+"""Experiments: each is one object with its settings and their checks, its work, its figures and its metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from cpath.checks import check_name
+from cpath.errors import InputError
+from cpath.viz import Drawing
+from experiments.engine.fields import Text
+from experiments.engine.metrics import Metric
+
+if TYPE_CHECKING:
+    from experiments.engine.job import Job
+    from experiments.engine.table import Row
+
+
+class Settings(BaseModel):
+    """Typed settings: a value of another type or outside its range, and an unknown name, are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+
+class Experiment(Settings, ABC):
+    """One experiment. Its fields are its settings, ``experiment.…`` in the configuration.
+
+    A file ``conf/experiment/NAME.yaml`` holds the values and names the class under ``_target_``. A class of your own
+    that gives every field a default needs no such file: `register` it in a module that ``imports=[…]`` names.
+
+    Example:
+        >>> from experiments.engine import experiment, metrics, table
+        >>> class Logits(experiment.Experiment):
+        ...     title = "Largest logit"
+        ...     metrics = ()
+        ...     images: int = 8
+        ...     def run(self, job):
+        ...         images = job.sample(self.images)
+        ...         logits = job.model(images.batch(slice(None)))
+        ...         return [table.Row("network", "largest_logit", float(logits.max()))]
+        >>> Logits(name="logits").images
+        8
+    """
+
+    title: ClassVar[str] = ""
+    """Heading in a report."""
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """Every number that its table can hold."""
+    measures_machine: ClassVar[bool] = False
+    """Whether device and threads determine the results, as in a benchmark."""
+
+    name: Text
+    """Name in results and folders."""
+
+    def check(self, job: Job) -> None:  # noqa: B027
+        """Refuse settings that do not go together, before any work.
+
+        Args:
+            job: the job that would run; nothing may be computed with it.
+
+        Raises:
+            CpathError: if the experiment cannot run as configured.
+        """
+
+    @abstractmethod
+    def run(self, job: Job) -> Iterable[Row]:
+        """Do the work.
+
+        Args:
+            job: data, model, methods, cache and folder of this run.
+
+        Returns:
+            The numbers of the tidy table.
+        """
+
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Draw the figures of a finished job.
+
+        Args:
+            table: its tidy table, and nothing else.
+
+        Returns:
+            The figures, none by default.
+        """
+        return ()
+
+    def heading(self, table: pd.DataFrame) -> str:
+        """Heading in a report, of a finished job with the given table."""
+        return self.title or self.name.replace("_", " ").capitalize()
+
+
+E = TypeVar("E", bound=type[Experiment])
+
+REGISTERED: dict[str, type[Experiment]] = {}
+"""Experiments of users' modules by name; those of the project have a file under ``conf/experiment``."""
+
+
+def register(name: str) -> Callable[[E], E]:
+    """Register an experiment under a name, which ``experiment=NAME`` then finds.
+
+    Args:
+        name: letters, digits, ``_``, ``-`` and ``.``.
+
+    Returns:
+        A class decorator.
+
+    Raises:
+        InputError: if the name is unusable, or the class is no `Experiment` with a default for every setting.
+    """
+    check_name(name)
+
+    def add(cls: E) -> E:
+        if not (isinstance(cls, type) and issubclass(cls, Experiment)):
+            raise InputError(f"{cls!r} must be a subclass of Experiment to be registered as '{name}'.")
+        without = [field for field, info in cls.model_fields.items() if info.is_required() and field != "name"]
+        if without:
+            raise InputError(
+                f"experiment '{name}': {', '.join(without)} must have a default. Without defaults, write a "
+                f"configuration file that holds the values and names the class under _target_."
+            )
+        REGISTERED[name] = cls
+        return cls
+
+    return add
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    """Configuration of a registered experiment: its class, and the default of every setting."""
+    cls = REGISTERED[name]
+    made = cls(name=name)
+    return {"name": name, "_target_": f"{cls.__module__}.{cls.__qualname__}", **made.model_dump(exclude={"name"})}

@@ -1,0 +1,88 @@
+"""Types of settings that several experiments share; each states in its type what its values may be."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from cpath.threshold import check_sparsity
+
+
+class _NotKeyed:
+    """Marks a setting that changes no result but rounding, and so is no part of a cache key."""
+
+
+NOT_KEYED = _NotKeyed()
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if len(set(values)) != len(values):
+        raise ValueError("the same value is there twice")
+    return values
+
+
+def _ascending(values: list[float]) -> list[float]:
+    if values != sorted(set(values)):
+        raise ValueError("values must ascend")
+    return values
+
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Number = Annotated[float, AfterValidator(_finite)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+Sparsity = Annotated[Number, AfterValidator(check_sparsity)]
+"""Per cent of all units that are pruned."""
+Sparsities = Annotated[
+    list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct)
+]
+"""One sparsity, or several."""
+Percent = Annotated[Number, Field(gt=0, lt=100)]
+"""Per cent of the pixels."""
+Percents = Annotated[list[Percent], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_ascending)]
+"""Several shares of the pixels, from small to large."""
+
+Images = Count | None
+"""Number of test images, drawn by the seed; None for all."""
+Batch = Count
+"""Images at a time; a stopped job continues after the last finished batch."""
+MaxBatch = Annotated[Count, NOT_KEYED]
+"""Most images in one forward pass, counting repetitions: bounds the memory."""
+Gigabytes = Annotated[NonNegative, NOT_KEYED]
+
+
+def keyed(settings: BaseModel) -> dict[str, Any]:
+    """Values of the settings that determine a result, as plain containers."""
+    found: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        if any(isinstance(mark, _NotKeyed) for mark in field.metadata):
+            continue
+        value = getattr(settings, name)
+        found[name] = keyed(value) if isinstance(value, BaseModel) else _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return keyed(value)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(part) for name, part in value.items()}
+    return value

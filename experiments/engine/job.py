@@ -1,0 +1,261 @@
+"""A job: one run of an experiment, from its configuration to its table and figures in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import cpath
+from cpath.attribution import Attribution
+from cpath.checks import within_memory
+from cpath.data import ImageData
+from cpath.viz import Drawing, save_drawings
+from experiments.engine.cache import Cache, Entry, Key, digest, is_complete, slug, write_json, write_text, writing_to
+from experiments.engine.config import Config, experiment_of, import_modules, parse
+from experiments.engine.devices import check_trainer, device_of, keep_freed_memory, use_threads
+from experiments.engine.digests import code_digest
+from experiments.engine.experiment import Experiment
+from experiments.engine.images import Batch, Images, identity_of, load_data
+from experiments.engine.network import fingerprint, trained_model
+from experiments.engine.progress import progress
+from experiments.engine.provenance import device_name
+from experiments.engine.table import read_table, tidy_table, write_table
+from experiments.engine.tracking import Tracker
+
+_LOG = logging.getLogger(__name__)
+RESULTS = "results.csv"
+CONFIG = "config.yaml"
+
+
+def run(cfg: DictConfig) -> pd.DataFrame:
+    """Run the experiment of a composed configuration, unless it is finished.
+
+    Args:
+        cfg: as Hydra composes it.
+
+    Returns:
+        The tidy table.
+
+    Raises:
+        CpathError: if the configuration is unusable, before any work; or if the experiment fails on purpose.
+    """
+    return run_job(Job(parse(cfg)))
+
+
+def run_job(job: Job) -> pd.DataFrame:
+    """Run a job, unless it is finished; of two processes with the same job one waits for the other."""
+    job.check()
+    outputs = Path(job.config.outputs)
+    with writing_to(outputs), within_memory("lower experiment.max_batch, or ask for less"):
+        with job.entry() as entry:
+            if entry.missing:
+                _make(job, entry)
+            else:
+                _LOG.info("already finished: %s (redo=true runs it again)", job.folder)
+        return read_table(job.folder / RESULTS)
+
+
+def _make(job: Job, entry: Entry) -> None:
+    """Do the work of a job in its folder."""
+    config, folder = job.config, job.folder
+    if config.redo:
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+    use_threads(config)
+    device = device_of(config)
+    if device.type == "cpu":
+        keep_freed_memory()
+    entry.contents = [RESULTS]  # figures may be drawn again
+    entry.provenance.notes = job.notes
+    job.notes.update(
+        seed=config.seed,
+        command=" ".join(Path(part).name if part == sys.argv[0] else part for part in sys.argv),
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+    )
+    write_text(folder / CONFIG, OmegaConf.to_yaml(config.composed, resolve=True))
+    tracker: Tracker = instantiate(config.tracker)
+    failed = True
+    try:
+        tracker.start(config, folder)
+        table = tidy_table(
+            config.experiment.run(job),
+            experiment=config.experiment.name,
+            dataset=config.dataset_name,
+            model=config.model_name,
+            seed=config.seed,
+        )
+        write_table(table, folder / RESULTS)
+        table = read_table(folder / RESULTS)
+        save_drawings([*config.experiment.figures(table), *job.drawings], folder / "figures")
+        tracker.results(table, folder)
+        failed = False
+    finally:
+        tracker.finish(failed)
+    _LOG.info("results: %s", folder)
+
+
+@dataclass
+class Job:
+    """One run of an experiment. Data, model and methods are made when first asked for, once."""
+
+    config: Config
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further facts for the manifest."""
+    drawings: list[Drawing] = field(default_factory=list)
+    """Figures of images and maps, which no table can hold: saved with those that are drawn from the table."""
+
+    @cached_property
+    def key(self) -> Key:
+        """Identity of the job: everything that determines its results and is known before any work."""
+        label = f"{self.config.dataset_name}-{self.config.model_name}"
+        return Key(slug(self.config.experiment.name), label, self.config.identity())
+
+    @property
+    def folder(self) -> Path:
+        """Where the results are, or will be."""
+        return self._runs.folder(self.key)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the job ran to its end, and its results are still what they were."""
+        return is_complete(self.folder)
+
+    @property
+    def _runs(self) -> Cache:
+        return Cache(Path(self.config.outputs) / "runs")
+
+    @property
+    def cache(self) -> Cache:
+        """Results that jobs share: trained models, scores, ranks, retrained cells."""
+        return Cache(Path(self.config.outputs) / "artifacts")
+
+    def entry(self) -> AbstractContextManager[Entry]:
+        """The job itself as a cache entry."""
+        return self._runs.entry(self.key, redo=self.config.redo)
+
+    def check(self) -> None:
+        """Refuse what cannot run, before any work.
+
+        Raises:
+            CpathError: if a method, an attribution, the device or the settings are unusable.
+        """
+        check_trainer(self.config)
+        _ = self.methods, self.attributions
+        self.config.experiment.check(self)
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The dataset of the configuration."""
+        return load_data(self.config)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network that is explained, with weights, in eval mode, on the device; trained now if it has to be."""
+        return trained_model(self.config, self.data, self.cache)
+
+    @cached_property
+    def model_hash(self) -> str:
+        """Hash of the network's weights, settings and code."""
+        return fingerprint(self.model, self.config)
+
+    @cached_property
+    def methods(self) -> dict[str, cpath.Method]:
+        """Extraction methods of the configuration by name."""
+        return {
+            name: instantiate(settings) if "_target_" in (settings or {}) else cpath.methods.get(name, **settings or {})
+            for name, settings in self.config.method.items()
+        }
+
+    @cached_property
+    def attributions(self) -> dict[str, Attribution]:
+        """Attributions of the configuration by name."""
+        return {
+            name: instantiate(settings)
+            if "_target_" in (settings or {})
+            else cpath.attribution.get(name, **settings or {})
+            for name, settings in self.config.attribution.items()
+        }
+
+    def sample(self, count: int | None) -> Images:
+        """Draw test images by the seed, and note them in the manifest.
+
+        Args:
+            count: how many; None for all.
+        """
+        images = Images(self.data, self.data.test.sample(count, self.config.seed), device_of(self.config))
+        self.notes["images"] = images.ids
+        return images
+
+    def batches(self, images: Images, size: int, doing: str) -> Iterator[Batch]:
+        """Iterate over images a batch at a time, with a progress bar.
+
+        Args:
+            images: from `sample`.
+            size: images in a batch.
+            doing: description of the work.
+        """
+        return progress(list(images.batches(size)), doing, "batch")
+
+    def origin(self, batch: Batch, *code: object) -> dict[str, Any]:
+        """Identity of what a batch's results come from, for keys of the cache.
+
+        Args:
+            batch: the images.
+            code: methods, attributions or functions that the results are made with.
+        """
+        return {
+            "model": self.model_hash,
+            "data": digest(identity_of(batch.source.data)),
+            "images": batch.ids,
+            "code": code_digest(*code),
+        }
+
+    def part(self, batch: Batch, kind: str, *code: object) -> AbstractContextManager[Entry]:
+        """The part of this job that belongs to a batch, as a cache entry in the job's folder.
+
+        A stopped job continues after the last part that is finished, unless model, data or code changed since.
+
+        Args:
+            batch: the images.
+            kind: name of the part, such as ``measures``.
+            code: methods, attributions or functions that the part is made with.
+        """
+        key = Key("parts", f"{kind}-{batch.number:05d}", {"kind": kind, **self.origin(batch, *code)})
+        return Cache(self.folder).entry(key)
+
+
+def read_job(folder: Path) -> Experiment:
+    """The experiment of a finished job, with its settings, from the configuration that the job left.
+
+    Args:
+        folder: of the job.
+    """
+    cfg = OmegaConf.load(folder / CONFIG)
+    import_modules(cfg.get("imports") or ())
+    return experiment_of(OmegaConf.to_container(cfg.experiment, resolve=True))
+
+
+def redraw(folder: Path) -> None:
+    """Draw the figures of a finished job again, from its table; pictures of images and maps stay as they are.
+
+    Args:
+        folder: of the job.
+    """
+    captions = folder / "figures" / "captions.json"
+    before: Mapping[str, str] = json.loads(captions.read_text()) if captions.exists() else {}
+    save_drawings(read_job(folder).figures(read_table(folder / RESULTS)), folder / "figures")
+    write_json(captions, {**before, **json.loads(captions.read_text())})

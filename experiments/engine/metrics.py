@@ -1,0 +1,66 @@
+"""Metrics: one entry in code for each number that a table can hold, from which figures and documents take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+INTERVAL = "95 % interval"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that an experiment reports.
+
+    A table may qualify the name: ``jaccard/greedy`` is the metric ``jaccard`` with Greedy, ``residual/conv1`` the
+    metric ``residual`` at the site ``conv1``.
+    """
+
+    name: str
+    """Name in the column ``metric``, before the first ``/``."""
+    label: str
+    """Short name for axes and headings, without the unit."""
+    unit: str
+    """``%``, ``s``, ``MB``, …; empty for a number without one. A share is always in ``%``."""
+    range: tuple[float, float]
+    """Smallest and largest possible value."""
+    better: Literal["higher", "lower"] | None
+    """Direction of a better result; None where neither is better."""
+    meaning: str
+    """One or two sentences."""
+    source: str = ""
+    """Publication that defines it."""
+    over: str = "images"
+    """What ``n`` counts, and the interval is over."""
+    interval: str = INTERVAL
+    """What ``ci_low`` and ``ci_high`` are."""
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis, with the unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def base_name(metric: str) -> str:
+    """Name of the metric without its qualifier: ``jaccard`` of ``jaccard/greedy``."""
+    return metric.partition("/")[0]
+
+
+def by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    """Metrics by their name.
+
+    Raises:
+        ValueError: if two different metrics have one name.
+    """
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        if found.setdefault(metric.name, metric) != metric:
+            raise ValueError(f"two metrics are called '{metric.name}'.")
+    return found
+
+
+def axis_label(name: str, metrics: Mapping[str, Metric]) -> str:
+    """Label of an axis for a metric of a table; its name where no entry is known (a user's table)."""
+    entry = metrics.get(base_name(name))
+    return entry.axis if entry is not None else name.replace("_", " ")

@@ -1,0 +1,103 @@
+"""The network that an experiment explains: built as configured, trained or loaded, and identified by its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import cpath
+from cpath.data import ImageData
+from cpath.errors import InputError
+from cpath.models import load_checkpoint
+from experiments.engine.cache import Cache, digest
+from experiments.engine.config import Config
+from experiments.engine.devices import device_of
+from experiments.engine.digests import code_digest, named_code
+from experiments.engine.instantiate import instantiated
+from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_entry
+
+
+def build_model(config: Config, data: ImageData) -> nn.Module:
+    """Build the model of a configuration for a dataset.
+
+    Returns:
+        The model in eval mode, with pretrained weights or those of a checkpoint if the configuration names any,
+        else not trained yet.
+
+    Raises:
+        InputError: if it cannot be made, or is no module.
+    """
+    fixed: dict[str, Any] = {"classes": len(data.classes), "shape": data.shape}
+    if "weights" in config.model:
+        fixed["weights"] = pretrained_weights(config, data)
+    torch.manual_seed(config.seed)  # the initial weights
+    model = instantiated(config.model, "model", leave_out=("name",), **fixed)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model._target_ must return a torch.nn.Module, not {type(model).__name__}.")
+    if config.checkpoint is not None:
+        load_checkpoint(model, config.checkpoint)
+    return model.eval()
+
+
+def trained_model(config: Config, data: ImageData, cache: Cache) -> nn.Module:
+    """The model of a configuration with weights: those of a checkpoint, pretrained ones, or trained now.
+
+    Args:
+        config: the configuration.
+        data: its dataset.
+        cache: holds the networks that were trained before.
+
+    Returns:
+        The model in eval mode, on the configured device.
+
+    Raises:
+        SiteError: if the model has no site, before any training.
+    """
+    model = build_model(config, data)
+    check_sites(model, torch.zeros(1, *data.shape), config)
+    if config.checkpoint is None and pretrained_weights(config, data) is None:
+        load_checkpoint(model, trained_entry(config, data, cache, model) / MODEL_FILE)
+    return model.eval().to(device_of(config))
+
+
+def check_sites(model: nn.Module, image: Tensor, config: Config) -> None:
+    """Refuse a model without sites, or one that cannot take the images.
+
+    Args:
+        model: on the CPU.
+        image: (1, C, H, W).
+        config: names the activation functions that are sites.
+
+    Raises:
+        SiteError: if no site is found.
+    """
+    try:
+        with cpath.sites.evaluating(model):
+            cpath.Probe(model, image, activations=config.activations).record(gradients=False)
+    except cpath.SiteError as error:
+        raise cpath.SiteError(
+            f"model '{config.model_name}': {error} (activations=[…] on the command line)"
+        ) from error
+
+
+def fingerprint(model: nn.Module, config: Config) -> str:
+    """Hash of everything that makes a model what it is: settings, code, and weights wherever they came from.
+
+    Args:
+        model: with its weights. All of them are read: hash a model once, and keep the hash.
+        config: names the settings that the model was made with.
+    """
+    classes = sorted({type(part) for part in model.modules()}, key=lambda cls: (cls.__module__, cls.__qualname__))
+    made_by = {
+        "class": [type(model).__module__, type(model).__qualname__],
+        "settings": {name: value for name, value in config.model.items() if name not in ("name", "weights")},
+        "code": [named_code(config.model), code_digest(*classes)],
+    }
+    hasher = hashlib.sha256(digest(made_by).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()[:16]

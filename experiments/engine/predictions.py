@@ -1,0 +1,47 @@
+"""Predictions of the network for a batch, with the captions of pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from experiments.engine.images import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions for the images of a batch."""
+
+    target: Tensor
+    """(B,) the predicted class."""
+    probability: Tensor
+    """(B,) float64, of that class."""
+    titles: list[str]
+    """Class and probability, in two lines."""
+
+
+def predictions(model: nn.Module, batch: Batch) -> Predictions:
+    """Predict the classes of a batch.
+
+    Args:
+        model: in eval mode.
+        batch: the images, of a dataset that names the classes.
+
+    Returns:
+        Classes, probabilities and captions.
+    """
+    with torch.no_grad():
+        logits = model(batch.images.clone())  # a model may change its input in place
+    probability, target = logits.double().softmax(1).max(1)
+    names = batch.source.data.classes
+    titles = [
+        f"{names[int(label)]}\n{_per_cent(float(share))}" for share, label in zip(probability, target, strict=True)
+    ]
+    return Predictions(target, probability, titles)
+
+
+def _per_cent(probability: float) -> str:
+    # 99.7 % is not certainty, and must not read like it.
+    return f"{100 * probability:.0f} %" if probability < 0.995 else "> 99 %"

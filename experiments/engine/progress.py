@@ -1,0 +1,76 @@
+"""Progress: bars with the time left, one for the work at hand and one over the stages of a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+T = TypeVar("T")
+
+
+def progress(items: Collection[T], doing: str, unit: str, **settings: Any) -> Iterator[T]:
+    """Iterate with a progress bar; without one where the output is no terminal.
+
+    Args:
+        items: what to iterate over.
+        doing: description of the work.
+        unit: of the items.
+        settings: further settings of `tqdm`.
+    """
+    return iter(tqdm(items, desc=doing, unit=unit, disable=None, **settings))
+
+
+class Stages:
+    """A progress bar over the stages of a whole, each weighed with the seconds that it is expected to take.
+
+    Args:
+        expected: seconds by stage; a stage without a number counts as much as the mean of the others.
+    """
+
+    def __init__(self, expected: Mapping[str, float | None]) -> None:
+        known = [seconds for seconds in expected.values() if seconds is not None]
+        usual = sum(known) / len(known) if known else 1.0
+        self.expected = {name: usual if seconds is None else seconds for name, seconds in expected.items()}
+        self._done = 0
+        self._bar: Any = None
+        self._redirected = logging_redirect_tqdm()
+
+    def __enter__(self) -> Stages:
+        self._redirected.__enter__()
+        total = sum(self.expected.values())
+        form = "{desc} {percentage:3.0f} %|{bar}| {elapsed} so far, {remaining} left"
+        self._bar = tqdm(total=total, bar_format=form, disable=None, desc="all")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        self._redirected.__exit__(kind, error, at)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[str]:
+        """Count a stage while the body of the ``with`` runs.
+
+        Yields:
+            Its place among the stages, such as ``[2/7]``.
+        """
+        self._bar.set_description_str(name)
+        try:
+            yield f"[{self._done + 1}/{len(self.expected)}]"
+        finally:
+            self._done += 1
+            self._bar.update(self.expected[name])
+
+
+def duration(seconds: float) -> str:
+    """Time in words: ``45 s``, ``12 min``, ``1.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,122 @@
+"""Provenance: one record for everything that the cache holds, of what it was made from, with which code, and when."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import cpath
+
+Status = Literal["running", "finished", "failed", "stopped"]
+
+_PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "pytorch-lightning", "captum", "scipy")
+MANIFEST = "manifest.json"
+
+
+@dataclass(kw_only=True)
+class Provenance:
+    """Record of one cache entry, kept as ``manifest.json`` in its folder.
+
+    An entry is complete when its status is ``finished`` and the files that it lists are as they were then.
+    """
+
+    kind: str
+    made_of: dict[str, Any]
+    """Everything that determines the content; its hash is in the name of the folder."""
+    status: Status = "running"
+    error: str | None = None
+    traceback: str | None = None
+    started: str = field(default_factory=lambda: now())
+    finished: str | None = None
+    seconds: float | None = None
+    process: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+    files: dict[str, str] = field(default_factory=dict)
+    """Checksum of each file that must be there."""
+    git: str | None = None
+    versions: dict[str, str | None] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Further facts, such as the images of a job and its device."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Content of the file, without what is not known yet; the notes stand beside the other fields."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        notes = fields.pop("notes")
+        return {**fields, **{name: value for name, value in notes.items() if name not in fields}}
+
+    def describe_code(self) -> None:
+        """Note the revision and the versions of the code that runs."""
+        self.git, self.versions = git_revision(), versions()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the record of an entry.
+
+    Args:
+        folder: folder of the entry.
+
+    Returns:
+        Content of its manifest; empty where there is none that can be read.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def now() -> str:
+    """Time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def git_revision() -> str | None:
+    """Revision of the code, with a mark when it was changed since; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Versions of Python, cpath and the packages that the results depend on; None for one that is absent."""
+    return {
+        "cpath": cpath.__version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def device_name(device: torch.device) -> str:
+    """Name of the GPU, or of the processor and its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({len(names)} cores)" if names else platform.machine()

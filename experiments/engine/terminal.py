@@ -1,0 +1,54 @@
+"""Tables on the terminal. Their cells are shown as they are: brackets in them are no markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_ROWS = 24
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), fold: bool = False
+) -> None:
+    """Print a table.
+
+    Args:
+        columns: headings.
+        rows: cells of each row.
+        right: headings of the columns that are aligned to the right.
+        fold: whether long cells are broken anywhere, rather than between words.
+    """
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            Text(column), justify="right" if column in right else "left", overflow="fold" if fold else "ellipsis"
+        )
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def show_results(table: pd.DataFrame) -> None:
+    """Print the numbers of whole networks in a tidy table."""
+    rows = table[~table.metric.str.contains("/") & (table.x_name != "epoch")]
+    if rows.empty:
+        return
+    cells = [
+        (
+            row.method,
+            row.x.removesuffix(".0"),
+            row.metric,
+            f"{row.value:.4g}",
+            "" if pd.isna(row.ci_low) else f"{row.ci_low:.4g} to {row.ci_high:.4g}",
+            row.n,
+        )
+        for row in rows.head(_ROWS).itertuples()
+    ]
+    print_table(("method", "x", "metric", "value", "interval", "n"), cells, right=("x", "value", "n"))
+    if len(rows) > _ROWS:
+        Console().print(f"… and {len(rows) - _ROWS} more in results.csv", markup=False)

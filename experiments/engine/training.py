@@ -1,0 +1,166 @@
+"""Trained networks as cache entries: made once, resumed from the last epoch, identified by what determines them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from torch import nn
+
+import cpath
+from cpath.data import ImageData
+from cpath.errors import InputError
+from cpath.evaluation import accuracy
+from cpath.storage import replacing
+from experiments.engine.cache import Cache, Key, write_json
+from experiments.engine.config import Config
+from experiments.engine.devices import check_trainer, hardware_of
+from experiments.engine.digests import content_digest, named_code
+from experiments.engine.fields import keyed
+from experiments.engine.table import Row
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 4
+MODEL_FILE = "model.safetensors"
+HISTORY_FILE = "history.json"
+
+
+def trained_entry(config: Config, data: ImageData, cache: Cache, model: nn.Module) -> Path:
+    """Train a model as configured, unless that was done before.
+
+    Args:
+        config: recipe, trainer, seed, and the settings of the model.
+        data: training, validation and test images.
+        cache: where trained networks are kept.
+        model: the untrained network, which is changed if it is trained now.
+
+    Returns:
+        Folder with the weights of the best validation epoch (`MODEL_FILE`) and the history (`HISTORY_FILE`).
+
+    Raises:
+        InputError: if there is nothing to train on, or the recipe cannot be used.
+    """
+    data.training_splits()  # raises where there are none
+    check_trainer(config)
+    key = training_key(config, data)
+    _LOG.info("model: %s", cache.folder(key))
+    with cache.entry(key) as entry:
+        if entry.missing:
+            train_in(entry.folder, config, data, model, name=f"training {key.label}")
+    return entry.folder
+
+
+def training_key(config: Config, data: ImageData) -> Key:
+    """Key of a trained network: everything that determines its weights."""
+    return Key("models", f"{config.model_name}-{data.name}", training_identity(config, data))
+
+
+def training_identity(config: Config, data: ImageData) -> dict[str, Any]:
+    """Everything that determines the weights of a training."""
+    recipe = _recipe(config)
+    # The arithmetic of the steps counts: a training multiplies its changes, even those of rounding.
+    arithmetic = keyed(config.trainer)
+    if config.trainer.processes == 1:  # then there is nobody to share batch statistics with
+        del arithmetic["sync_batchnorm"]
+    return {
+        "format": _FORMAT,
+        "cpath": cpath.__version__,
+        "model": {**config.model, "weights": pretrained_weights(config, data)},
+        # A training that starts from these weights.
+        "checkpoint": None if config.checkpoint is None else content_digest(config.checkpoint),
+        "data": dict(data.settings),
+        "recipe": recipe,
+        "code": named_code([config.model, recipe]),
+        "trainer": arithmetic,
+        "seed": config.seed,
+    }
+
+
+def _recipe(config: Config) -> dict[str, Any]:
+    if config.recipe is None:
+        raise InputError("a training needs a recipe: add +recipe=default, or name one in the file of the dataset.")
+    return keyed(config.recipe)
+
+
+def pretrained_weights(config: Config, data: ImageData) -> Any:
+    """Pretrained weights that the configuration names for its model: ``auto`` means some on ImageNet alone."""
+    weights = config.model.get("weights")
+    if weights == "auto":
+        return "DEFAULT" if data.name == "imagenet" and config.checkpoint is None else None
+    return weights
+
+
+def train_in(
+    folder: Path,
+    config: Config,
+    data: ImageData,
+    model: nn.Module,
+    *,
+    name: str,
+    position: int = 0,
+    keep_model: bool = True,
+) -> None:
+    """Train and test a model in the folder of its entry.
+
+    Leaves the history, a hit or miss for each test image and, with ``keep_model``, the weights of the best
+    validation epoch. The history is written last: where it is, nothing is trained again.
+
+    Args:
+        folder: of the entry; an interrupted training continues from the last epoch that it left there.
+        config: recipe, trainer and seed.
+        data: training, validation and test images.
+        model: network to train.
+        name: description of the progress bar.
+        position: row of the progress bar.
+        keep_model: whether the weights are of use later.
+    """
+    if not (folder / HISTORY_FILE).exists() or (keep_model and not (folder / MODEL_FILE).exists()):
+        _train_in(folder, config, data, model, name, position, keep_model)
+    for checkpoint in folder.glob("*.ckpt"):  # of use to an interrupted training only
+        checkpoint.unlink()
+
+
+def _train_in(
+    folder: Path, config: Config, data: ImageData, model: nn.Module, name: str, position: int, keep_model: bool
+) -> None:
+    from safetensors.torch import save_file
+
+    from cpath.training import Recipe, train  # imports Lightning, which takes seconds
+
+    hardware, recipe = hardware_of(config), Recipe(**instantiate(_recipe(config)))
+    try:
+        optimizer = recipe.optimizer(model.parameters())
+        if recipe.scheduler is not None:
+            recipe.scheduler(optimizer)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"recipe: its optimizer or scheduler cannot be made: {error}.") from error
+    history = train(
+        model, data, recipe, folder, seed=config.seed, hardware=hardware, name=name, position=position
+    )
+    hits = accuracy(model, data.test, hardware.device)
+    model.cpu()
+    if keep_model:
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        with replacing(folder / MODEL_FILE) as partial:
+            save_file(weights, partial)
+    write_json(folder / HISTORY_FILE, {"epochs": history, "test_hits": hits.int().tolist()})
+
+
+def read_history(folder: Path) -> dict[str, Any]:
+    """Read the history of a training: numbers by epoch (``epochs``) and hits on the test images (``test_hits``)."""
+    history: dict[str, Any] = json.loads((folder / HISTORY_FILE).read_text())
+    return history
+
+
+def epoch_rows(method: str, history: Mapping[str, Any]) -> list[Row]:
+    """Rows of a training's numbers by epoch, counted from 1, under the name ``method``."""
+    return [
+        Row(method, metric, value, "epoch", epoch["epoch"] + 1)
+        for epoch in history["epochs"]
+        for metric, value in epoch.items()
+        if metric != "epoch"
+    ]

@@ -1,0 +1,142 @@
+"""Every number that the project's tables can hold: name, unit, range, direction, meaning and source, in one place."""
+
+from __future__ import annotations
+
+from experiments.engine.metrics import Metric, by_name
+
+_PAPER = "Khakzar et al. 2021, section 3"
+_ONE = (0.0, 1.0)
+_PER_CENT = (0.0, 100.0)
+_POSITIVE = (0.0, float("inf"))
+
+_TRAINING = (
+    Metric(
+        name="test_accuracy",
+        label="test accuracy",
+        unit="%",
+        range=_PER_CENT,
+        better="higher",
+        meaning="Per cent of the test images that are classified correctly.",
+    ),
+    Metric(
+        name="val_accuracy",
+        label="validation accuracy",
+        unit="%",
+        range=_PER_CENT,
+        better="higher",
+        meaning="Per cent of the validation images that are classified correctly.",
+    ),
+    Metric(
+        name="train_loss",
+        label="training loss",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning="Mean loss over the training images of an epoch.",
+    ),
+    Metric(
+        name="val_loss",
+        label="validation loss",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning="Mean loss over the validation images after an epoch.",
+    ),
+)
+
+_PATH_ANALYSIS = (
+    Metric(
+        name="base_sparsity",
+        label="dead neurons of the network",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of all neurons that are 0 on the image in the unrestricted network.",
+        source=_PAPER,
+    ),
+    Metric(
+        name="realised_sparsity",
+        label="realised sparsity",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of all neurons that the pathway prunes: the requested sparsity or more, as ties are "
+        "never split.",
+    ),
+    Metric(
+        name="dead_share",
+        label="dead share",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the pathway's neurons that are dead in the unrestricted network.",
+        source=_PAPER,
+    ),
+    Metric(
+        name="jaccard",
+        label="Jaccard index",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="Neurons in both of two pathways over neurons in either; the other method follows the slash.",
+        source=_PAPER,
+    ),
+    Metric(
+        name="response_change",
+        label="relative change of the probability",
+        unit="",
+        range=(-1.0, float("inf")),
+        better=None,
+        meaning="(p′ − p) / p of the target class: −1 when the restricted network loses the response.",
+        source=_PAPER,
+    ),
+    Metric(
+        name="class_kept",
+        label="class kept",
+        unit="%",
+        range=_PER_CENT,
+        better="higher",
+        meaning="Per cent of the images for which the restricted network predicts the same class.",
+    ),
+    Metric(
+        name="residual",
+        label="completeness residual",
+        unit="",
+        range=(0.0, float("inf")),
+        better="lower",
+        meaning="|Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)| at the site behind the slash: error "
+        "of the quadrature.",
+    ),
+    Metric(
+        name="site_kept",
+        label="neurons kept",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the neurons of one site that the pathway keeps.",
+    ),
+    Metric(
+        name="site_dead_share",
+        label="dead share",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="As dead_share, at one site.",
+    ),
+    Metric(
+        name="site_jaccard",
+        label="Jaccard index",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="As jaccard, at one site.",
+    ),
+)
+
+METRICS: dict[str, Metric] = by_name((*_TRAINING, *_PATH_ANALYSIS))
+"""All entries by name."""
+
+
+def pick(*names: str) -> tuple[Metric, ...]:
+    """Entries of the given names, in that order."""
+    return tuple(METRICS[name] for name in names)

@@ -1,0 +1,1 @@
+"""The paper as a whole: its stages, its claims and published numbers, and the report."""
