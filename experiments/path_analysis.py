@@ -31,7 +31,15 @@ class PathAnalysis(Experiment):
 
     title: ClassVar[str] = "Critical pathways: overlap, dead neurons, responses"
     metrics: ClassVar[tuple[Metric, ...]] = pick(
-        *("base_sparsity", "realised_sparsity", "dead_share", "jaccard", "response_change", "class_kept", "residual"),
+        *(
+            "base_sparsity",
+            "realised_sparsity",
+            "dead_share",
+            "jaccard",
+            "response_change",
+            "class_kept",
+            "residual",
+        ),
         *("site_kept", "site_dead_share", "site_jaccard"),
     )
 

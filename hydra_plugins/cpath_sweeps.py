@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,7 +24,9 @@ class ResumingSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launches what is not finished, writes the sweep's summary and results; exits with 1 if a job failed."""
-        from experiments.framework.sweep import run_sweep  # plugins are imported at every start: keep that quick
+        # Plugins are imported at every start: keep that quick.
+        from experiments.engine.collect import collect_sweep
+        from experiments.engine.sweep import run_sweep
 
         assert self.config is not None
         assert self.launcher is not None
@@ -34,7 +37,10 @@ class ResumingSweeper(BasicSweeper):
         )
         batches = self.split_arguments(overrides, None)
         combinations = [list(combination) for batch in batches for combination in batch]
-        return run_sweep(self.config, combinations, loader, self.launcher, self.max_batch_size)
+        folder, returned = run_sweep(self.config, combinations, loader, self.launcher, self.max_batch_size)
+        if not collect_sweep(folder):
+            sys.exit(1)
+        return returned
 
 
 class _PatientLauncher(BaseSubmititLauncher):  # type: ignore[misc]

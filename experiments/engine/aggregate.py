@@ -1,4 +1,4 @@
-"""Many jobs' tidy tables made one: the mean over seeds with its interval."""
+"""One table from those of many jobs: the mean over seeds, with its interval."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from cpath.analysis import t_mean
-from experiments.framework.published import MARK
-from experiments.framework.results import COLUMNS, counted
+from experiments.engine.metrics import Metric, base_name
+from experiments.engine.table import COLUMNS
 
 AGGREGATED = (*COLUMNS, "variant", "over")
 """Columns of an aggregated table. ``seed`` lists the seeds; ``variant`` names the swept values that no other column
@@ -20,10 +20,17 @@ _USUALLY_HELD = ("method", "attribution", "sparsity", "percent", "keep")  # unle
 _SAME = ["experiment", "dataset", "model", "method", "x_name", "x", "metric"]
 
 
-def aggregate(tables: Mapping[tuple[str, ...], pd.DataFrame]) -> pd.DataFrame:
-    """One table from those of jobs, by the overrides of each: mean and 95 % t-interval over seeds.
+def aggregate(tables: Mapping[tuple[str, ...], pd.DataFrame], metrics: Mapping[str, Metric]) -> pd.DataFrame:
+    """Combine the tables of jobs: mean and 95 % t-interval over seeds.
 
-    What only one seed measured keeps its own interval.
+    Numbers of only one seed keep their own interval.
+
+    Args:
+        tables: tidy table of each job, by its overrides as on the command line.
+        metrics: entries of the metrics by name.
+
+    Returns:
+        A frame with the columns `AGGREGATED`.
     """
     if not tables:
         return pd.DataFrame(columns=list(AGGREGATED))
@@ -33,7 +40,7 @@ def aggregate(tables: Mapping[tuple[str, ...], pd.DataFrame]) -> pd.DataFrame:
     parts = [_told_apart(part, list(tables), swept) for _, part in rows.groupby("x_name", sort=False)]
     rows = pd.concat(parts).sort_index().drop_duplicates([*_SAME, "variant", "seed"])
     groups = rows.groupby([*_SAME, "variant"], sort=False, dropna=False)
-    return pd.DataFrame([_over_seeds(part) for _, part in groups], columns=list(AGGREGATED))
+    return pd.DataFrame([_over_seeds(part, metrics) for _, part in groups], columns=list(AGGREGATED))
 
 
 def _swept(jobs: Iterable[Sequence[str]]) -> list[str]:
@@ -72,13 +79,13 @@ def _disagree(rows: pd.DataFrame) -> bool:
     return bool(((high - low) > 1e-6 * high.abs()).any())
 
 
-def _over_seeds(part: pd.DataFrame) -> dict[str, object]:
+def _over_seeds(part: pd.DataFrame, metrics: Mapping[str, Metric]) -> dict[str, object]:
     """One row from the rows of the seeds."""
     first = part.iloc[0].to_dict()
     seeds = " ".join(str(seed) for seed in sorted(part.seed.unique()))
-    published = str(first["metric"]).endswith(MARK) and first["n"] == 0
-    if len(part) == 1 or published:
-        over = counted(first["experiment"], first["method"], first["metric"]) if first["n"] > 1 else ""
+    if len(part) == 1 or first["n"] == 0:  # one job's, or a published number, which no seed measured
+        entry = metrics.get(base_name(str(first["metric"])))
+        over = "" if first["n"] <= 1 else "images" if entry is None else entry.over
         return {**first, "seed": seeds, "over": over}
     found = t_mean(part.value.to_numpy(dtype=np.float64)[:, None])
     interval = {"ci_low": float(found.low[0]), "ci_high": float(found.high[0])}

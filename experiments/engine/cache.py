@@ -34,7 +34,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import re
 import time
 import traceback

@@ -1,52 +1,71 @@
-"""What a sweep comes to: a summary of its jobs, one table of their results, and its plots."""
+"""The outcome of a sweep: a summary of its jobs, one table of their results, and its figures."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
 from rich.console import Console
-from rich.table import Table
 
 from cpath.viz import save_drawings
+from experiments.engine.aggregate import aggregate
+from experiments.engine.cache import write_text
+from experiments.engine.job import RESULTS, read_job
+from experiments.engine.metrics import Metric, by_name
+from experiments.engine.provenance import read_manifest
+from experiments.engine.sweep import FAILED, FINISHED, STOPPED, SweepJob, read_sweep
+from experiments.engine.table import read_table, write_table
+from experiments.engine.terminal import print_table
 from experiments.figures.sweep import sweep_figures
-from experiments.framework.aggregate import aggregate
-from experiments.framework.job import read_manifest
-from experiments.framework.results import read_table, write_table
-from experiments.framework.store import write_text
-from experiments.framework.sweep import FAILED, FINISHED, STOPPED, SweepJob, read_sweep
 
 _LOG = logging.getLogger(__name__)
-_STOPPED = "its process ended before the job did; the sweep's command runs it again"
-_SHOWN = 12
+_STOPPED = "its process ended before the job did; the command of the sweep runs it again"
+_ROWS = 12
 
 
 def collect_sweep(folder: Path) -> bool:
-    """Writes summary.csv, results.csv and figures/ into a sweep's folder; whether all its jobs are finished.
+    """Write ``summary.csv``, ``results.csv`` and ``figures`` into the folder of a sweep.
 
     Jobs that are not finished are left out of the results and stand in the summary with their error.
+
+    Args:
+        folder: of the sweep.
+
+    Returns:
+        Whether all jobs are finished.
+
+    Raises:
+        InputError: if it is not the folder of a sweep.
     """
     jobs = read_sweep(folder)
     with FileLock(folder / ".collect.lock"):
         summary = _summary(jobs)
         write_text(folder / "summary.csv", summary.to_csv(index=False))
-        tables = {
-            job.overrides: read_table(job.folder / "results.csv")
-            for job, status in zip(jobs, summary.status, strict=True)
-            if status == FINISHED
-        }
-        table = aggregate(tables)
-        write_table(table, folder / "results.csv")
-        save_drawings(sweep_figures(table), folder / "figures")
+        finished = [job for job, status in zip(jobs, summary.status, strict=True) if status == FINISHED]
+        metrics = metrics_of([job.folder for job in finished])
+        table = aggregate({job.overrides: read_table(job.folder / RESULTS) for job in finished}, metrics)
+        write_table(table, folder / RESULTS)
+        save_drawings(sweep_figures(table, metrics), folder / "figures")
     _show(summary)
-    _LOG.info("results of the sweep: %s", folder / "results.csv")
+    _LOG.info("results of the sweep: %s", folder / RESULTS)
     return bool((summary.status == FINISHED).all())
 
 
-def _summary(jobs: list[SweepJob]) -> pd.DataFrame:
-    """A row a job: status, seconds, error, overrides, folder."""
+def metrics_of(folders: Sequence[Path]) -> dict[str, Metric]:
+    """Metrics by name of the experiments of finished jobs.
+
+    Args:
+        folders: of the jobs.
+    """
+    experiments = {type(experiment): experiment for experiment in map(read_job, folders)}
+    return by_name(metric for cls in experiments for metric in cls.metrics)
+
+
+def _summary(jobs: Sequence[SweepJob]) -> pd.DataFrame:
+    """A row for each job: status, seconds, error, overrides, folder."""
     rows = []
     for number, job in enumerate(jobs):
         status, manifest = job.status, read_manifest(job.folder)
@@ -55,12 +74,12 @@ def _summary(jobs: list[SweepJob]) -> pd.DataFrame:
                 "job": number,
                 "status": status,
                 "seconds": manifest.get("seconds"),
-                "error": {FAILED: manifest.get("error"), STOPPED: _STOPPED}.get(status),
+                "error": {FAILED: manifest.get("error"), STOPPED: _STOPPED}.get(status) or "",
                 "overrides": " ".join(job.overrides),
                 "folder": f"{job.folder.parent.name}/{job.folder.name}",
             }
         )
-    return pd.DataFrame(rows).assign(error=[row["error"] or "" for row in rows])
+    return pd.DataFrame(rows)
 
 
 def _show(summary: pd.DataFrame) -> None:
@@ -68,12 +87,13 @@ def _show(summary: pd.DataFrame) -> None:
     unfinished = summary[summary.status != FINISHED]
     console = Console()
     if len(unfinished):
-        shown = Table(box=None, pad_edge=False)
-        for column in ("job", "status", "overrides", "error"):
-            shown.add_column(column, overflow="fold")
-        for row in unfinished.head(_SHOWN).itertuples():
-            shown.add_row(str(row.job), row.status, row.overrides, row.error.split("\n")[0])
-        console.print(shown)
-        if len(unfinished) > _SHOWN:
-            console.print(f"… and {len(unfinished) - _SHOWN} more in summary.csv")
-    console.print(f"{len(summary)} jobs: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+        rows = [
+            (row.job, row.status, row.overrides, row.error.split("\n")[0])
+            for row in unfinished.head(_ROWS).itertuples()
+        ]
+        print_table(("job", "status", "overrides", "error"), rows, fold=True)
+        if len(unfinished) > _ROWS:
+            console.print(f"… and {len(unfinished) - _ROWS} more in summary.csv", markup=False)
+    console.print(
+        f"{len(summary)} jobs: " + ", ".join(f"{count} {status}" for status, count in counts.items()), markup=False
+    )

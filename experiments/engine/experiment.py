@@ -56,7 +56,7 @@ class Experiment(Settings, ABC):
     name: Text
     """Name in results and folders."""
 
-    def check(self, job: Job) -> None:  # noqa: B027
+    def check(self, job: Job) -> None:
         """Refuse settings that do not go together, before any work.
 
         Args:

@@ -49,9 +49,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 Sparsity = Annotated[Number, AfterValidator(check_sparsity)]
 """Per cent of all units that are pruned."""
-Sparsities = Annotated[
-    list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct)
-]
+Sparsities = Annotated[list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct)]
 """One sparsity, or several."""
 Percent = Annotated[Number, Field(gt=0, lt=100)]
 """Per cent of the pixels."""

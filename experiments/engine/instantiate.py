@@ -26,7 +26,9 @@ def instantiated(node: Mapping[str, Any], kind: str, leave_out: tuple[str, ...] 
     name = node.get("name", "?")
     missing = sorted(_missing(node))
     if missing:
-        raise InputError(f"{kind} '{name}' needs {' '.join(f'{kind}.{one}=…' for one in missing)} on the command line.")
+        raise InputError(
+            f"{kind} '{name}' needs {' '.join(f'{kind}.{one}=…' for one in missing)} on the command line."
+        )
     settings = {str(key): value for key, value in node.items() if key not in leave_out} | more
     try:
         return instantiate(settings)

@@ -24,7 +24,17 @@ from cpath.attribution import Attribution
 from cpath.checks import within_memory
 from cpath.data import ImageData
 from cpath.viz import Drawing, save_drawings
-from experiments.engine.cache import Cache, Entry, Key, digest, is_complete, slug, write_json, write_text, writing_to
+from experiments.engine.cache import (
+    Cache,
+    Entry,
+    Key,
+    digest,
+    is_complete,
+    slug,
+    write_json,
+    write_text,
+    writing_to,
+)
 from experiments.engine.config import Config, experiment_of, import_modules, parse
 from experiments.engine.devices import check_trainer, device_of, keep_freed_memory, use_threads
 from experiments.engine.digests import code_digest
@@ -176,7 +186,9 @@ class Job:
     def methods(self) -> dict[str, cpath.Method]:
         """Extraction methods of the configuration by name."""
         return {
-            name: instantiate(settings) if "_target_" in (settings or {}) else cpath.methods.get(name, **settings or {})
+            name: instantiate(settings)
+            if "_target_" in (settings or {})
+            else cpath.methods.get(name, **settings or {})
             for name, settings in self.config.method.items()
         }
 

@@ -58,7 +58,9 @@ class PerImage:
             ValueError: if the measures are others, or the numbers are not as many as the images.
         """
         if self.values and self.values.keys() != values.keys():
-            other = [measure for measure in {**self.values, **values} if (measure in values) != (measure in self.values)]
+            other = [
+                measure for measure in {**self.values, **values} if (measure in values) != (measure in self.values)
+            ]
             raise ValueError(f"batch {batch.number} has other measures than those before: {other[:3]}.")
         for measure, column in values.items():
             if len(column) != len(batch):
@@ -77,7 +79,10 @@ class PerImage:
             folder: of the job.
         """
         frame = pd.concat(
-            [pd.DataFrame({"image": self.ids, **measure._asdict(), "value": column}) for measure, column in self.values.items()]
+            [
+                pd.DataFrame({"image": self.ids, **measure._asdict(), "value": column})
+                for measure, column in self.values.items()
+            ]
             or [pd.DataFrame(columns=_COLUMNS)],
             ignore_index=True,
         )

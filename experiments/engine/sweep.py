@@ -1,4 +1,4 @@
-"""A sweep: its jobs, which of them are finished, how the others are run, and what became of each."""
+"""A sweep: its jobs, which of them are finished, and how the others are run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cpath.errors import CpathError, InputError
-from experiments.framework.job import is_finished, is_running, job_folder, mark_failed, read_manifest
-from experiments.framework.store import digest, slug, write_json, writing_to
+from experiments.engine.cache import digest, is_being_made, is_complete, mark_failed, slug, write_json, writing_to
+from experiments.engine.config import parse
+from experiments.engine.job import Job
+from experiments.engine.provenance import read_manifest
 
 _LOG = logging.getLogger(__name__)
 _LISTING = "sweep.json"
@@ -27,23 +29,35 @@ _LISTING = "sweep.json"
 FINISHED, FAILED, RUNNING, STOPPED, WAITING = "finished", "failed", "running", "stopped", "waiting"
 
 
+def status_of(folder: Path) -> str:
+    """Status of a job.
+
+    Args:
+        folder: of the job, which may not exist yet.
+
+    Returns:
+        ``finished``, ``failed``, ``running``, ``stopped`` (its process ended before the job did), or ``waiting``.
+    """
+    noted = read_manifest(folder).get("status")
+    if noted == FAILED or is_complete(folder):
+        return str(noted)
+    if is_being_made(folder):
+        return RUNNING
+    return STOPPED if noted else WAITING
+
+
 @dataclass(frozen=True)
 class SweepJob:
     """One combination of a sweep's values."""
 
     overrides: tuple[str, ...]
-    """What distinguishes it from the other jobs, and what all have in common, as on the command line."""
+    """Settings of the job as on the command line, those included that all jobs have in common."""
     folder: Path
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed``, ``running``, ``stopped`` (its process ended before it did), or ``waiting``."""
-        noted = read_manifest(self.folder).get("status")
-        if noted == FAILED or is_finished(self.folder):
-            return str(noted)
-        if is_running(self.folder):
-            return RUNNING
-        return STOPPED if noted else WAITING
+        """Status of the job, as `status_of` has it."""
+        return status_of(self.folder)
 
 
 def run_sweep(
@@ -52,47 +66,44 @@ def run_sweep(
     loader: ConfigLoader,
     launcher: Launcher,
     at_most: int | None = None,
-) -> list[JobReturn]:
-    """Runs the jobs that are not finished, then summarises and collects; exits with 1 if one is left unfinished.
+) -> tuple[Path, list[JobReturn]]:
+    """Run the jobs of a sweep that are not finished.
 
-    ``config`` is that of the sweep, with the node hydra; ``combinations`` hold the overrides of each job. At most
-    ``at_most`` jobs are given to the launcher at a time.
+    Args:
+        config: configuration of the sweep, with the node ``hydra``.
+        combinations: overrides of each job.
+        loader: composes the configuration of a job.
+        launcher: runs jobs.
+        at_most: number of jobs that are given to the launcher at a time; None for all.
+
+    Returns:
+        Folder of the sweep, and how each job ended that was run.
+
+    Raises:
+        SystemExit: if a job cannot be configured, or the sweep is stopped by hand.
     """
     try:
         jobs, redo = _jobs(config, combinations, loader)
-        with writing_to(jobs[0].folder.parents[2]):
-            returned, finished = _run(config, jobs, redo, launcher, at_most)
+        with writing_to(_outputs(jobs)):
+            folder = _sweep_folder(config, jobs)
+            _list_jobs(folder, jobs)
+            return folder, _run(folder, jobs, redo, launcher, at_most)
     except CpathError as error:
         sys.exit(f"error: {error}")
     except (KeyboardInterrupt, SystemExit):
-        _LOG.error("stopped; the same command goes on from here")
+        _LOG.error("stopped; the same command continues from here")
         sys.exit(130)
-    if not finished:
-        sys.exit(1)
-    return returned
-
-
-def _run(
-    config: DictConfig, jobs: Sequence[SweepJob], redo: bool, launcher: Launcher, at_most: int | None
-) -> tuple[list[JobReturn], bool]:
-    """How the jobs ended that had to run, and whether all are finished now."""
-    from experiments.framework.collect import collect_sweep  # imports pandas and matplotlib
-
-    folder = _sweep_folder(config, jobs)
-    _list_jobs(folder, jobs)
-    todo = [job for job in jobs if redo or not is_finished(job.folder)]
-    _LOG.info(
-        "sweep %s: %d jobs, %d finished before, %d to do", folder, len(jobs), len(jobs) - len(todo), len(todo)
-    )
-    returned: list[JobReturn] = []
-    size = at_most or max(1, len(todo))
-    for start in range(0, len(todo), size):
-        returned.extend(_launch(todo[start : start + size], launcher))
-    return returned, collect_sweep(folder)
 
 
 def read_sweep(folder: Path) -> list[SweepJob]:
-    """The jobs of the sweep in ``folder``; raises `InputError` where there is none."""
+    """Read the jobs of a sweep.
+
+    Args:
+        folder: of the sweep.
+
+    Raises:
+        InputError: if it is not the folder of a sweep.
+    """
     try:
         listing = json.loads((folder / _LISTING).read_text())
     except (OSError, ValueError):
@@ -103,6 +114,20 @@ def read_sweep(folder: Path) -> list[SweepJob]:
     return [
         SweepJob(tuple(job["overrides"]), Path(os.path.normpath(folder / job["folder"]))) for job in listing["jobs"]
     ]
+
+
+def _run(
+    folder: Path, jobs: Sequence[SweepJob], redo: bool, launcher: Launcher, at_most: int | None
+) -> list[JobReturn]:
+    left = [job for job in jobs if redo or not is_complete(job.folder)]
+    _LOG.info(
+        "sweep %s: %d jobs, %d already finished, %d to run", folder, len(jobs), len(jobs) - len(left), len(left)
+    )
+    returned: list[JobReturn] = []
+    size = at_most or max(1, len(left))
+    for start in range(0, len(left), size):
+        returned.extend(_launch(left[start : start + size], launcher))
+    return returned
 
 
 def _jobs(
@@ -118,27 +143,30 @@ def _jobs(
             del cfg["hydra"]
         if cfg.experiment.name == "reproduce_paper":
             raise InputError("experiment=reproduce_paper is many jobs already: run it without -m.")
-        redo = redo or bool(cfg.redo)
-        job = SweepJob(tuple(overrides), job_folder(cfg))
-        jobs.setdefault(job.folder, job)
+        found = Job(parse(cfg))
+        redo = redo or found.config.redo
+        jobs.setdefault(found.folder, SweepJob(tuple(overrides), found.folder))
     return list(jobs.values()), redo
 
 
+def _outputs(jobs: Sequence[SweepJob]) -> Path:
+    return jobs[0].folder.parents[2]
+
+
 def _sweep_folder(config: DictConfig, jobs: Sequence[SweepJob]) -> Path:
-    """The sweep's folder, which follows from its jobs unless the command line names one; launchers are told."""
-    told = config.hydra.overrides.hydra
-    named = any(str(override).startswith("hydra.sweep.dir=") for override in told)
+    """Folder of the sweep, which follows from its jobs unless the command line names one; launchers are told."""
+    overrides = config.hydra.overrides.hydra
+    named = any(str(override).startswith("hydra.sweep.dir=") for override in overrides)
     if not named:
-        outputs = jobs[0].folder.parents[2]
         experiments = "+".join(dict.fromkeys(job.folder.parent.name for job in jobs))
-        key = {"jobs": sorted(f"{job.folder.parent.name}/{job.folder.name}" for job in jobs)}
-        folder = outputs / "sweeps" / slug(f"{experiments}-{digest(key)[:8]}")
+        key = sorted(f"{job.folder.parent.name}/{job.folder.name}" for job in jobs)
+        folder = _outputs(jobs) / "sweeps" / f"{slug(experiments)}-{digest(key)}"
         OmegaConf.set_readonly(config, False)
         OmegaConf.set_readonly(config.hydra, False)
         with open_dict(config):
             config.hydra.sweep.dir = str(folder)
             # Every job composes its configuration again, from these.
-            config.hydra.overrides.hydra = [*told, f"hydra.sweep.dir='{folder}'"]
+            config.hydra.overrides.hydra = [*overrides, f"hydra.sweep.dir='{folder}'"]
     return Path(str(config.hydra.sweep.dir))
 
 
@@ -150,9 +178,9 @@ def _list_jobs(folder: Path, jobs: Sequence[SweepJob]) -> None:
 
 
 def _launch(jobs: Sequence[SweepJob], launcher: Launcher) -> list[JobReturn]:
-    """Has the jobs run. When a worker dies, and the launcher with it, the others are launched again.
+    """Run jobs. When a worker dies, and the launcher with it, the others are launched again.
 
-    Which of the jobs that were running took the worker down is not known: each of them runs once more, alone.
+    It is not known which of the jobs that were running took the worker down: each of them runs once more, alone.
     """
     waiting: list[list[SweepJob]] = [list(jobs)]
     returned: list[JobReturn] = []
@@ -167,22 +195,22 @@ def _launch(jobs: Sequence[SweepJob], launcher: Launcher) -> list[JobReturn]:
             suspects = [job for job in begun if job.status == STOPPED]
             if len(group) == 1 or not begun:
                 for job in group:
-                    mark_failed(job.folder, f"its process ended without a word: {_first_line(error)}")
+                    mark_failed(job.folder, f"its process ended without an error message: {_shortened(error)}")
                 continue
-            _LOG.warning("a worker was lost (%s); what it left is launched again", _first_line(error))
+            _LOG.warning("a worker was lost (%s); the jobs that are left are launched again", _shortened(error))
             waiting = [*([left] if left else []), *([job] for job in suspects), *waiting]
             continue
         for job, result in zip(group, results, strict=True):
             if result.status == JobStatus.FAILED and job.status in (STOPPED, WAITING):
-                mark_failed(job.folder, _first_line(_error_of(result)))
+                mark_failed(job.folder, _shortened(_error_of(result)))
         returned.extend(results)
     return returned
 
 
 def _error_of(result: JobReturn) -> Any:
-    return result._return_value  # the property raises it
+    return result._return_value  # the public property raises it
 
 
-def _first_line(error: object) -> str:
+def _shortened(error: object) -> str:
     text = str(error).strip() or repr(error)
     return text if len(text) < 500 else f"{text[:500]} …"

@@ -138,9 +138,7 @@ def _train_in(
             recipe.scheduler(optimizer)
     except (TypeError, ValueError) as error:
         raise InputError(f"recipe: its optimizer or scheduler cannot be made: {error}.") from error
-    history = train(
-        model, data, recipe, folder, seed=config.seed, hardware=hardware, name=name, position=position
-    )
+    history = train(model, data, recipe, folder, seed=config.seed, hardware=hardware, name=name, position=position)
     hits = accuracy(model, data.test, hardware.device)
     model.cpu()
     if keep_model:

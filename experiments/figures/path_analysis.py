@@ -82,9 +82,9 @@ def _dead_share(at: pd.DataFrame, base: float) -> Drawing:
     places = np.arange(len(methods))
     for panel, sparsity in zip(panels, sparsities, strict=True):
         found = rows[rows.x == sparsity].set_index("method").reindex(methods)
-        dead = 100 * found.value.to_numpy(dtype=float)
+        dead = found.value.to_numpy(dtype=float)
         look = {"color": DEAD, "label": "dead", "error_kw": {"elinewidth": 0.8}}
-        panel.barh(places, dead, xerr=100 * spread(found), **look)
+        panel.barh(places, dead, xerr=spread(found), **look)
         panel.barh(places, 100 - dead, left=dead, color=ACTIVE, label="active")
         for place, share in zip(places, dead, strict=True):
             text = "empty" if np.isnan(share) else f"{share:.0f}"
@@ -113,12 +113,11 @@ def _dead_share(at: pd.DataFrame, base: float) -> Drawing:
 def _responses(at: pd.DataFrame) -> Drawing:
     figure = new_figure(7.0, 2.9 + 0.14 * at.method.nunique())
     left, right = figure.subplots(1, 2)
-    for panel, metric, factor, label in (
-        (left, "response_change", 1.0, "(p′ − p) / p"),
-        (right, "class_kept", 100.0, "class kept (% of images)"),
+    for panel, metric, label in (
+        (left, "response_change", "(p′ − p) / p"),
+        (right, "class_kept", "class kept (% of images)"),
     ):
         rows = at[at.metric == metric]
-        rows = rows.assign(**{name: factor * rows[name] for name in ("value", "ci_low", "ci_high")})
         for method in in_order(rows.method):
             curve(panel, rows[rows.method == method].sort_values("x"), method)
         panel.set(xlabel="neurons pruned (%)", ylabel=label)
@@ -143,7 +142,7 @@ def _by_site(at: pd.DataFrame) -> list[Drawing]:
             at,
             sites,
             "site_kept/",
-            False,
+            None,
             "neurons kept (%)",
             "sites_kept",
             "Where the pathways lie: per cent of each site's neurons that they keep, from input to output.",
@@ -155,7 +154,7 @@ def _by_site(at: pd.DataFrame) -> list[Drawing]:
                 at,
                 sites,
                 f"site_jaccard/{reference}/",
-                True,
+                1.0,
                 f"Jaccard index with {label_of(reference)}",
                 "sites_overlap",
                 f"Overlap with the pathway of {label_of(reference)} site by site, from input to output.",
@@ -166,8 +165,8 @@ def _by_site(at: pd.DataFrame) -> list[Drawing]:
             at,
             sites,
             "site_dead_share/",
-            True,
-            "dead share",
+            100.0,
+            "dead share (%)",
             "sites_dead_share",
             "Share of originally dead neurons in each pathway site by site, from input to output.",
         )
@@ -176,7 +175,7 @@ def _by_site(at: pd.DataFrame) -> list[Drawing]:
 
 
 def _site_panels(
-    at: pd.DataFrame, sites: list[str], prefix: str, share: bool, label: str, name: str, caption: str
+    at: pd.DataFrame, sites: list[str], prefix: str, top: float | None, label: str, name: str, caption: str
 ) -> Drawing:
     places = {site: place for place, site in enumerate(sites)}
     rows = at[at.metric.str.startswith(prefix)].assign(
@@ -188,7 +187,7 @@ def _site_panels(
     down = -(-len(sparsities) // across)
     figure = new_figure(0.8 + width * across, 0.8 + 2.6 * down)
     # Shares compare across sparsities; what is kept shrinks with them by definition.
-    panels = figure.subplots(down, across, squeeze=False, sharey=share, sharex=True).ravel()
+    panels = figure.subplots(down, across, squeeze=False, sharey=top is not None, sharex=True).ravel()
     for panel, sparsity in zip(panels, sparsities, strict=True):
         here = rows[rows.x == sparsity]
         for method in in_order(here.method):
@@ -204,7 +203,7 @@ def _site_panels(
             rotation_mode="anchor",
             fontsize=7,
         )
-        panel.set_ylim(*((-0.03, 1.03) if share else (0, None)))
+        panel.set_ylim(*((0, None) if top is None else (-0.03 * top, 1.03 * top)))
     for panel in panels[::across]:
         panel.set_ylabel(label)
     shared_legend(figure, panels[0])

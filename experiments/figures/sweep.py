@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 
 from cpath.viz.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
+from experiments.engine.metrics import Metric, axis_label
 from experiments.figures.curves import curve, spread
 
-_LABELS = {
+_PLACES = {
     "sparsity": "neurons pruned (%)",
     "percent_removed": "pixels removed (%)",
     "percent_kept": "pixels kept (%)",
     "up_to_percent": "up to this share of the pixels (%)",  # removed, or kept
-    "roar_accuracy": "ROAR: test accuracy (%)",
-    "kar_accuracy": "KAR: test accuracy (%)",
-    "dead_share": "dead share",
-    "class_kept": "class kept",
-    "response_change": "(p′ − p) / p",
 }
-_SHARES = ("dead_share", "class_kept")
+_WHOLE_RANGE = ("dead_share", "class_kept")
 _LAST = ("realised_sparsity",)
 _MOST = 12  # panels in one figure
 
 
-def sweep_figures(table: pd.DataFrame) -> list[Drawing]:
-    """A figure for every experiment, dataset, model, variant and x; and one for what has no numeric x.
+def sweep_figures(table: pd.DataFrame, metrics: Mapping[str, Metric]) -> list[Drawing]:
+    """Draw the results of a sweep.
 
-    ``table`` is tidy, with the further columns ``variant`` and ``over`` (seeds, images or rounds).
+    Args:
+        table: tidy, with the further columns ``variant`` and ``over`` (seeds, images or rounds).
+        metrics: entries of the metrics by name.
+
+    Returns:
+        A figure for every experiment, dataset, model, variant and x, and one for numbers without a numeric x.
     """
     rows = table[~table.metric.str.contains("/") & table.value.notna()]
     if rows.empty:
@@ -38,14 +41,14 @@ def sweep_figures(table: pd.DataFrame) -> list[Drawing]:
     drawings: list[Drawing] = []
     with mpl.rc_context(STYLE):
         for key, part in numeric.groupby(["experiment", "dataset", "model", "variant", "x_name"], sort=False):
-            drawings.append(_against_x(part, [str(name) for name in key]))
+            drawings.append(_against_x(part, [str(name) for name in key], metrics))
         for key, part in others.groupby(["experiment"], sort=False):
-            drawings.append(_without_x(part, str(key[0])))
+            drawings.append(_without_x(part, str(key[0]), metrics))
     return drawings
 
 
-def _against_x(rows: pd.DataFrame, key: list[str]) -> Drawing:
-    (metrics, left_out), methods = _metrics(rows), in_order(rows.method)
+def _against_x(rows: pd.DataFrame, key: list[str], entries: Mapping[str, Metric]) -> Drawing:
+    (metrics, left_out), methods = _metrics(rows, entries), in_order(rows.method)
     down, across = _grid(len(metrics))
     figure = new_figure(max(4.2, 0.8 + 2.9 * across), 0.7 + 2.5 * down + 0.07 * len(methods))
     panels = figure.subplots(down, across, squeeze=False).ravel()
@@ -57,20 +60,20 @@ def _against_x(rows: pd.DataFrame, key: list[str]) -> Drawing:
         places = sorted(here.x.unique())
         if len(places) <= 6:
             panel.set_xticks(places, [f"{place:g}" for place in places])
-        panel.set(xlabel=_label(key[-1]), ylabel=_label(metric), ylim=_limits(here, metric))
+        panel.set(xlabel=_place_label(key[-1]), ylabel=axis_label(metric, entries), ylim=_limits(here, metric, entries))
     for panel in panels[len(metrics) :]:
         panel.set_visible(False)
     _all_methods(panels[0], methods)
     shared_legend(figure, panels[0])
     what = ", ".join(part for part in key[1:4] if part)
-    caption = f"{key[0].replace('_', ' ').capitalize()} against {_label(key[-1])}: {what}. {_band(rows)}{left_out}"
+    caption = f"{key[0].replace('_', ' ').capitalize()} against {_place_label(key[-1])}: {what}. {_band(rows)}{left_out}"
     return Drawing("-".join(_file_name(part) for part in key if part), figure, caption)
 
 
-def _metrics(rows: pd.DataFrame) -> tuple[list[str], str]:
-    """The metrics of a figure, and a sentence on those that it has no room for, or nothing."""
+def _metrics(rows: pd.DataFrame, entries: Mapping[str, Metric]) -> tuple[list[str], str]:
+    """Metrics of a figure, and a sentence on those for which it has no room, if any."""
     metrics = sorted(dict.fromkeys(rows.metric), key=lambda metric: metric in _LAST)
-    left_out = f" Not drawn: {', '.join(map(_label, metrics[_MOST:]))}." if len(metrics) > _MOST else ""
+    left_out = f" Not drawn: {', '.join(axis_label(metric, entries) for metric in metrics[_MOST:])}." if len(metrics) > _MOST else ""
     return metrics[:_MOST], left_out
 
 
@@ -79,10 +82,11 @@ def _grid(panels: int) -> tuple[int, int]:
     return -(-panels // across), across
 
 
-def _limits(rows: pd.DataFrame, metric: str) -> tuple[float, float]:
+def _limits(rows: pd.DataFrame, metric: str, entries: Mapping[str, Metric]) -> tuple[float, float]:
     """The range of the lines; bands from two or three seeds can be many times as wide, and may leave the panel."""
-    if metric in _SHARES:
-        return -0.03, 1.03
+    if metric in _WHOLE_RANGE and metric in entries:
+        bottom, top = entries[metric].range
+        return bottom - 0.03 * (top - bottom), top + 0.03 * (top - bottom)
     low, high = rows.value.min(), rows.value.max()
     room = max(high - low, 0.1 * abs(high), 1e-9)
     bottom, top = rows.ci_low.min(), rows.ci_high.max()
@@ -100,8 +104,8 @@ def _all_methods(panel: Axes, methods: list[str]) -> None:
             panel.plot([], [], color=colour_of(method), marker=marker_of(method), label=label_of(method))
 
 
-def _without_x(rows: pd.DataFrame, experiment: str) -> Drawing:
-    metrics, left_out = _metrics(rows)
+def _without_x(rows: pd.DataFrame, experiment: str, entries: Mapping[str, Metric]) -> Drawing:
+    metrics, left_out = _metrics(rows, entries)
     rows = rows.assign(row=[_row_label(row) for row in rows.itertuples()])
     places = list(dict.fromkeys(rows.row))
     down, across = _grid(len(metrics))
@@ -111,7 +115,7 @@ def _without_x(rows: pd.DataFrame, experiment: str) -> Drawing:
         here = rows[rows.metric == metric].drop_duplicates("row").set_index("row").reindex(places)
         panel.errorbar(here.value, range(len(places)), xerr=spread(here), fmt="o", color="#0072B2", elinewidth=1)
         panel.set_yticks(range(len(places)), places)
-        panel.set(xlabel=_label(metric))
+        panel.set(xlabel=axis_label(metric, entries))
         panel.set_ylim(len(places) - 0.4, -0.6)
     for panel in panels[len(metrics) :]:
         panel.set_visible(False)
@@ -124,12 +128,12 @@ def _row_label(row: object) -> str:
     return ", ".join(label_of(part) for part in parts if part)
 
 
-def _label(name: str) -> str:
-    return _LABELS.get(name, name.replace("_", " "))
+def _place_label(name: str) -> str:
+    return _PLACES.get(name, name.replace("_", " "))
 
 
 def _band(rows: pd.DataFrame) -> str:
-    """What the bands and bars are, as far as there are any."""
+    """Sentence on the bands and bars, as far as there are any."""
     with_band = rows[rows.ci_low.notna()]
     seeds = with_band[with_band.over == "seeds"].n
     spans = {

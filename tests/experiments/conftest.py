@@ -12,15 +12,16 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from experiments import CONF
-from experiments.framework import identity, job
-from experiments.framework.choices import register_choices
-from experiments.framework.store import ArtifactStore
-from experiments.framework.subject import load_data, trained_model
+from experiments.engine import digests
+from experiments.engine import job as job_module
+from experiments.engine.choices import register_choices
+from experiments.engine.config import parse
+from experiments.engine.job import Job
 
 # The real configuration, made small: two epochs on 16×16 digits, a narrow network, a few images.
 SMALL = [
     "dataset.size=16",
-    "dataset.recipe.epochs=2",
+    "recipe.epochs=2",
     "model.width=4",
 ]
 
@@ -38,6 +39,16 @@ def configure(tmp_path: Path) -> Callable[..., DictConfig]:
 
 
 @pytest.fixture
+def job(configure: Callable[..., DictConfig]) -> Callable[..., Job]:
+    """Makes the job of a configuration with overrides; nothing of it runs."""
+
+    def make(*overrides: str, small: bool = True) -> Job:
+        return Job(parse(configure(*overrides, small=small)))
+
+    return make
+
+
+@pytest.fixture
 def figures() -> None:
     """Asked for by a test that looks at a job's figures."""
 
@@ -46,7 +57,7 @@ def figures() -> None:
 def _no_figures_unless_asked_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing takes longer than all else in these small jobs.
     if "figures" not in request.fixturenames:
-        monkeypatch.setattr(job, "save_drawings", lambda drawings, folder: None)
+        monkeypatch.setattr(job_module, "save_drawings", lambda drawings, folder: None)
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +66,7 @@ def _trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("trained")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [*SMALL, f"outputs={outputs}"])
-    data = load_data(cfg)
-    trained_model(cfg, data, ArtifactStore(outputs / "artifacts"))
+    assert Job(parse(cfg)).model is not None
     return outputs / "artifacts"
 
 
@@ -87,8 +97,8 @@ class Users:
         for name in [name for name in sys.modules if name.partition(".")[0] in self.packages]:
             del sys.modules[name]
         importlib.invalidate_caches()
-        identity.source_digest.cache_clear()
-        identity._is_installed.cache_clear()
+        digests.source_digest.cache_clear()
+        digests._is_installed.cache_clear()
 
 
 @pytest.fixture
