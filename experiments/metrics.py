@@ -1,4 +1,4 @@
-"""Every number that the project's tables can hold: name, unit, range, direction, meaning and source, in one place."""
+"""All metrics of the project: name, unit, range, direction, meaning and source of every number in its tables."""
 
 from __future__ import annotations
 

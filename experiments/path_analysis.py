@@ -1,4 +1,4 @@
-"""Path analysis (paper, section 3): overlap of pathways, their dead neurons, and the responses that they preserve."""
+"""Path analysis (paper, section 3): overlap of pathways, dead neurons in them, responses that they preserve."""
 
 from __future__ import annotations
 

@@ -29,8 +29,9 @@ class Settings(BaseModel):
 class Experiment(Settings, ABC):
     """One experiment. Its fields are its settings, ``experiment.…`` in the configuration.
 
-    A file ``conf/experiment/NAME.yaml`` holds the values and names the class under ``_target_``. A class of your own
-    that gives every field a default needs no such file: `register` it in a module that ``imports=[…]`` names.
+    A file ``conf/experiment/NAME.yaml`` holds the values and names the class under ``_target_``. A class of
+    your own that gives every field a default needs no such file: `register` it in a module that ``imports=[…]``
+    names.
 
     Example:
         >>> from experiments.engine import experiment, metrics, table
@@ -116,7 +117,8 @@ def register(name: str) -> Callable[[E], E]:
     def add(cls: E) -> E:
         if not (isinstance(cls, type) and issubclass(cls, Experiment)):
             raise InputError(f"{cls!r} must be a subclass of Experiment to be registered as '{name}'.")
-        without = [field for field, info in cls.model_fields.items() if info.is_required() and field != "name"]
+        fields = cls.__pydantic_fields__
+        without = [field for field, info in fields.items() if info.is_required() and field != "name"]
         if without:
             raise InputError(
                 f"experiment '{name}': {', '.join(without)} must have a default. Without defaults, write a "

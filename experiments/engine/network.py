@@ -1,4 +1,4 @@
-"""The network that an experiment explains: built as configured, trained or loaded, and identified by its weights."""
+"""The network that is explained: built as configured, trained or loaded, and identified by its weights."""
 
 from __future__ import annotations
 
