@@ -73,7 +73,7 @@ class Batch:
     """Places of its images among all."""
 
     def __len__(self) -> int:
-        return self.where.stop - self.where.start
+        return int(self.where.stop - self.where.start)
 
     @property
     def ids(self) -> list[str]:

@@ -257,6 +257,7 @@ def read_job(folder: Path) -> Experiment:
         folder: of the job.
     """
     cfg = OmegaConf.load(folder / CONFIG)
+    assert isinstance(cfg, DictConfig)
     import_modules(cfg.get("imports") or ())
     return experiment_of(OmegaConf.to_container(cfg.experiment, resolve=True))
 

@@ -60,29 +60,24 @@ def _against_x(rows: pd.DataFrame, key: list[str], entries: Mapping[str, Metric]
         places = sorted(here.x.unique())
         if len(places) <= 6:
             panel.set_xticks(places, [f"{place:g}" for place in places])
-        panel.set(
-            xlabel=_place_label(key[-1]), ylabel=axis_label(metric, entries), ylim=_limits(here, metric, entries)
-        )
+        panel.set(xlabel=_place_label(key[-1]), ylabel=axis_label(metric, entries))
+        panel.set_ylim(*_limits(here, metric, entries))
     for panel in panels[len(metrics) :]:
         panel.set_visible(False)
     _all_methods(panels[0], methods)
     shared_legend(figure, panels[0])
     what = ", ".join(part for part in key[1:4] if part)
-    caption = (
-        f"{key[0].replace('_', ' ').capitalize()} against {_place_label(key[-1])}: {what}. {_band(rows)}{left_out}"
-    )
+    name, against = key[0].replace("_", " ").capitalize(), _place_label(key[-1])
+    caption = f"{name} against {against}: {what}. {_band(rows)}{left_out}"
+
     return Drawing("-".join(_file_name(part) for part in key if part), figure, caption)
 
 
 def _metrics(rows: pd.DataFrame, entries: Mapping[str, Metric]) -> tuple[list[str], str]:
     """Metrics of a figure, and a sentence on those for which it has no room, if any."""
     metrics = sorted(dict.fromkeys(rows.metric), key=lambda metric: metric in _LAST)
-    left_out = (
-        f" Not drawn: {', '.join(axis_label(metric, entries) for metric in metrics[_MOST:])}."
-        if len(metrics) > _MOST
-        else ""
-    )
-    return metrics[:_MOST], left_out
+    left_out = ", ".join(axis_label(metric, entries) for metric in metrics[_MOST:])
+    return metrics[:_MOST], f" Not drawn: {left_out}." if left_out else ""
 
 
 def _grid(panels: int) -> tuple[int, int]:
