@@ -43,6 +43,8 @@ class PathAnalysis(Experiment):
         *("site_kept", "site_dead_share", "site_jaccard"),
     )
 
+    explains_with = ("method",)
+
     sparsity: fields.Sparsities
     images: fields.Images
     batch: fields.Batch

@@ -26,6 +26,7 @@ class Train(Experiment):
 
     title: ClassVar[str] = "The model"
     metrics: ClassVar[tuple[Metric, ...]] = pick("test_accuracy", "val_accuracy", "train_loss", "val_loss")
+    explains_with = ()
 
     def run(self, job: Job) -> Iterable[Row]:
         """Train the model unless that was done before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,13 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import cpath
-from cpath.errors import CpathError, unknown_name
+from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
+from cpath.attribution.pathways import PathwayGradient
+from cpath.errors import unknown_name
+from cpath.methods.base import REGISTRY as METHODS
 from cpath.models.torchvision import names as torchvision_names
 from experiments import CONF
 from experiments.engine import experiment
 from experiments.engine.config import import_modules, renamed
-
-_REGISTRIES = {"method": cpath.methods, "attribution": cpath.attribution}
 
 
 def register_choices() -> None:
@@ -29,10 +31,10 @@ def register_choices() -> None:
     classifier is a choice of ``model``; every experiment that a user's module registered is one too.
     """
     store = ConfigStore.instance()
-    for group, registry in _REGISTRIES.items():
-        for name in registry.names():
+    for group, names in (("method", cpath.methods.names()), ("attribution", cpath.attribution.names())):
+        for name in names:
             if not (CONF / group / f"{name}.yaml").exists():
-                store.store(group=group, name=name, node={name: _defaults(registry, name)}, provider="registered")
+                store.store(group=group, name=name, node={name: _defaults(group, name)}, provider="registered")
     for name in experiment.REGISTERED:
         store.store(group="experiment", name=name, node=experiment.defaults_of(name), provider="registered")
     for name in torchvision_names():
@@ -52,13 +54,17 @@ def register_choices() -> None:
         del launchers[name]
 
 
-def _defaults(registry: Any, name: str) -> dict[str, Any]:
+def _defaults(group: str, name: str) -> dict[str, Any]:
     """Settings of a method or attribution that a configuration can hold, with the defaults of its class."""
-    try:
-        made = registry.get(name)
-    except CpathError:  # it has settings without a default
-        return {}
-    found = {**vars(getattr(made, "method", made)), **vars(made)}
+    if group == "attribution" and name in ATTRIBUTIONS:
+        classes: list[type[Any]] = [ATTRIBUTIONS[name]]
+    elif group == "attribution":  # the pathway gradient of a method
+        classes = [METHODS[name], PathwayGradient]
+    else:
+        classes = [METHODS[name]]
+    found = {field.name: field.default for cls in classes for field in dataclasses.fields(cls)}
+    if PathwayGradient in classes:
+        del found["method"]
     plain = {key: value for key, value in found.items() if isinstance(value, bool | int | float | str | None)}
     return {key: "${seed}" if key == "seed" else value for key, value in plain.items()}
 

@@ -108,11 +108,13 @@ class Config(Settings):
     def identity(self) -> dict[str, Any]:
         """Everything that determines the results of a job and can be known before any of it is made."""
         found = keyed(self)
+        plain: Any = OmegaConf.to_container(self._composed, resolve=True)
+        for group in {"method", "attribution"} - set(self.experiment.explains_with):
+            del found[group], plain[group]
         if self.experiment.measures_machine:
             found |= {"device": self.device, "threads": self.threads}
         if self.checkpoint is not None:
             found["checkpoint"] = content_digest(self.checkpoint)
-        plain = OmegaConf.to_container(self._composed, resolve=True)
         code = {name: source_digest(name) for name in self.imports} | named_code(plain)
         return {**found, "cpath": cpath.__version__, "code": code}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
@@ -51,6 +51,8 @@ class Experiment(Settings, ABC):
     """Heading in a report."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """Every number that its table can hold."""
+    explains_with: ClassVar[tuple[Literal["method", "attribution"], ...]] = ("method", "attribution")
+    """Groups of the configuration that it uses: the others neither matter to it nor are checked."""
     measures_machine: ClassVar[bool] = False
     """Whether device and threads determine the results, as in a benchmark."""
 

@@ -164,7 +164,10 @@ class Job:
             CpathError: if a method, an attribution, the device or the settings are unusable.
         """
         check_trainer(self.config)
-        _ = self.methods, self.attributions
+        if "method" in self.config.experiment.explains_with:
+            _ = self.methods
+        if "attribution" in self.config.experiment.explains_with:
+            _ = self.attributions
         self.config.experiment.check(self)
 
     @cached_property

@@ -69,7 +69,6 @@ def _against_x(rows: pd.DataFrame, key: list[str], entries: Mapping[str, Metric]
     what = ", ".join(part for part in key[1:4] if part)
     name, against = key[0].replace("_", " ").capitalize(), _place_label(key[-1])
     caption = f"{name} against {against}: {what}. {_band(rows)}{left_out}"
-
     return Drawing("-".join(_file_name(part) for part in key if part), figure, caption)
 
 
