@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,15 +9,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import cpath
 from cpath.analysis import response_preservation
-from experiments import path_analysis, redraw
-from experiments.framework import tracker
-from experiments.framework.job import job_folder
-from experiments.framework.store import ArtifactStore
-from experiments.framework.subject import load_data, load_images, trained_model
+from experiments import redraw
+from experiments.engine import tracking
+from experiments.engine.provenance import MANIFEST
+from experiments.engine.job import run_job
+from experiments.engine.measuring import read_per_image
+from experiments.engine.scoring import Scoring, plan_searches
+from experiments.engine.table import Measure
 from tests import zoo
 from tests.rows import row_of
 
@@ -25,21 +27,22 @@ SETTINGS = [
     "experiment.images=10",
     "experiment.batch=4",
     "sparsity=[80,95]",
+    "method=neuron_mct",
+    "+method.neuron_intgrad={nodes: 3}",
+    "+method.random={seed: 0}",
+    "+method.active={}",
 ]
 
 
 @pytest.fixture
-def cfg(configure):
-    cfg = configure(*SETTINGS)
-    cfg.method = {"neuron_mct": {}, "neuron_intgrad": {"nodes": 3}, "random": {"seed": 0}, "active": {}}
-    return cfg
+def run(job, trained):
+    """Runs the job of the settings and returns its table."""
+    return lambda *overrides: run_job(job(*SETTINGS, *overrides))
 
 
-def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
-    table = path_analysis.run(cfg)
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, ArtifactStore(Path(cfg.outputs) / "artifacts"))
+def test_results_are_the_means_of_what_the_library_says_image_by_image(job, run):
+    table, made = run(), job(*SETTINGS)
+    images, model = made.sample(10), made.model
     dead, overlap, change = [], [], []
     for index in range(10):
         image = images.batch(slice(index, index + 1))
@@ -48,7 +51,7 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
         mct = cpath.find_pathway(model, image, "neuron_mct", sparsity=95)
         random = cpath.find_pathway(model, image, "random", sparsity=95)
         overlap.append(mct.jaccard(random).item())
-        dead.append(random.dead_share(seen.activations).item())
+        dead.append(100 * random.dead_share(seen.activations).item())
         with torch.no_grad(), mct.restrict(model):
             restricted = model(image).softmax(1)
         target = probability.argmax(1)
@@ -64,76 +67,140 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
         assert row.n == 10
         assert row.ci_low <= row.value <= row.ci_high
     assert row_of(table, "neuron_mct", "dead_share", 80).value == 0
-    assert row_of(table, "active", "class_kept", 95).value == 1
+    assert row_of(table, "active", "class_kept", 95).value == 100
     base = table[table.metric == "base_sparsity"].value.iloc[0]
     assert row_of(table, "active", "realised_sparsity", 95).value == pytest.approx(base)
 
 
-def test_a_job_leaves_table_configuration_manifest_and_figures(cfg, figures):
-    path_analysis.run(cfg)
-    folder = job_folder(cfg)
-    manifest = json.loads((folder / "manifest.json").read_text())
+def test_a_job_leaves_table_configuration_manifest_and_figures(job, run, figures):
+    run()
+    folder = job(*SETTINGS).folder
+    manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["status"] == "finished"
     assert len(manifest["images"]) == 10
     assert manifest["seed"] == 0
     assert {"torch", "cpath", "python"} <= set(manifest["versions"])
+    assert manifest["made_of"]["experiment"]["sparsity"] == [80.0, 95.0]
     assert (folder / "config.yaml").exists()
     names = {path.name for path in (folder / "figures").iterdir()}
     assert {"overlap.png", "overlap.svg", "dead_share.png", "responses.svg", "captions.json"} <= names
-    assert len(pd.read_csv(folder / "per_image.csv.gz")) == 10
 
 
-def test_a_finished_job_is_not_done_again_and_others_share_its_scores(cfg, monkeypatch):
-    first = path_analysis.run(cfg)
+def test_numbers_of_every_image_are_kept_in_long_form(job, run):
+    table, made = run(), job(*SETTINGS)
+    frame = read_per_image(made.folder)
+    assert list(frame.columns) == ["image", "method", "metric", "x_name", "x", "value"]
+    kept = frame[(frame.method == "random") & (frame.metric == "class_kept") & (frame.x == 95.0)]
+    assert kept.image.tolist() == made.sample(10).ids
+    assert kept.value.mean() == pytest.approx(row_of(table, "random", "class_kept", 95).value)
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_a_last_batch_may_hold_one_image(job, trained, images):
+    table = run_job(job(*SETTINGS, f"experiment.images={images}"))
+    assert (table[table.metric == "class_kept"].n == images).all()
+    alone = run_job(job(*SETTINGS, f"experiment.images={images}", "experiment.batch=1"))
+    pd.testing.assert_frame_equal(table, alone, check_exact=False, rtol=1e-4, atol=1e-6)
+
+
+def test_sparsities_that_differ_in_the_last_digit_stay_apart(job, trained):
+    values = [90.00001, 90.00002, 99.99999]
+    table = run_job(job(*SETTINGS, f"sparsity={values}".replace(" ", ""), "experiment.images=2"))
+    found = table[(table.method == "random") & (table.metric == "class_kept")]
+    assert found.x.astype(float).tolist() == values
+    frame = read_per_image(job(*SETTINGS, f"sparsity={values}".replace(" ", ""), "experiment.images=2").folder)
+    assert sorted(set(frame[frame.x_name == "sparsity"].x)) == values
+
+
+def test_sites_may_be_called_anything(job, trained, monkeypatch):
+    real = cpath.sites.observe
+    made = job(*SETTINGS, "experiment.images=2", "method=random")
+    expected = run_job(made)
+
+    class Renamed(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.add_module("a|b", model)
+
+        def forward(self, images):
+            return getattr(self, "a|b")(images)
+
+    other = job(*SETTINGS, "experiment.images=2", "method=random", "redo=true")
+    other.__dict__["model"] = Renamed(made.model).eval()
+    table = run_job(other)
+    sites = table[table.metric.str.startswith("site_kept/")].metric
+    assert sites.str.startswith("site_kept/a|b.").all()
+    assert len(table) == len(expected)
+    assert real is cpath.sites.observe
+
+
+def test_an_image_is_decoded_once_and_the_model_hashed_once(job, trained, monkeypatch):
+    from experiments.engine import job as job_module
+
+    made, hashed, decoded = job(*SETTINGS), [], []
+    real, batch = job_module.fingerprint, type(made.data.test).batch
+    monkeypatch.setattr(job_module, "fingerprint", lambda *args: hashed.append(1) or real(*args))
+    monkeypatch.setattr(
+        type(made.data.test), "batch", lambda self, indices: decoded.extend(indices.tolist()) or batch(self, indices)
+    )
+    run_job(made)
+    assert len(hashed) == 1
+    assert sorted(decoded) == sorted(made.sample(10).indices.tolist())
+
+
+def test_a_finished_job_is_not_done_again_and_others_share_its_scores(job, run, monkeypatch):
+    first = run()
     scored = []
     score = cpath.score
     monkeypatch.setattr(cpath, "score", lambda *args, **rest: scored.append(args[2].name) or score(*args, **rest))
-    pd.testing.assert_frame_equal(first, path_analysis.run(cfg))
+    pd.testing.assert_frame_equal(first, run())
     assert scored == []
-    cfg.sparsity = 90
-    path_analysis.run(cfg)
+    run("sparsity=90")
     assert set(scored) == {"random", "active"}  # cheaper to draw again than to keep
 
 
-def test_scores_that_do_not_fit_the_budget_are_not_kept_and_change_nothing(cfg, configure, tmp_path):
-    kept = path_analysis.run(cfg)
-    cfg.experiment.keep_scores_gb = 0
-    before = sorted((tmp_path / "artifacts" / "scores").iterdir())
-    again = path_analysis.run(cfg)
-    assert sorted((tmp_path / "artifacts" / "scores").iterdir()) == before
+def test_other_attributions_make_no_other_job(job):
+    assert job(*SETTINGS, "attribution=gradcam").folder == job(*SETTINGS).folder
+
+
+def test_scores_that_do_not_fit_the_budget_are_not_kept_and_change_nothing(run, trained):
+    kept = run()
+    before = sorted((trained / "artifacts" / "scores").iterdir())
+    shutil.rmtree(trained / "runs")
+    again = run("experiment.keep_scores_gb=0")
+    assert sorted((trained / "artifacts" / "scores").iterdir()) == before
     pd.testing.assert_frame_equal(kept, again)
 
 
-def test_figures_can_be_made_again_from_the_table(cfg, figures):
-    path_analysis.run(cfg)
-    drawn = job_folder(cfg) / "figures"
+def test_figures_can_be_made_again_from_the_table(job, run, trained, figures):
+    run()
+    drawn = job(*SETTINGS).folder / "figures"
     before = (drawn / "dead_share.png").read_bytes()
     for file in drawn.iterdir():
         file.unlink()
-    assert redraw.main([str(cfg.outputs)]) == 0
+    redraw.redraw_below([trained / "runs"])
     assert (drawn / "dead_share.png").read_bytes() == before
 
 
-def test_bad_input_is_refused_before_any_training(cfg):
-    cfg.experiment.images = 1000
+def test_bad_input_is_refused_before_any_training(job, tmp_path):
     with pytest.raises(cpath.InputError, match="the split has 360"):
-        path_analysis.run(cfg)
-    assert not (Path(cfg.outputs) / "artifacts").exists()
+        run_job(job(*SETTINGS, "experiment.images=1000"))
+    assert not (tmp_path / "artifacts").exists()
 
 
-def test_a_model_without_sites_is_refused_before_any_training(configure):
-    cfg = configure(*SETTINGS, "model=mobilenet_v2", "dataset.channels=3", "dataset.size=32", small=False)
+def test_a_model_without_sites_is_refused_before_any_training(job, tmp_path):
+    other = ["model=mobilenet_v2", "dataset.channels=3", "dataset.size=32"]
     with pytest.raises(cpath.SiteError, match=r"mobilenet_v2.*no site found"):
-        path_analysis.run(cfg)
-    assert not (Path(cfg.outputs) / "artifacts").exists()
+        run_job(job(*SETTINGS, *other, small=False))
+    assert not list((tmp_path / "artifacts").glob("models/*/model.safetensors"))
 
 
 @pytest.mark.slow
-def test_wandb_keeps_an_offline_run_a_job_with_all_that_it_found(configure, tmp_path, figures, monkeypatch):
-    monkeypatch.setattr(tracker, "_sweep", lambda: "path_analysis-1234abcd")
-    cfg = configure(*SETTINGS, "tracker=wandb", "method=random")
-    path_analysis.run(cfg)
-    (record,) = (tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb")
+def test_wandb_keeps_an_offline_run_a_job_with_all_that_it_found(job, trained, figures, monkeypatch):
+    monkeypatch.setattr(tracking, "_sweep", lambda: "path_analysis-1234abcd")
+    settings = [*SETTINGS[:4], "tracker=wandb", "method=random"]
+    run_job(job(*settings))
+    (record,) = (trained / "wandb" / "wandb").glob("offline-run-*/*.wandb")
     done = subprocess.run(
         [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(record)],
         capture_output=True,
@@ -144,16 +211,15 @@ def test_wandb_keeps_an_offline_run_a_job_with_all_that_it_found(configure, tmp_
     assert "dead_share/random@80.0" in text
     assert '"path_analysis"' in text
     assert '"path_analysis-1234abcd"' in text
-    assert f"results-{job_folder(cfg).name}" in text
+    assert f"results-{job(*settings).folder.name}" in text
     assert list(record.parent.glob("files/media/images/figures/*.png"))
 
 
 @pytest.mark.parametrize("truncate", [False, True])
-def test_a_damaged_file_is_found_and_made_again(cfg, caplog, truncate):
-    expected = path_analysis.run(cfg)
-    folder, outputs = job_folder(cfg), Path(cfg.outputs)
-    finished, results = (folder / "manifest.json").read_text(), folder / "results.csv"
-    files = [*outputs.glob("artifacts/*/*/*"), *folder.glob("parts/*"), results]
+def test_a_damaged_file_is_found_and_made_again(job, run, trained, caplog, truncate):
+    expected, folder = run(), job(*SETTINGS).folder
+    finished, results = (folder / MANIFEST).read_text(), folder / "results.csv"
+    files = [*trained.glob("artifacts/*/*/[!.]*"), *folder.glob("parts/*/[!.]*"), results]
     assert {file.suffix for file in files} == {".safetensors", ".json", ".csv"}
     for file in files:
         caplog.clear()
@@ -163,20 +229,23 @@ def test_a_damaged_file_is_found_and_made_again(cfg, caplog, truncate):
         if file != results:  # or the job would not look at anything else
             results.unlink()
         if "artifacts" in file.parts:
-            for part in folder.glob("parts/*"):
-                part.unlink()
-        (folder / "manifest.json").write_text(finished)
-        pd.testing.assert_frame_equal(path_analysis.run(cfg), expected)
-        named = file.parent if "artifacts" in file.parts else file
-        assert any("damaged" in line and str(named) in line for line in caplog.messages), file
+            shutil.rmtree(folder / "parts")
+        (folder / MANIFEST).write_text(finished)
+        pd.testing.assert_frame_equal(run(), expected)
+        if file.name != MANIFEST:
+            assert any("damaged" in line and str(file.parent) in line for line in caplog.messages), file
 
 
-def test_a_model_that_changes_its_input_is_measured_as_one_that_does_not():
+def test_a_model_that_changes_its_input_is_measured_as_one_that_does_not(job, trained):
     model, images = zoo.make(zoo.Normalising), zoo.images()
-    pathway, batch = cpath.find_pathway(model, images, sparsity=80), images.clone()
-    cfg = OmegaConf.create({"activations": ["relu"], "experiment": {"by_site": False}})
-    measures = path_analysis._measure(model, batch, {80.0: {"neuron_mct": pathway}}, cfg)
-    assert torch.equal(batch, images)
-    change, kept = response_preservation(model, images, pathway)
-    torch.testing.assert_close(measures["neuron_mct", "sparsity", 80.0, "response_change"], change)
-    assert torch.equal(measures["neuron_mct", "sparsity", 80.0, "class_kept"], kept)
+    made = job(*SETTINGS[:4], "method=neuron_mct", "sparsity=80", "experiment.by_site=false")
+    made.__dict__["model"] = model
+    batch = next(made.sample(3).batches(3))
+    batch.__dict__["images"] = images.clone()
+    searches = plan_searches(made.methods, [80.0])
+    scoring = Scoring(made, max_batch=64, keep=False)
+    measures = made.config.experiment._measure(made, batch, searches, scoring)
+    assert torch.equal(batch.images, images)
+    change, kept = response_preservation(model, images, cpath.find_pathway(model, images, sparsity=80))
+    torch.testing.assert_close(measures[Measure("neuron_mct", "response_change", "sparsity", 80.0)], change)
+    assert torch.equal(measures[Measure("neuron_mct", "class_kept", "sparsity", 80.0)], 100 * kept.double())
