@@ -40,6 +40,10 @@ class MissingPackageError(CpathError, ImportError):
     """An optional package is not installed."""
 
 
+class UnsupportedTorchError(CpathError, ImportError):
+    """The installed torch lacks something that cpath cannot do without."""
+
+
 class UnknownNameError(CpathError, KeyError):
     """A name that nothing is registered under."""
 

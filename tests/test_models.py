@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
 import pytest
 import torch
@@ -35,10 +36,20 @@ def test_resnet8_has_eight_weighted_layers_and_seven_sites():
     ]
 
 
-def test_the_names_are_those_that_torchvision_lists():
-    import torchvision.models
+def test_the_names_are_those_of_torchvision_s_classifiers():
+    assert {"alexnet", "vgg16", "squeezenet1_0", "resnet50", "vit_b_16", "swin_v2_t"} <= set(names())
+    # What finds objects, cuts out regions, looks at films or computes in whole numbers is none.
+    others = {"fasterrcnn_resnet50_fpn", "fcn_resnet50", "r3d_18", "raft_large", "quantized_resnet50"}
+    assert not others & set(names())
+    assert list(names()) == sorted(names())
 
-    assert list(names()) == torchvision.models.list_models(module=torchvision.models)
+
+def test_without_torchvision_its_models_are_refused_with_what_to_install(monkeypatch):
+    names.cache_clear()
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.delitem(sys.modules, "torchvision.models")
+    with pytest.raises(cpath.MissingPackageError, match=r"torchvision.*pip install 'critical-pathways\[exp"):
+        torchvision_model("resnet18", classes=10)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 33, 17), (4, 64, 64)])

@@ -30,7 +30,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
     The shorter side is resized to ``resize``, then the centre of ``size`` cropped. ``root``/train is used for
     training where it exists. Raises `InputError` when the folder is missing or holds other classes.
     """
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
+    from torchvision.models import ResNet50_Weights
 
     folder = Path(root).expanduser()
     how = (
@@ -47,7 +47,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
     train, val = (None, None) if "train" not in splits else _split_off(splits["train"], 1 / 25)
     return ImageData(
         name="imagenet",
-        classes=tuple(_IMAGENET_CATEGORIES),
+        classes=tuple(ResNet50_Weights.DEFAULT.meta["categories"]),
         shape=(3, size, size),
         normalisation=IMAGENET_NORMALISATION,
         test=splits["val"],
