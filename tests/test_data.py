@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from cpath.data import cifar10, digits, imagefolder, imagenet, imagenet_wnids
+from cpath.data import Batches, Normalisation, cifar10, crop_and_flip, digits, imagefolder, imagenet, imagenet_wnids
 from cpath.errors import InputError
 
 
@@ -130,6 +132,7 @@ def downloads(monkeypatch) -> list[bool]:
             if not there.exists():
                 raise RuntimeError("Dataset not found or corrupted.")
             self.data, self.targets = np.full((4, 32, 32, 3), 7 + train, np.uint8), [0, 1, 0, 1]
+            self.data[0] += train  # a training set of one colour cannot be normalised
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Few)
     return alone
@@ -181,3 +184,105 @@ def test_a_class_may_be_called_train(tmp_path):
     data = imagefolder(str(tmp_path), size=8)
     assert data.classes == ("plane", "train")
     assert data.test.labels.tolist() == [0, 0, 1, 1]
+
+
+# Settings that cannot be
+
+
+NO_COUNTS = [0, -1, True, False, 1.5, "8", float("nan"), 2**63]
+NO_FLAGS = [1, 0, "yes", None]
+NO_NUMBERS = [float("nan"), float("inf"), "0.5", None, True, 1j]
+NO_COLOURS = [0.5, "abc", (), (0.5,), (0.5, 0.5), (0.5,) * 4]
+
+
+def settings_of(make: Callable[..., object]) -> Iterator[tuple[str, object, str]]:
+    """Settings of a dataset that cannot be, and what is said of each."""
+    for name, wrong, told in [
+        ("size", [*NO_COUNTS, None], "size must be at least 1, a whole number, not"),
+        ("resize", NO_COUNTS, "resize must be at least 1, a whole number, not"),
+        ("channels", [*NO_COUNTS, None], "channels must be at least 1, a whole number, not"),
+        ("per_class", NO_COUNTS, "per_class must be at least 1, a whole number, not"),
+        ("download", NO_FLAGS, "download must be true or false, not"),
+        ("in_memory", NO_FLAGS, "in_memory must be true or false, not"),
+        ("val_share", NO_NUMBERS, "val_share must be a finite number, not"),
+        ("val_share", [0, 1, -0.1, 1.1], "val_share must be between 0 and 1, not"),
+        ("mean", NO_COLOURS, "mean must be three numbers, for red, green and blue"),
+        ("std", NO_COLOURS, "std must be three numbers, for red, green and blue"),
+        ("mean", [(0.5, 0.5, value) for value in NO_NUMBERS], "mean must be a finite number, not"),
+        ("std", [(0.5, 0.5, value) for value in NO_NUMBERS], "std must be a finite number, not"),
+        ("std", [(0.5, 0, 0.5), (0.5, 0.5, -1)], "std must be above 0 in every channel"),
+    ]:
+        if name in inspect.signature(make).parameters:
+            yield from ((name, value, told) for value in wrong)
+
+
+WRONG = [
+    pytest.param(make, *wrong, id=f"{make.__name__}-{wrong[0]}={wrong[1]!r}")
+    for make in (cifar10, digits, imagefolder, imagenet)
+    for wrong in settings_of(make)
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value", "told"), WRONG)
+def test_settings_that_cannot_be_are_refused_before_any_file_is_read(make, name, value, told):
+    root = {} if make is digits else {"root": "nowhere"}  # which is said only where the settings can be
+    with pytest.raises(InputError, match=f"^{told}"):
+        make(**root, **{name: value})
+
+
+@pytest.mark.parametrize("make", [imagefolder, imagenet])
+def test_a_cut_larger_than_the_image_is_refused(make, tmp_path):
+    with pytest.raises(InputError, match=r"^resize must be at least size: .* no centre of 300 .*Pass resize=300"):
+        make(str(tmp_path / "nowhere"), size=300, resize=256)
+    with pytest.raises(InputError, match=r"no such folder|no ImageNet images"):
+        make(str(tmp_path / "nowhere"), size=300, resize=300)
+
+
+def test_digits_are_no_smaller_than_their_scans():
+    with pytest.raises(InputError, match="size ≥ 8, the size of the scans; got 7"):
+        digits(size=7)
+    assert digits(size=8).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("value", NO_COUNTS)
+def test_a_sample_of_no_images_is_refused(value):
+    with pytest.raises(InputError, match="the number of images must be at least 1, a whole number, not"):
+        digits(size=8).test.sample(value, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "told"),
+    [
+        ((), (), "a number for each channel; got 0 and 0"),
+        ((0.5,), (0.5, 0.5), "a number for each channel; got 1 and 2"),
+        ((0.5,), (0.0,), r"std must be above 0 in every channel.*got \(0\.0,\)"),
+        ((0.5,), (-1,), "std must be above 0"),
+        (0.5, (0.5,), "mean must be numbers, one a channel, not 0.5"),
+        ((0.5,), "1", "std must be numbers, one a channel, not '1'"),
+        *(((0.5,), (value,), "std must be a finite number, not") for value in NO_NUMBERS),
+        *(((value,), (0.5,), "mean must be a finite number, not") for value in NO_NUMBERS),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_refused(mean, std, told):
+    with pytest.raises(InputError, match=told):
+        Normalisation(mean, std)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        *(({"batch_size": value}, "batch_size must be at least 1, a whole number") for value in NO_COUNTS),
+        *(({"ranks": value}, "ranks must be at least 1, a whole number") for value in NO_COUNTS),
+        *(({"rank": value}, "rank must be at least 0, a whole number") for value in (-1, False, 0.5, None)),
+        ({"rank": 2, "ranks": 2}, "rank must be below the number of ranks, 2, not 2"),
+    ],
+)
+def test_batches_that_cannot_be_are_refused(settings, told):
+    with pytest.raises(InputError, match=told):
+        Batches(digits(size=8).val, **{"batch_size": 8} | settings)
+
+
+@pytest.mark.parametrize("crop", [-1, True, 1.5, "2", None])
+def test_a_crop_that_cannot_be_is_refused(crop):
+    with pytest.raises(InputError, match="crop must be at least 0, a whole number, not"):
+        crop_and_flip(torch.zeros(2, 3, 8, 8), torch.Generator(), crop=crop)
