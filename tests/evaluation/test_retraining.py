@@ -181,27 +181,6 @@ def test_a_batch_that_the_processes_cannot_share_evenly_is_an_error(data, tmp_pa
         train(_network(), data, _recipe(), tmp_path, hardware=Hardware(processes=3), quiet=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [
-        *(("processes", value, "at least 1, a whole number") for value in (0, -1, True, 1.5, "2", None)),
-        *(("workers", value, "at least 0, a whole number") for value in (-1, False, 0.5, "2", None)),
-        *(("memory_gb", value, "a finite number") for value in (float("nan"), float("inf"), True, "8", None)),
-    ],
-)
-def test_hardware_that_cannot_be_is_an_error(name, value, told):
-    with pytest.raises(InputError, match=rf"^{name} \(trainer\.{name}\) must be {told}, not {value!r}"):
-        Hardware(**{name: value})
-
-
-@pytest.mark.parametrize("name", ["epochs", "batch_size"])
-@pytest.mark.parametrize("value", [0, -1, True, 1.5, "2", None])
-def test_a_recipe_that_cannot_be_is_an_error(name, value):
-    settings = {"epochs": 1, "batch_size": 8, "optimizer": torch.optim.SGD}
-    with pytest.raises(InputError, match=rf"^{name} must be at least 1, a whole number, not {value!r}"):
-        Recipe(**settings | {name: value})
-
-
 def test_what_is_too_large_for_the_device_stays_where_it_is(data):
     assert Hardware(memory_gb=1e-6).place(data.train, CPU) is data.train
     elsewhere = torch.device("meta")
