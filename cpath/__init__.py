@@ -20,6 +20,7 @@ from cpath.errors import (
     SiteError,
     StorageError,
     UnknownNameError,
+    UnsupportedTorchError,
 )
 from cpath.methods import Contributions, Method, register
 from cpath.pathway import Pathway
@@ -53,6 +54,7 @@ __all__ = [
     "SiteError",
     "StorageError",
     "UnknownNameError",
+    "UnsupportedTorchError",
     "analysis",
     "attribute",
     "attribution",
@@ -87,7 +89,8 @@ def __getattr__(name: str) -> Any:
         if error.name is None or error.name.partition(".")[0] == "cpath":
             raise
         raise MissingPackageError(
-            f"cpath.{name} needs {error.name}, which is not installed: pip install 'cpath[experiments]'."
+            f"cpath.{name} needs {error.name}, which is not installed: "
+            "pip install 'critical-pathways[experiments]'."
         ) from error
 
 

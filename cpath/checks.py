@@ -64,18 +64,33 @@ def check_name(name: Any) -> str:
 
 def check_count(name: str, value: Any) -> int:
     """``value`` as a whole number of at least 1; raises `InputError` for anything else."""
-    return _at_least(1, name, value)
+    return check_at_least(1, name, value)
 
 
 def check_seed(seed: Any) -> int:
     """``seed`` as a whole number of at least 0; raises `InputError` for anything else."""
-    return _at_least(0, "seed", seed)
+    return check_at_least(0, "seed", seed)
 
 
-def _at_least(least: int, name: str, value: Any) -> int:
+def check_at_least(least: int, name: str, value: Any) -> int:
+    """``value`` as a whole number of at least ``least``; raises `InputError` for anything else."""
     if not _is(value, int) or value < least:
         raise InputError(f"{name} must be at least {least}, a whole number, not {value!r}.")
     return int(value)
+
+
+def check_number(name: str, value: Any) -> float:
+    """``value`` as a finite number; raises `InputError` for anything else."""
+    if not _is(value, float):
+        raise InputError(f"{name} must be a finite number, not {value!r}.")
+    return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """``value``, if it is True or False; raises `InputError` for anything else."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, not {value!r}.")
+    return value
 
 
 SomeImages = slice | SupportsIndex | Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -40,6 +40,10 @@ class MissingPackageError(CpathError, ImportError):
     """An optional package is not installed."""
 
 
+class UnsupportedTorchError(CpathError, ImportError):
+    """The installed torch lacks something that cpath cannot do without."""
+
+
 class UnknownNameError(CpathError, KeyError):
     """A name that nothing is registered under."""
 
@@ -47,8 +51,15 @@ class UnknownNameError(CpathError, KeyError):
         return str(self.args[0])  # KeyError would show the repr, with quotes around the sentence
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
-    """Error for an unknown ``name`` of some ``kind``, with the close matches and all known names."""
+def unknown_name(
+    kind: str, name: object, known: Iterable[str], renamed: Mapping[str, str] | None = None
+) -> UnknownNameError:
+    """Error for an unknown ``name`` of some ``kind``, with the close matches and all known names.
+
+    Where ``renamed`` (new names by old ones) knows it, the error gives the new name alone.
+    """
+    if isinstance(name, str) and renamed and name in renamed:
+        return UnknownNameError(f"the {kind} '{name}' is called '{renamed[name]}' now: use that name.")
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""

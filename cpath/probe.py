@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from cpath._torch import version
 from cpath.errors import CpathError, InputError, SiteError
 from cpath.replay import Replay
 from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, intercept, unwrap
@@ -245,7 +246,7 @@ class Probe:
                     raise no_gradient_error(name)
                 edges[name] = get_gradient_edge(output)
             outputs[name] = output.detach().clone() if copies else output.detach()
-            versions[name] = output._version
+            versions[name] = version(output)
             return output
 
         # A non-leaf, so that a model may change its input in place; it makes every site part of the graph
@@ -262,7 +263,7 @@ class Probe:
                 logits = check_logits(self._call(source), len(self), differentiable=gradients and bool(outputs))
         if not outputs:
             raise no_sites_error(self.activation_names)
-        if not copies and any(outputs[name]._version != versions[name] for name in outputs):
+        if not copies and any(version(outputs[name]) != versions[name] for name in outputs):
             return None
         self._resolve_target(logits.detach())
         found: dict[str, Tensor] = {}
@@ -283,21 +284,28 @@ class Probe:
             self._lanes.possible = self._survives_without_write_back()
         if len(values) > 1 and self._lanes.possible:
             try:
-                return torch.vmap(lambda value: self._response(site, value, False), randomness="same")(values)
+                return self._in_lanes(site, values)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # an operation without a batching rule, or in place into what comes before
                 self._lanes.possible = False
         with torch.set_grad_enabled(values.requires_grad):
-            return torch.stack([self._response(site, value, True) for value in values])
+            return torch.stack([self._response(site, value, values.requires_grad, True) for value in values])
 
-    def _response(self, site: str, value: Tensor, write_back: bool) -> Tensor:
-        differentiable = value.requires_grad or torch._C._functorch.is_batchedtensor(value)
+    def _in_lanes(self, site: str, values: Tensor) -> Tensor:
+        differentiable = values.requires_grad  # a lane of them does not tell
+
+        def lane(value: Tensor) -> Tensor:
+            return self._response(site, value, differentiable, write_back=False)
+
+        return torch.vmap(lane, randomness="same")(values)
+
+    def _response(self, site: str, value: Tensor, differentiable: bool, write_back: bool) -> Tensor:
         replay = self._replay.handing_out()
 
         def visit(name: str, output: Tensor) -> Tensor:
             replay.stop()
-            torch._C._set_grad_enabled(differentiable)  # the network up to here needs no graph
+            torch.set_grad_enabled(differentiable)  # the network up to here needs no graph
             return value
 
         with (

@@ -164,7 +164,7 @@ def find_pathway(
 ) -> Pathway:
     """The pathway that ``method`` finds at ``sparsity`` per cent: `score` and `Scores.pathway` in one.
 
-    A method that only tells which neurons to keep (``graded`` is False: `active`, and `greedy_published`, which
+    A method that only tells which neurons to keep (``graded`` is False: `active`, and `greedy_released`, which
     searches for this sparsity) has its pathway without a threshold; ``requested_sparsity`` is what was asked for.
     Arguments and errors as for `score` and `Scores.pathway`.
     """

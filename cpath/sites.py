@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import CheckpointFunction
 
+from cpath._torch import MODULE_CALL, REENTRANT_CHECKPOINT, compiled_from, in_backward_pass, saves_with_hooks
 from cpath.errors import InputError, SiteError, unknown_name
 
 Visitor = Callable[[str, Tensor], Tensor | None]
@@ -86,9 +86,6 @@ _TABLE = _activation_table()
 ACTIVATIONS = tuple(dict.fromkeys(activation.name for activation in _TABLE.values()))
 """Names of the activation functions that can be sites."""
 
-_MODULE_CALL = nn.Module._call_impl.__code__
-_REENTRANT_CHECKPOINT = CheckpointFunction.forward.__code__
-
 
 def check_model(model: object) -> nn.Module:
     """``model``, if it is a module; raises `InputError` otherwise."""
@@ -131,7 +128,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     model = check_model(model)
     while True:
         parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        inner = model.module if parallel else compiled_from(model)
         if not isinstance(inner, nn.Module):
             break
         model = inner
@@ -174,7 +171,7 @@ class _SiteMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self._changes and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        if self._changes and saves_with_hooks():
             # Activation checkpointing keeps nothing of what an operation saves for the backward pass, but runs the
             # model again then, unchanged. So it is kept here. Detached, because an output that its own operation
             # holds would never be freed.
@@ -212,14 +209,14 @@ class _SiteMode(TorchFunctionMode):
 
     def _site_name(self, kind: str) -> str | None:
         """Name of the site that is being called; None outside the model's forward pass."""
-        if torch._C._current_graph_task_id() != -1:  # checkpointing runs a part again, in a backward pass
+        if in_backward_pass():  # checkpointing runs a part again
             return None
         inner: nn.Module | None = None
         outermost: FrameType | None = None
         checkpoint: FrameType | None = None
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
-            if frame.f_code is _MODULE_CALL:
+            if frame.f_code is MODULE_CALL:
                 module = frame.f_locals["self"]
                 name = self._names.get(id(module))
                 if name is not None:
@@ -227,7 +224,7 @@ class _SiteMode(TorchFunctionMode):
                     outermost = frame
                     if not name:
                         break
-            elif frame.f_code is _REENTRANT_CHECKPOINT:
+            elif frame.f_code is REENTRANT_CHECKPOINT:
                 checkpoint = frame
             frame = frame.f_back
         if inner is None:

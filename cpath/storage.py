@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,21 +29,32 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     kinds = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
     crc = zlib.crc32(json.dumps([metadata, kinds], sort_keys=True).encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().data, crc)
+        crc = zlib.crc32(_bytes(tensors[name]), crc)
     return f"{crc:08x}"
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The values of ``tensor`` in the order of its indices, whatever its strides and type."""
+    values = tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1)
+    if values.stride() != (1,):  # a single number may have any stride, and counts as contiguous all the same
+        values = values.clone(memory_format=torch.contiguous_format)
+    return values.view(torch.uint8).numpy().data
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write to, which takes the place of ``path`` at the end: a reader sees all of it, or what was there.
 
-    Raises `StorageError` where it cannot be written.
+    Its mode is that of any new file of the user's (0666 without their umask), whoever writes it and whatever was
+    there. Raises `StorageError` where it cannot be written.
     """
     # Machines that share a folder number their processes alike.
     partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode_of_a_new_file(partial)
         yield partial
+        os.chmod(partial, mode)  # safetensors lets nobody but the user read what it writes
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -54,12 +66,37 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def _mode_of_a_new_file(path: Path) -> int:
+    """The mode that ``path``, where no file stays, gets from the user's umask or the folder's access list.
+
+    A file tells: to ask for the umask is to change it for all threads meanwhile.
+    """
+    path.unlink(missing_ok=True)  # of a process that was killed
+    with open(path, "xb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    path.unlink()
+    return mode
+
+
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Writes ``tensors`` and JSON ``metadata`` to ``path``, as `replacing` does."""
-    contents = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    contents = _in_memory_of_their_own(tensors)
     header = {_KEY: json.dumps({**metadata, "checksum": checksum(contents, metadata)})}
     with replacing(Path(path)) as partial:
         save_file(contents, str(partial), metadata=header)
+
+
+def _in_memory_of_their_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU, or the tensors themselves where they are that: safetensors writes no others."""
+    taken: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        if values.untyped_storage().data_ptr() in taken:
+            values = values.clone(memory_format=torch.contiguous_format)
+        taken.add(values.untyped_storage().data_ptr())
+        own[name] = values
+    return own
 
 
 def kept_tensors(

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from cpath.checks import check_at_least, check_count, check_number
 from cpath.data import Batches, ImageData, Split
 from cpath.errors import InputError
 from cpath.storage import replacing
@@ -52,6 +53,10 @@ class Recipe:
     augmentation: Callable[[Tensor, torch.Generator], Tensor] | None = None
     """Called with a training batch, normalised and on the device, and a generator there; gives such a batch."""
 
+    def __post_init__(self) -> None:
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -75,11 +80,9 @@ class Hardware:
     """Batch statistics over all processes, where there are several GPUs."""
 
     def __post_init__(self) -> None:
-        if self.processes < 1 or self.workers < 0:
-            raise InputError(
-                f"processes must be at least 1 and workers not negative (trainer.processes, trainer.workers); "
-                f"got {self.processes} and {self.workers}."
-            )
+        check_count("processes (trainer.processes)", self.processes)
+        check_at_least(0, "workers (trainer.workers)", self.workers)
+        check_number("memory_gb (trainer.memory_gb)", self.memory_gb)
 
     def place(self, split: Split, device: torch.device) -> Split:
         """``split`` in the memory of ``device`` if it is to go there; itself otherwise."""

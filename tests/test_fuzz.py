@@ -349,7 +349,7 @@ def test_a_seed_is_a_whole_number_from_0_on(use, seed):
 
 COUNTED: list[Callable[[Any], Any]] = [
     lambda count: cpath.methods.Greedy(rounds=count),
-    lambda count: cpath.methods.GreedyPublished(rounds=count),
+    lambda count: cpath.methods.GreedyReleased(rounds=count),
     lambda count: cpath.methods.DGR(iterations=count),
     lambda count: cpath.attribution.InputIntGrad(nodes=count),
     lambda count: cpath.attribution.SmoothGrad(samples=count),
@@ -548,7 +548,7 @@ class DeadEnd(nn.Module):
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_site_that_leads_nowhere_contributes_nothing(images, frozen):
     model = zoo.make(DeadEnd).requires_grad_(not frozen)
-    for name in ("neuron_mct", "neuron_intgrad", "neuron_intgrad_published"):
+    for name in ("neuron_mct", "neuron_intgrad", "neuron_intgrad_released"):
         scores = cpath.score(model, images, name)
         assert not scores.values[":relu#2"].any()
         assert scores.values[":relu"].any()

@@ -384,8 +384,8 @@ def test_scores_have_the_precision_of_the_most_precise_site():
     order = cpath.score(Mixed(), images, cpath.methods.Greedy(rounds=1)).values[":relu#2"][0]
     assert order.tolist() == sorted(set(order.tolist()))
     # Five of eight neurons tie at 1 and are pruned.
-    published = cpath.score(Mixed(), images, cpath.methods.GreedyPublished(rounds=1, sparsity=62.5))
-    assert published.flat.tolist() == [[0] * 5 + [1] * 3]
+    released = cpath.score(Mixed(), images, cpath.methods.GreedyReleased(rounds=1, sparsity=62.5))
+    assert released.flat.tolist() == [[0] * 5 + [1] * 3]
 
 
 def test_active_is_what_passes_something_on_whatever_its_sign(images):

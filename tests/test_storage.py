@@ -1,7 +1,10 @@
 import os
 import pickle
 import socket
+import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from torch import Tensor
 
 import cpath
 from cpath.layout import SiteLayout
-from cpath.storage import kept_tensors, read_tensors, replacing, write_tensors
+from cpath.storage import checksum, kept_tensors, read_tensors, replacing, write_tensors
 from tests import zoo
 
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=3).map(tuple)
@@ -282,6 +285,140 @@ def test_tensors_of_any_layout_are_written_and_metadata_comes_back(tmp_path):
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
     assert metadata["note"] == "ü"
     assert metadata["values"] == [1.5, None]
+
+
+EVERY_TYPE = [
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn),
+    *(torch.complex64, torch.complex128),
+]
+
+STRIDED = {
+    "contiguous": lambda x: x,
+    "one number of a row": lambda x: x[:1],
+    "one number of a column": lambda x: x.view(4, 6)[:1, 3],
+    "one number of many strides": lambda x: x.view(4, 6)[2:3, 5:6].T,
+    "one number, repeated": lambda x: x[3].expand(5),
+    "one number, with more dimensions": lambda x: x[5::24].expand(1, 1),
+    "expanded": lambda x: x[:3].view(3, 1).expand(3, 4),
+    "expanded by 1": lambda x: x.as_strided((1, 1), (17, 23)),
+    "transposed": lambda x: x.view(4, 6).T,
+    "permuted": lambda x: x.view(2, 3, 4).permute(2, 0, 1),
+    "every other": lambda x: x[::2],
+    "inner": lambda x: x.view(4, 6)[1:3, 2:4],
+    "channels last": lambda x: x.view(2, 2, 3, 2).contiguous(memory_format=torch.channels_last),
+    "scalar": lambda x: x[4],
+    "nothing": lambda x: x[:0],
+    "nothing of three dimensions": lambda x: x.view(4, 6)[:, 6:].expand(7, 4, 0),
+}
+
+
+def numbers(dtype: torch.dtype) -> Tensor:
+    values = torch.arange(24) % 2 if dtype == torch.bool else torch.arange(24)
+    return values.to(dtype) * 1j if dtype.is_complex else values.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", EVERY_TYPE, ids=str)
+@pytest.mark.parametrize("kind", list(STRIDED))
+def test_a_checksum_is_that_of_the_values_whatever_their_strides(kind, dtype):
+    strided = STRIDED[kind](numbers(dtype))
+    plain = torch.tensor(strided.tolist(), dtype=dtype).reshape(strided.shape)
+    assert checksum({"x": strided}, {}) == checksum({"x": plain}, {})
+    if strided.numel():
+        other = plain.clone()
+        other.view(-1)[-1] = numbers(dtype)[1] if plain.view(-1)[-1].item() in (False, 0) else 0
+        assert checksum({"x": other}, {}) != checksum({"x": plain}, {})
+
+
+def test_a_checksum_is_of_values_names_types_shapes_and_metadata():
+    # A number once for all: files that were written before must not count as damaged.
+    tensors = {"a": torch.arange(6, dtype=torch.float32).view(2, 3), "b": torch.tensor(True)}
+    assert checksum(tensors, {"kind": "thing"}) == "9ee0d467"
+    x = torch.zeros(2, 3)
+    others = [{"b": x}, {"a": x.view(3, 2)}, {"a": x.int()}, {"a": x, "b": x[:0]}]
+    assert len({checksum(other, {}) for other in [{"a": x}, *others]} | {checksum({"a": x}, {"k": 1})}) == 6
+
+
+def test_views_that_autograd_or_conj_made_have_the_checksum_of_their_values():
+    x = torch.arange(4.0, requires_grad=True)
+    assert checksum({"x": x}, {}) == checksum({"x": torch.arange(4.0)}, {})
+    z = torch.tensor([1 + 2j, 3 - 4j])
+    assert checksum({"x": z.conj()}, {}) == checksum({"x": torch.tensor([1 - 2j, 3 + 4j])}, {})
+    assert checksum({"x": z.conj().imag}, {}) == checksum({"x": torch.tensor([-2.0, 4.0])}, {})
+
+
+@pytest.mark.parametrize("kind", list(STRIDED))
+def test_tensors_of_any_strides_come_back(tmp_path, kind):
+    x = numbers(torch.float32)
+    tensors = {
+        "one": STRIDED[kind](x),
+        "the same memory": STRIDED[kind](x),
+        "all of it": x,
+        "bit": x.to(torch.bool),
+    }
+    write_tensors(tmp_path / "f", tensors, {"kind": "thing", "format": 1})
+    found, _ = read_tensors(tmp_path / "f", "thing", 1)
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert_same(found[name], tensor.contiguous())
+
+
+# Who may read a file
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600), (0, 0o666)])
+def test_files_have_the_mode_of_any_new_file(tmp_path, pathway, mask, mode):
+    model, images = zoo.make("vgg"), zoo.images(2)
+    with umask(mask):
+        pathway.save(tmp_path / "pathway")
+        cpath.score(model, images).save(tmp_path / "scores")
+        write_tensors(tmp_path / "tensors", {"x": torch.zeros(1)}, {"kind": "thing", "format": 1})
+        with replacing(tmp_path / "text") as partial:
+            partial.write_text("text")
+        folder = tmp_path / "new" / "folder"
+        write_tensors(folder / "tensors", {"x": torch.zeros(1)}, {"kind": "thing", "format": 1})
+    for file in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert stat.S_IMODE(file.stat().st_mode) == mode, file
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
+
+
+def test_a_replaced_file_gets_the_mode_of_a_new_one(tmp_path, pathway):
+    file = tmp_path / "p"
+    pathway.save(file)
+    file.chmod(0o400)
+    with umask(0o022):
+        pathway.save(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+def test_what_a_killed_process_left_is_no_hindrance(tmp_path):
+    with replacing(tmp_path / "f") as partial:
+        partial.write_text("new")
+    partial.write_text("left")
+    partial.chmod(0o400)
+    with umask(0o022), replacing(tmp_path / "f") as again:
+        assert again == partial
+        assert not again.exists()
+        again.write_text("newer")
+    assert (tmp_path / "f").read_text() == "newer"
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o644
+
+
+def test_a_file_that_was_not_written_replaces_nothing(tmp_path):
+    (tmp_path / "f").write_text("before")
+    with pytest.raises(cpath.StorageError, match="No such file"), replacing(tmp_path / "f"):
+        pass
+    assert (tmp_path / "f").read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["f"]
 
 
 def test_a_kept_file_is_made_once_and_again_where_other_metadata_is_expected(tmp_path, caplog):

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from cpath.data import Batches, crop_and_flip, digits
+from cpath.errors import InputError
 from cpath.evaluation import accuracy
 from cpath.models import resnet8
 from cpath.training import Hardware, Recipe, _by_itself, _trainer_settings, train
@@ -167,3 +168,24 @@ def test_precision_on_a_gpu_is_that_of_the_training_alone(monkeypatch):
         raise ZeroDivisionError
     assert torch.get_float32_matmul_precision() == before
     assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        *(("processes", value, "at least 1, a whole number") for value in (0, -1, True, 1.5, "2", None)),
+        *(("workers", value, "at least 0, a whole number") for value in (-1, False, 0.5, "2", None)),
+        *(("memory_gb", value, "a finite number") for value in (float("nan"), float("inf"), True, "8", None)),
+    ],
+)
+def test_hardware_that_cannot_be_is_an_error(name, value, told):
+    with pytest.raises(InputError, match=rf"^{name} \(trainer\.{name}\) must be {told}, not {value!r}"):
+        Hardware(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "2", None])
+def test_a_recipe_that_cannot_be_is_an_error(name, value):
+    settings = {"epochs": 1, "batch_size": 8, "optimizer": torch.optim.SGD}
+    with pytest.raises(InputError, match=rf"^{name} must be at least 1, a whole number, not {value!r}"):
+        Recipe(**settings | {name: value})

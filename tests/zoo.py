@@ -20,7 +20,7 @@ SIZE = 8  # pixels; every model also takes larger images
 QUICK_SETTINGS: dict[str, dict[str, object]] = {
     "neuron_intgrad": {"nodes": 3},
     "greedy": {"rounds": 3},
-    "greedy_published": {"rounds": 3},
+    "greedy_released": {"rounds": 3},
     "dgr": {"iterations": 5},
     "dgr_random_init": {"iterations": 20, "learning_rate": 3.0},
 }

@@ -35,7 +35,7 @@ def get(name: str, **settings: Any) -> Attribution:
     method's. Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
     """
     if not isinstance(name, str) or name not in names():
-        raise unknown_name("attribution", name, names())
+        raise unknown_name("attribution", name, names(), methods.base.REGISTRY.renamed | REGISTRY.renamed)
     return REGISTRY.make(name, settings) if name in REGISTRY else _pathway_gradient(name, settings)
 
 

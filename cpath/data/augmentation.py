@@ -6,12 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cpath.checks import check_at_least
+
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, *, crop: int = 0, flip: bool = False) -> Tensor:
     """Random crops after ``crop`` pixels of zero padding, and random horizontal flips, each image its own.
 
     ``images`` (B, C, H, W) normalised, so that the padding has the mean colour; ``generator`` on their device.
     """
+    crop = check_at_least(0, "crop", crop)
     count, _, height, width = images.shape
     device = images.device
     if flip:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cpath.checks import check_count, check_number, check_seed
 from cpath.errors import InputError
 
 
@@ -55,7 +56,8 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
         """Indices of ``count`` images drawn without replacement by ``seed``; all of them, in order, for None."""
         if count is None:
             return torch.arange(len(self))
-        if not 1 <= count <= len(self):
+        seed = check_seed(seed)
+        if check_count("the number of images", count) > len(self):
             raise InputError(f"{count} images asked for, the split has {len(self)}.")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return order[:count]
@@ -67,6 +69,20 @@ class Normalisation:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if isinstance(values, str) or not isinstance(values, Sequence):
+                raise InputError(f"{name} must be numbers, one a channel, not {values!r}.")
+            for value in values:
+                check_number(name, value)
+        if not self.mean or len(self.mean) != len(self.std):
+            raise InputError(
+                f"mean and std must have a number for each channel; got {len(self.mean)} and {len(self.std)}."
+            )
+        if min(self.std) <= 0:
+            raise InputError(f"std must be above 0 in every channel, for pixels are divided by it; got {self.std}.")
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Normalised from pixels (…, C, H, W) in [0, 1]."""
@@ -132,6 +148,21 @@ class TensorSplit(Split):
         return self.normalisation.apply(pixels)
 
 
+def check_cut(size: object, resize: object) -> tuple[int, int]:
+    """``size`` and ``resize`` of images (``resize`` None: ``size``); raises `InputError` where none can be cut so.
+
+    The centre of ``size`` pixels is cut out of an image whose shorter side has ``resize``.
+    """
+    size = check_count("size", size)
+    resize = size if resize is None else check_count("resize", resize)
+    if resize < size:
+        raise InputError(
+            f"resize must be at least size: of an image whose shorter side has {resize} pixels no centre of {size} "
+            f"can be cut. Pass resize={size} or more (dataset.resize={size}), or a smaller size (dataset.size)."
+        )
+    return size, resize
+
+
 class FileSplit(Split):
     """A split of image files, read when asked for: shorter side resized to ``resize``, centre crop ``size``."""
 
@@ -146,7 +177,8 @@ class FileSplit(Split):
     ) -> None:
         self.root, self.files, self.labels = root, files, labels
         self.ids = [str(file.relative_to(root)) for file in files]
-        self.normalisation, self.resize, self.size = normalisation, resize, size
+        self.normalisation = normalisation
+        self.size, self.resize = check_cut(size, resize)
 
     def batch(self, indices: Tensor) -> Tensor:
         """The images of ``indices`` (B,), as (B, C, H, W)."""

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from cpath.checks import check_at_least, check_count
 from cpath.data.base import Split
+from cpath.errors import InputError
 
 
 class Batches:
@@ -22,6 +24,9 @@ class Batches:
     def __init__(
         self, split: Split, batch_size: int, *, seed: int | None = None, rank: int = 0, ranks: int = 1
     ) -> None:
+        batch_size, ranks = check_count("batch_size", batch_size), check_count("ranks", ranks)
+        if check_at_least(0, "rank", rank) >= ranks:
+            raise InputError(f"rank must be below the number of ranks, {ranks}, not {rank}.")
         count = len(split)
         if seed is None:
             order = torch.arange(count)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cpath.checks import check_flag
 from cpath.data.base import ImageData, Normalisation, TensorSplit
 from cpath.errors import InputError
 
@@ -20,6 +21,7 @@ def cifar10(root: str = "data", download: bool = True) -> ImageData:
     Read from ``root``/cifar-10-batches-py, downloaded when missing. Raises `InputError` where that fails.
     """
     folder = Path(root).expanduser()
+    check_flag("download", download)
     try:
         parts = _parts(folder, download)
     except (RuntimeError, OSError) as error:

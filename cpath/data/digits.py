@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from cpath.checks import check_count
 from cpath.data.base import ImageData, Normalisation, TensorSplit
 from cpath.errors import InputError
 
@@ -17,11 +18,12 @@ def digits(size: int = 32, channels: int = 1) -> ImageData:
     Split once and for all, with equal shares of the classes, into 1257 training, 180 validation and 360 test
     images. ``channels`` repeats the grey channel for models that take 3.
     """
+    size, channels = check_count("size", size), check_count("channels", channels)
+    if size < 8:
+        raise InputError(f"digits need size ≥ 8, the size of the scans; got {size}.")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    if size < 8 or channels < 1:
-        raise InputError(f"digits need size ≥ 8 and channels ≥ 1; got {size} and {channels}.")
     bunch = load_digits()
     pixels = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
     pixels = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False, antialias=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import torch
 
-from cpath.data.base import FileSplit, ImageData, Normalisation, Split
+from cpath.checks import check_count, check_flag, check_number
+from cpath.data.base import FileSplit, ImageData, Normalisation, Split, check_cut
 from cpath.data.memory import hold
 from cpath.errors import InputError
 
@@ -30,7 +31,8 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
     The shorter side is resized to ``resize``, then the centre of ``size`` cropped. ``root``/train is used for
     training where it exists. Raises `InputError` when the folder is missing or holds other classes.
     """
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
+    size, resize = check_cut(size, check_count("resize", resize))
+    from torchvision.models import ResNet50_Weights
 
     folder = Path(root).expanduser()
     how = (
@@ -47,7 +49,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
     train, val = (None, None) if "train" not in splits else _split_off(splits["train"], 1 / 25)
     return ImageData(
         name="imagenet",
-        classes=tuple(_IMAGENET_CATEGORIES),
+        classes=tuple(ResNet50_Weights.DEFAULT.meta["categories"]),
         shape=(3, size, size),
         normalisation=IMAGENET_NORMALISATION,
         test=splits["val"],
@@ -86,14 +88,17 @@ def imagefolder(
     ``root``/train with neither of the others.
     """
     folder = Path(root).expanduser()
+    size, resize = check_cut(size, resize)
+    per_class = None if per_class is None else check_count("per_class", per_class)
+    check_flag("in_memory", in_memory)
     if (mean is None or std is None) and not in_memory:
         raise InputError(
             "mean and std of images that are not in memory must be given, or all be held in memory: in_memory=True "
             "(dataset.in_memory=true)."
         )
-    if not 0 < val_share < 1:
+    if not 0 < check_number("val_share", val_share) < 1:
         raise InputError(f"val_share must be between 0 and 1, not {val_share}.")
-    normalisation = Normalisation(tuple(mean or (0.0,) * 3), tuple(std or (1.0,) * 3))
+    normalisation = Normalisation(_of_colours("mean", mean, 0.0), _of_colours("std", std, 1.0))
     how = "root (dataset.root=FOLDER) must hold test/<class>/*.jpg (or val/) and, to train, train/<class>/*.jpg."
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder.resolve()}; {how}")
@@ -112,7 +117,7 @@ def imagefolder(
             path,
             classes,
             normalisation,
-            resize or size,
+            resize,
             size,
             how,
             per_class=per_class if part == "train" else None,
@@ -141,13 +146,26 @@ def imagefolder(
         settings={
             "name": name,
             "size": size,
-            "resize": resize or size,
+            "resize": resize,
             "mean": list(normalisation.mean),
             "std": list(normalisation.std),
             "files": files,
             "val_share": val_share,
         },
     )
+
+
+def _of_colours(name: str, values: object, otherwise: float) -> tuple[float, ...]:
+    """One number for each of the three channels of a decoded image."""
+    if values is None:
+        return (otherwise,) * 3
+    found = () if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
+    if len(found) != 3:
+        raise InputError(
+            f"{name} must be three numbers, for red, green and blue (dataset.{name}=[…]), not {values!r}: "
+            "grey images are read as colour images too."
+        )
+    return tuple(check_number(name, value) for value in found)
 
 
 def _read_split(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from cpath._torch import initialiser
 from cpath.errors import InputError, unknown_name
 from cpath.sites import evaluating, unwrap
 
@@ -18,7 +19,10 @@ Blocks = Mapping[str, Sequence[str]] | Sequence[str]
 """Names of modules or parameters, from the logits to the input, or lists of them by a block's name."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+)
 
 
 def find_blocks(model: nn.Module, images: Tensor) -> dict[str, tuple[str, ...]]:
@@ -85,7 +89,7 @@ def redraw(
 def _reset(model: nn.Module, parameters: Iterable[str], generator: torch.Generator) -> None:
     for owner in dict.fromkeys(name.rpartition(".")[0] for name in parameters):
         module = model.get_submodule(owner)
-        reset: Any = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        reset = initialiser(module)
         if reset is None:
             raise InputError(
                 f"'{owner}' ({type(module).__name__}) has parameters of its own but no reset_parameters(): "

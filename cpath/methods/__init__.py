@@ -9,7 +9,7 @@ from cpath.methods.contribution import NeuronIntGrad, NeuronMCT
 from cpath.methods.pruning import Greedy
 from cpath.methods.routing import DGR, DGRRandomInit
 from cpath.methods.baseline import Active, Random
-from cpath.methods.published import GreedyPublished, NeuronIntGradPublished
+from cpath.methods.released import GreedyReleased, NeuronIntGradReleased
 # isort: on
 
 __all__ = [
@@ -18,10 +18,10 @@ __all__ = [
     "Contributions",
     "DGRRandomInit",
     "Greedy",
-    "GreedyPublished",
+    "GreedyReleased",
     "Method",
     "NeuronIntGrad",
-    "NeuronIntGradPublished",
+    "NeuronIntGradReleased",
     "NeuronMCT",
     "Random",
     "get",

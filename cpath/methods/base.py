@@ -60,7 +60,16 @@ class Method(Checked, ABC):
 
 M = TypeVar("M", bound=type[Method])
 
-REGISTRY: Registry[Method] = Registry("method", Method, "cpath.Method", name_as="name")
+REGISTRY: Registry[Method] = Registry(
+    "method",
+    Method,
+    "cpath.Method",
+    name_as="name",
+    renamed={
+        "neuron_intgrad_published": "neuron_intgrad_released",
+        "greedy_published": "greedy_released",
+    },
+)
 
 
 def register(name: str) -> Callable[[M], M]:

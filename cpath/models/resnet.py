@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cpath.checks import check_count
 from cpath.errors import InputError
 
 
@@ -39,8 +40,8 @@ class ResNet(nn.Module):
 
     def __init__(self, blocks: int, classes: int, channels: int = 3, width: int = 16) -> None:
         super().__init__()
-        if min(blocks, classes, channels, width) < 1:
-            raise InputError("a ResNet needs at least one block, class, channel and unit of width.")
+        blocks, classes = check_count("blocks", blocks), check_count("classes", classes)
+        channels, width = check_count("channels", channels), check_count("width", width)
         self.conv = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from cpath.errors import InputError, unknown_name
-
-_REGISTERED = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+from cpath.optional import optional
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Names of all torchvision classifiers.
 
-    They are read off torchvision's files: every command asks for them, and to import them takes seconds.
+    Raises `MissingPackageError` without torchvision, whose import takes a second or more.
     """
-    spec = find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        raise InputError("torchvision is not installed: pip install 'cpath[experiments]'.")
-    files = Path(spec.origin).with_name("models").glob("*.py")
-    return tuple(sorted(name for file in files for name in _REGISTERED.findall(file.read_text("utf-8"))))
+    models = optional("torchvision.models", "critical-pathways[experiments]", "a torchvision model")
+    return tuple(sorted(models.list_models(module=models)))
 
 
 def torchvision_model(
@@ -41,10 +34,10 @@ def torchvision_model(
     unless cached, or None for random ones. Raises `UnknownNameError` for an unknown name, `InputError` where
     the classes or channels differ or the weights cannot be had.
     """
-    import torchvision.models
-
     if architecture not in names():
         raise unknown_name("torchvision model", architecture, names())
+    from torchvision import models
+
     if shape[0] != 3:
         raise InputError(
             f"{architecture} takes images of 3 channels, the dataset has {shape[0]}; "
@@ -52,7 +45,7 @@ def torchvision_model(
         )
     chosen = None
     if weights is not None:
-        enum = torchvision.models.get_model_weights(architecture)
+        enum = models.get_model_weights(architecture)
         members = list(enum.__members__)
         if weights not in members:
             raise unknown_name(f"weights of {architecture}", weights, members)
@@ -66,9 +59,7 @@ def torchvision_model(
     if architecture in ("googlenet", "inception_v3") and chosen is None:
         settings = {"init_weights": True, "aux_logits": False, **settings}
     try:
-        model: nn.Module = torchvision.models.get_model(
-            architecture, weights=chosen, num_classes=classes, **settings
-        )
+        model: nn.Module = models.get_model(architecture, weights=chosen, num_classes=classes, **settings)
     except OSError as error:
         assert chosen is not None
         raise InputError(

@@ -2,54 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from filelock import FileLock, Timeout
 from PIL import Image
 
-from cpath.data import cifar10, digits, imagefolder, imagenet, imagenet_wnids
+from cpath.data import imagefolder, imagenet, imagenet_wnids
 from cpath.errors import InputError
-
-
-def test_digits_split_every_image_once_with_equal_shares_of_the_classes():
-    data = digits(size=16)
-    ids = [set(split.ids) for split in (data.train, data.val, data.test)]
-    assert [len(split) for split in ids] == [1257, 180, 360]
-    assert len(set.union(*ids)) == 1797
-    assert data.shape == (1, 16, 16)
-    assert torch.bincount(data.test.labels).tolist() == pytest.approx([36] * 10, abs=2)
-
-
-def test_digits_are_normalised_by_the_training_images():
-    data = digits(size=16, channels=3)
-    images = data.train.batch(torch.arange(len(data.train)))
-    assert images.shape == (1257, 3, 16, 16)
-    assert images.mean().item() == pytest.approx(0, abs=1e-5)
-    assert images.std().item() == pytest.approx(1, abs=1e-3)
-    pixels = data.normalisation.invert(images)
-    assert pixels.min() >= -1e-5
-    assert pixels.max() <= 1 + 1e-5
-
-
-def test_digits_show_the_digit_that_the_label_says():
-    # A zero has a hole in the middle, a one has ink there.
-    data = digits(size=16)
-    images = data.normalisation.invert(data.test.batch(torch.arange(360)))
-    middle = images[:, 0, 7:9, 7:9].mean((1, 2))
-    assert middle[data.test.labels == 0].mean() < 0.2
-    assert middle[data.test.labels == 1].mean() > 0.6
-
-
-def test_sample_is_drawn_by_the_seed_without_replacement():
-    split = digits(size=16).test
-    first, second = split.sample(50, seed=1), split.sample(50, seed=1)
-    assert torch.equal(first, second)
-    assert len(set(first.tolist())) == 50
-    assert not torch.equal(first, split.sample(50, seed=2))
-    assert split.sample(None, seed=0).tolist() == list(range(360))
-    with pytest.raises(InputError, match="the split has 360"):
-        split.sample(361, seed=0)
 
 
 def _folder(root: Path, classes: list[str], count: int) -> Path:
@@ -110,52 +68,6 @@ def test_imagenet_takes_some_of_the_classes_in_the_order_of_the_logits(tmp_path)
         imagenet(str(tmp_path / "nowhere"))
 
 
-@pytest.fixture
-def downloads(monkeypatch) -> list[bool]:
-    """Stands for torchvision's CIFAR-10; notes of each download whether it had the folder to itself."""
-    import torchvision.datasets
-
-    alone: list[bool] = []
-
-    class Few:
-        classes = ("cat", "dog")
-
-        def __init__(self, root: str, train: bool, download: bool) -> None:
-            there = Path(root) / "cifar-10-batches-py"
-            if not there.exists() and download:
-                with pytest.raises(Timeout), FileLock(Path(root) / ".cifar-10-batches-py.lock", timeout=0):
-                    alone.append(False)
-                alone.append(True)
-                there.mkdir()
-            if not there.exists():
-                raise RuntimeError("Dataset not found or corrupted.")
-            self.data, self.targets = np.full((4, 32, 32, 3), 7 + train, np.uint8), [0, 1, 0, 1]
-
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Few)
-    return alone
-
-
-def test_one_process_downloads_cifar10_while_others_wait(tmp_path, downloads):
-    for _ in range(2):
-        data = cifar10(str(tmp_path / "data"))
-        assert len(data.test) == 4
-        assert data.test.pixels.unique().tolist() == [7]
-    assert downloads == [True]
-
-
-def test_cifar10_that_is_there_is_read_without_a_lock(tmp_path, downloads):
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    cifar10(str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-batches-py"]
-
-
-def test_cifar10_is_not_downloaded_unless_asked_for(tmp_path, downloads):
-    with pytest.raises(InputError, match="CIFAR-10 is not in"):
-        cifar10(str(tmp_path / "data"), download=False)
-    assert downloads == []
-    assert not (tmp_path / "data").exists()
-
-
 def test_imagefolder_tests_on_the_validation_folder_where_there_is_no_other(tmp_path):
     _folder(tmp_path / "val", ["cat", "dog"], 3)
     alone = imagefolder(str(tmp_path), size=8)
@@ -181,3 +93,11 @@ def test_a_class_may_be_called_train(tmp_path):
     data = imagefolder(str(tmp_path), size=8)
     assert data.classes == ("plane", "train")
     assert data.test.labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("make", [imagefolder, imagenet])
+def test_a_cut_larger_than_the_image_is_refused(make, tmp_path):
+    with pytest.raises(InputError, match=r"^resize must be at least size: .* no centre of 300 .*Pass resize=300"):
+        make(str(tmp_path / "nowhere"), size=300, resize=256)
+    with pytest.raises(InputError, match=r"no such folder|no ImageNet images"):
+        make(str(tmp_path / "nowhere"), size=300, resize=300)

@@ -151,7 +151,7 @@ class Rooted(nn.Module):
         return torch.cat([response, -response], 1)
 
 
-@pytest.mark.parametrize("name", ["greedy", "greedy_published"])
+@pytest.mark.parametrize("name", ["greedy", "greedy_released"])
 def test_gradients_that_overflow_in_a_later_round_are_noticed(name):
     images = torch.tensor([[0.01, 4.0, 3.0], [0.0, 4.0, 3.0]])
     one_round = cpath.score(Rooted(), images[:1], cpath.methods.get(name, rounds=1))

@@ -23,9 +23,9 @@ ACCUMULATED_SCALES = tuple(k * (k + 1) / 20 for k in range(11))
 """0, .1, .3, .6, 1, 1.5 … 5.5: each node scales what the one before left, by adding the next tenth."""
 
 
-@register("neuron_intgrad_published")
+@register("neuron_intgrad_released")
 @dataclass(frozen=True, kw_only=True)
-class NeuronIntGradPublished(Method):
+class NeuronIntGradReleased(Method):
     """NeuronIntGrad as released: |z · mean of ∂f(α z)/∂z over 11 nodes|, with α from 0 to 5.5 instead of to 1.
 
     The released code accumulates the scale from node to node (`ACCUMULATED_SCALES`), so that most nodes lie
@@ -39,9 +39,9 @@ class NeuronIntGradPublished(Method):
         return weighted_gradients(probe, ACCUMULATED_SCALES, [1 / nodes] * nodes)
 
 
-@register("greedy_published")
+@register("greedy_released")
 @dataclass(frozen=True, kw_only=True)
-class GreedyPublished(Method):
+class GreedyReleased(Method):
     """Greedy pruning as released: after each round every neuron of score zero is switched back on.
 
     Round r of R scores |z · ∂f/∂z| in the network as masked so far, counts every zero as the largest score, and

@@ -3,9 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,18 +11,8 @@ from torch import Tensor, nn
 import cpath
 from cpath.methods.quadrature import quadrature
 from tests import zoo
+from tests.attribution.networks import SkipBeforeRelu, predicted
 from tests.oracles import attribution as oracle
-from tests.test_attribution import SkipBeforeRelu, predicted
-
-
-@pytest.fixture(params=list(zoo.MODELS))
-def model64(request: pytest.FixtureRequest) -> nn.Module:
-    return zoo.make(request.param, torch.float64)
-
-
-@pytest.fixture
-def images64() -> Tensor:
-    return zoo.images(dtype=torch.float64)
 
 
 def one_by_one(model: nn.Module, images: Tensor, of: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -159,56 +147,6 @@ def test_gradcam_joins_concatenated_branches(name: str, images64: Tensor) -> Non
     joined = model.branches(F.relu(model.stem(images64)))[:, :6]
     expected = torch.einsum("bc,bchw->bhw", weights, joined).clamp(min=0).detach()
     assert torch.allclose(cpath.attribute(model, images64, name)[:, 0], expected, atol=1e-12)
-
-
-def test_star_is_the_channel_sum_of_neuron_intgrad(images64: Tensor) -> None:
-    model = zoo.make("functional", torch.float64)
-    probe = cpath.Probe(model, images64)
-    values = cpath.methods.NeuronIntGrad().contributions(probe).values["body:relu"]
-    expected = F.interpolate(values.sum(1, keepdim=True).clamp(min=0), (8, 8), mode="bilinear")
-    found = cpath.attribute(model, images64, "neuron_intgrad_star", site="body:relu")
-    assert torch.allclose(found, expected, atol=1e-10)
-
-
-@pytest.mark.parametrize("method", ["neuron_mct", "neuron_intgrad"])
-def test_pathway_gradients(method: str, model64: nn.Module, images64: Tensor) -> None:
-    pathway = cpath.find_pathway(model64, images64, method, 70)
-    masks = list(pathway.masks.values())
-    expected = [
-        oracle.gradient(model64, images64[i], c, lambda number, z, i=i: z * masks[number][i])
-        for i, c in enumerate(predicted(model64, images64))
-    ]
-    found = cpath.attribute(model64, images64, method, sparsity=70)
-    assert torch.allclose(found, torch.stack(expected), atol=1e-12)
-    assert torch.equal(cpath.attribute(model64, images64, cpath.methods.get(method), sparsity=70), found)
-
-
-def test_sobel(images64: Tensor) -> None:
-    grey = images64.mean(1).numpy()
-    edges = [np.hypot(*(scipy.ndimage.sobel(image, axis, mode="nearest") for axis in (0, 1))) for image in grey]
-    found = cpath.attribute(zoo.make("fire", torch.float64), images64, "sobel")
-    assert np.allclose(found[:, 0].numpy(), edges)
-
-
-def test_random_is_uniform_and_seeded() -> None:
-    model, images = zoo.make("fire"), zoo.images(4, 64)
-    first, second = (cpath.attribute(model, images, "random", seed=seed) for seed in (0, 1))
-    assert 0 <= first.min() < 0.01 < 0.99 < first.max() < 1
-    assert abs(float(first.mean()) - 0.5) < 0.01
-    correlation = np.corrcoef([first[0].flatten(), first[1].flatten(), second[0].flatten()])
-    assert np.abs(correlation - np.eye(3)).max() < 0.1
-
-
-def test_pathway_gradient_takes_the_target_of_the_pathway() -> None:
-    model, images = zoo.make("residual"), zoo.images()
-    pathway = cpath.find_pathway(model, images, "neuron_mct", 50, target=3)
-    assert torch.equal(
-        cpath.pathway_gradient(model, images, pathway), cpath.pathway_gradient(model, images, pathway, 3)
-    )
-    with pytest.raises(cpath.InputError, match="no class"):
-        cpath.pathway_gradient(model, images, pathway, zoo.CLASSES)
-    with pytest.raises(cpath.MaskError, match="belongs to 3 images"):
-        cpath.pathway_gradient(model, images[:2], pathway)
 
 
 # Sites

@@ -6,62 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import cpath
-from cpath.errors import InputError, UnknownNameError
-from cpath.models import load_checkpoint, resnet8, torchvision_model
-from cpath.models.torchvision import names
-
-
-def test_resnet8_has_eight_weighted_layers_and_seven_sites():
-    model = resnet8(10, (3, 32, 32)).eval()
-    weighted = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
-    assert len(weighted) == 8
-    with cpath.observe(model) as seen:
-        model(torch.randn(2, 3, 32, 32))
-    assert list(seen.activations) == [
-        "relu",
-        "stage1.0.relu",
-        "stage1.0.relu#2",
-        "stage2.0.relu",
-        "stage2.0.relu#2",
-        "stage3.0.relu",
-        "stage3.0.relu#2",
-    ]
-    assert [tuple(value.shape[1:]) for value in seen.activations.values()][::2] == [
-        (16, 32, 32),
-        (16, 32, 32),
-        (32, 16, 16),
-        (64, 8, 8),
-    ]
-
-
-def test_the_names_are_those_that_torchvision_lists():
-    import torchvision.models
-
-    assert list(names()) == torchvision.models.list_models(module=torchvision.models)
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 33, 17), (4, 64, 64)])
-def test_resnet8_takes_any_size_and_channels(shape):
-    assert resnet8(7, shape, width=4).eval()(torch.randn(2, *shape)).shape == (2, 7)
-
-
-def test_resnet8_refuses_images_that_vanish():
-    with pytest.raises(InputError, match="at least 4×4"):
-        resnet8(10, (3, 2, 2))
-
-
-def test_torchvision_models_come_by_name():
-    model = torchvision_model("squeezenet1_1", classes=7)
-    assert model.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 7)
-    with pytest.raises(UnknownNameError, match="Did you mean"):
-        torchvision_model("rensnet18", classes=7)
-    with pytest.raises(UnknownNameError, match="IMAGENET1K_V1"):
-        torchvision_model("resnet18", classes=1000, weights="IMAGENET")
-    with pytest.raises(InputError, match=r"pass weights=None \(model\.weights=null\)"):
-        torchvision_model("resnet18", classes=10, weights="DEFAULT")
-    with pytest.raises(InputError, match=r"channels=3 \(dataset\.channels=3\)"):
-        torchvision_model("resnet18", classes=10, shape=(1, 64, 64))
+from cpath.errors import InputError
+from cpath.models import load_checkpoint, resnet8
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model"])

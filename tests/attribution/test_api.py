@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import cpath
 from cpath.attribution.base import REGISTRY
 from tests import zoo
+from tests.attribution.networks import SkipBeforeRelu, predicted
 from tests.zoo import quick_attribution as quick
 
 NAMES = cpath.attribution.names()
@@ -22,36 +23,6 @@ CAPTUM = ("gradients", "input_mct", "input_intgrad", "smoothgrad", "gbp", "gradc
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture(params=list(zoo.MODELS))
-def model64(request: pytest.FixtureRequest) -> nn.Module:
-    return zoo.make(request.param, torch.float64)
-
-
-@pytest.fixture
-def images64() -> Tensor:
-    return zoo.images(dtype=torch.float64)
-
-
-def predicted(model: nn.Module, images: Tensor) -> list[int]:
-    with torch.no_grad():
-        return model(images.clone()).argmax(1).tolist()
-
-
-class SkipBeforeRelu(nn.Module):
-    """Reads the ReLU's input twice, so that a hook at that input sees more than the ReLU's gradient."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.relu = nn.ReLU()
-        self.conv = nn.Conv2d(4, 4, 3, padding=1)
-        self.fc = nn.Linear(4, zoo.CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        return self.fc((x + self.conv(self.relu(x))).mean((2, 3)))
 
 
 # The contract
@@ -271,17 +242,6 @@ def test_the_random_method_as_pathway_gradient() -> None:
     found = cpath.attribute(model, images, method, sparsity=50)
     pathway = cpath.find_pathway(model, images, method, 50)
     assert torch.equal(found, cpath.pathway_gradient(model, images, pathway))
-
-
-def test_single_channel_and_pixel_relevance() -> None:
-    attribution = torch.tensor([[1.0, -2.0], [-3.0, 1.5]]).view(1, 2, 1, 2)  # pixels (1, -3) and (-2, 1.5)
-    assert cpath.single_channel(attribution).tolist() == [[[[-3.0, -2.0]]]]
-    assert cpath.attribution.pixel_relevance(attribution).tolist() == [[[3.0, 2.0]]]
-    assert cpath.attribution.pixel_relevance(attribution, "signed").tolist() == [[[-3.0, -2.0]]]
-    with pytest.raises(cpath.UnknownNameError, match="rank_by"):
-        cpath.attribution.pixel_relevance(attribution, "magnitude")
-    with pytest.raises(cpath.InputError):
-        cpath.single_channel(attribution[0])
 
 
 # Optional packages

@@ -51,7 +51,7 @@ def share_of(side: str, pathway: cpath.Pathway) -> Tensor:
 
 
 @pytest.mark.parametrize("target", [0, 1])
-@pytest.mark.parametrize("name", ["neuron_mct", "neuron_intgrad", "neuron_intgrad_published"])
+@pytest.mark.parametrize("name", ["neuron_mct", "neuron_intgrad", "neuron_intgrad_released"])
 @pytest.mark.parametrize("sparsity", [0, 60, 80, 95])
 def test_contribution_methods_select_from_the_planted_side_only(planted, images, name, target, sparsity):
     pathway = cpath.find_pathway(planted, images, name, sparsity, target=target)

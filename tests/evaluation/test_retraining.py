@@ -181,11 +181,6 @@ def test_a_batch_that_the_processes_cannot_share_evenly_is_an_error(data, tmp_pa
         train(_network(), data, _recipe(), tmp_path, hardware=Hardware(processes=3), quiet=True)
 
 
-def test_hardware_without_a_process_is_an_error():
-    with pytest.raises(InputError, match=r"^processes must be at least 1 and workers not negative .*got 0 and 0"):
-        Hardware(processes=0)
-
-
 def test_what_is_too_large_for_the_device_stays_where_it_is(data):
     assert Hardware(memory_gb=1e-6).place(data.train, CPU) is data.train
     elsewhere = torch.device("meta")

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import cpath
-from cpath.methods import GreedyPublished, NeuronIntGradPublished
+from cpath.methods import GreedyReleased, NeuronIntGradReleased
 from tests import zoo
-from tests.oracles import published as oracle
+from tests.oracles import released as oracle
 from tests.oracles.networks import NETWORKS
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-12}
@@ -25,40 +25,40 @@ def images():
 
 
 def test_accumulated_scales_are_those_of_the_released_loop():
-    assert pytest.approx(oracle.SCALES) == cpath.methods.published.ACCUMULATED_SCALES
+    assert pytest.approx(oracle.SCALES) == cpath.methods.released.ACCUMULATED_SCALES
 
 
-def test_neuron_intgrad_published_equals_the_oracle(pair, images):
+def test_neuron_intgrad_released_equals_the_oracle(pair, images):
     model, network, weights = pair
-    scores = cpath.score(model, images, NeuronIntGradPublished(), target=1)
+    scores = cpath.score(model, images, NeuronIntGradReleased(), target=1)
     for index, image in enumerate(images):
         for site, values in scores.values.items():
             expected = oracle.intgrad(network, weights, image, 1, site)
             torch.testing.assert_close(values[index], expected.abs(), **TIGHT)
 
 
-def test_neuron_intgrad_published_is_far_from_complete_where_the_definition_is_not(images):
+def test_neuron_intgrad_released_is_far_from_complete_where_the_definition_is_not(images):
     model = zoo.make("residual", torch.float64)
-    published = cpath.score(model, images, NeuronIntGradPublished()).residual
+    released = cpath.score(model, images, NeuronIntGradReleased()).residual
     defined = cpath.score(model, images, "neuron_intgrad").residual
-    worst = {name: (published[name] / defined[name]).max().item() for name in published}
+    worst = {name: (released[name] / defined[name]).max().item() for name in released}
     assert max(worst.values()) > 10
 
 
 @pytest.mark.parametrize("rounds", [1, 4])
 @pytest.mark.parametrize("sparsity", [30.0, 60.0])
-def test_greedy_published_keeps_what_the_released_loop_keeps(pair, images, rounds, sparsity):
+def test_greedy_released_keeps_what_the_released_loop_keeps(pair, images, rounds, sparsity):
     model, network, weights = pair
-    pathway = cpath.find_pathway(model, images, GreedyPublished(rounds=rounds), sparsity, target=1)
+    pathway = cpath.find_pathway(model, images, GreedyReleased(rounds=rounds), sparsity, target=1)
     for index, image in enumerate(images):
         expected = oracle.greedy(network, weights, image, 1, rounds, sparsity)
         for site, mask in pathway.masks.items():
             assert torch.equal(mask[index], expected[site])
 
 
-def test_greedy_published_misses_the_sparsity_and_keeps_dead_neurons(images):
+def test_greedy_released_misses_the_sparsity_and_keeps_dead_neurons(images):
     model = zoo.make("vgg", torch.float64)
-    pathway = cpath.find_pathway(model, images, GreedyPublished(rounds=5), sparsity=90)
+    pathway = cpath.find_pathway(model, images, GreedyReleased(rounds=5), sparsity=90)
     assert (pathway.sparsity < 80).all()
     with cpath.observe(model) as seen:
         model(images)
@@ -67,9 +67,9 @@ def test_greedy_published_misses_the_sparsity_and_keeps_dead_neurons(images):
 
 
 def test_only_the_released_greedy_has_to_know_the_sparsity():
-    assert GreedyPublished().at(80) == GreedyPublished(sparsity=80)
-    assert not GreedyPublished.graded
-    for name in set(cpath.methods.names()) - {"greedy_published"}:
+    assert GreedyReleased().at(80) == GreedyReleased(sparsity=80)
+    assert not GreedyReleased.graded
+    for name in set(cpath.methods.names()) - {"greedy_released"}:
         method = cpath.methods.get(name)
         assert method.at(80) is method
 
@@ -77,17 +77,17 @@ def test_only_the_released_greedy_has_to_know_the_sparsity():
 @pytest.mark.parametrize("settings", [{"rounds": 0}, {"sparsity": 100}, {"sparsity": -1}])
 def test_unusable_settings_are_refused(settings):
     with pytest.raises(cpath.InputError):
-        GreedyPublished(**settings)
+        GreedyReleased(**settings)
 
 
 def test_the_sparsity_may_be_a_number_of_numpy(images):
     model = zoo.make("vgg", torch.float64)
-    expected = cpath.score(model, images, GreedyPublished(sparsity=60.0)).flat
+    expected = cpath.score(model, images, GreedyReleased(sparsity=60.0)).flat
     for sparsity in (np.float64(60), np.int64(60)):
-        assert torch.equal(cpath.score(model, images, GreedyPublished(sparsity=sparsity)).flat, expected)
+        assert torch.equal(cpath.score(model, images, GreedyReleased(sparsity=sparsity)).flat, expected)
 
 
-@pytest.mark.parametrize("method", ["greedy_published", "active"])
+@pytest.mark.parametrize("method", ["greedy_released", "active"])
 def test_what_was_asked_for_stands_in_the_pathway(images, method):
     pathway = cpath.find_pathway(zoo.make("vgg", torch.float64), images, method, 90)
     assert pathway.requested_sparsity == 90
