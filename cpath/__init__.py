@@ -87,7 +87,8 @@ def __getattr__(name: str) -> Any:
         if error.name is None or error.name.partition(".")[0] == "cpath":
             raise
         raise MissingPackageError(
-            f"cpath.{name} needs {error.name}, which is not installed: pip install 'cpath[experiments]'."
+            f"cpath.{name} needs {error.name}, which is not installed: "
+            "pip install 'critical-pathways[experiments]'."
         ) from error
 
 

@@ -100,7 +100,7 @@ def main() -> None:
         register_choices()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.setdefault(_TELL_ALL, "1")  # until a job runs: Hydra's errors come here, not on the terminal
-        hydra.main(version_base="1.3", config_path="../conf", config_name="config")(_job)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
     except CpathError as error:
         sys.exit(f"error: {error}")
     except CompactHydraException as error:

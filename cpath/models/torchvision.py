@@ -23,7 +23,7 @@ def names() -> tuple[str, ...]:
     """
     spec = find_spec("torchvision")
     if spec is None or spec.origin is None:
-        raise InputError("torchvision is not installed: pip install 'cpath[experiments]'.")
+        raise InputError("torchvision is not installed: pip install 'critical-pathways[experiments]'.")
     files = Path(spec.origin).with_name("models").glob("*.py")
     return tuple(sorted(name for file in files for name in _REGISTERED.findall(file.read_text("utf-8"))))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.metadata
 import importlib.util
 import inspect
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+import cpath
 from experiments.framework.store import digest
 
 _MACHINE = ("device", "threads")
@@ -47,7 +47,7 @@ def job_key(cfg: DictConfig) -> dict[str, Any]:
     imports = settings.get("imports")
     modules = [str(name) for name in imports] if isinstance(imports, list) else []
     code = {name: source_digest(name) for name in modules} | named_code(settings)
-    return {**settings, "cpath": importlib.metadata.version("cpath"), "code": code}
+    return {**settings, "cpath": cpath.__version__, "code": code}
 
 
 def content_digest(path: str | Path) -> str:

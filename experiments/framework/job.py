@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import cpath
 from cpath.checks import within_memory
 from cpath.viz import Drawing, save_drawings
 from experiments.framework.devices import check_trainer, device_of, use_threads
@@ -227,7 +228,7 @@ def _manifest(job: Job, started: float, status: str, wrong: dict[str, str] | Non
         "threads": torch.get_num_threads(),
         "git": git_revision(),
         "versions": {
-            "cpath": importlib.metadata.version("cpath"),
+            "cpath": cpath.__version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in packages},
         },
