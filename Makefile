@@ -6,10 +6,16 @@ UV     := .tools/bin/uv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.synced
 
+# Tests that need a cluster, real data, a GPU or much time are asked for by name.
+QUICK := not slow and not real and not gpu and not slurm
+# The library's own tests, which `make test-versions` runs; those of the experiments run on the locked versions.
+CORE  := tests --ignore=tests/experiments
+
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-paper test coverage test-slow test-real test-slurm lint format bench sweep lock clean
+.PHONY: help setup reproduce-paper test coverage test-slow test-real test-slurm \
+  test-versions test-oldest test-newest lint format bench sweep lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,10 +38,10 @@ reproduce-paper: setup  ## Run every experiment of the paper (PAPER=digits) and 
 	$(PY) -m experiments experiment=reproduce_paper paper=$(PAPER)
 
 test: setup  ## Run the test suite
-	$(PY) -m pytest -n 2 -m "not slow and not real and not gpu and not slurm"
+	$(PY) -m pytest -n 2 -m "$(QUICK)"
 
 coverage: setup  ## The same, and the lines of cpath that it does not reach; fails below 95 %
-	$(PY) -m pytest -n 2 -m "not slow and not real and not gpu and not slurm" \
+	$(PY) -m pytest -n 2 -m "$(QUICK)" \
 	  --cov=cpath --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 test-slow: setup  ## Run the slow checks (sweeps, subprocesses, long training)
@@ -47,6 +53,25 @@ test-real: setup  ## Run the checks on real weights and images (CPATH_REAL_DATA 
 # Needs Debian's packages slurm-wlm and munge (apt install slurm-wlm munge); it starts and stops its own daemons.
 test-slurm: setup  ## Run sweeps on a real Slurm of one node, on this machine
 	$(PY) -m pytest -m slurm
+
+# Each in an environment of its own, .tools/versions/NAME, with the versions in .tools/versions/NAME.txt.
+test-versions: test-oldest test-newest  ## Run the library's tests on the oldest and newest versions admitted (10 GB)
+
+test-oldest:  ## The same on the oldest alone (torch 2.11: 5 GB to fetch)
+test-newest:  ## The same on the newest alone
+test-oldest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-oldest test-newest: test-%: | $(UV)
+	@mkdir -p .tools/versions
+	@echo "$* versions, 1 of 3: choosing them from pyproject.toml"
+	test -x .tools/versions/$*/bin/python || $(UV) venv --quiet --python .tools/bin/python .tools/versions/$*
+	$(UV) pip compile pyproject.toml --quiet --extra dev --resolution $(RESOLUTION) --upgrade \
+	  --python .tools/versions/$*/bin/python --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  -o .tools/versions/$*.txt
+	@echo "$* versions, 2 of 3: installing torch, $$(grep -c == .tools/versions/$*.txt) packages in all"
+	$(UV) pip sync --python .tools/versions/$*/bin/python .tools/versions/$*.txt
+	@echo "$* versions, 3 of 3: testing on $$(grep -E '^(numpy|torch|torchvision)==' .tools/versions/$*.txt | xargs)"
+	.tools/versions/$*/bin/python -m pytest $(CORE) -n 2 -m "$(QUICK)"
 
 lint: setup  ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -2,5 +2,7 @@
 
 from pathlib import Path
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
-"""Folder of the configuration files."""
+_HERE = Path(__file__).resolve().parent
+
+CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if folder.is_dir())
+"""Folder of the configuration files: in an installed package inside of it, in a checkout beside it."""

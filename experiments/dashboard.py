@@ -57,7 +57,9 @@ def workspace(entity: str, project: str, name: str) -> Any:
         from wandb_workspaces import workspaces as ws
         from wandb_workspaces.reports import v2 as panels
     except ImportError as error:
-        raise InputError("the dashboard needs wandb-workspaces: pip install 'cpath[experiments]'.") from error
+        raise InputError(
+            "the dashboard needs wandb-workspaces: pip install 'critical-pathways[experiments]'."
+        ) from error
     sections = [
         ws.Section(
             name=section,

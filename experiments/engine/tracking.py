@@ -65,7 +65,9 @@ class WandbTracker:
         try:
             import wandb
         except ImportError as error:
-            raise InputError("tracker=wandb needs the package wandb: pip install 'cpath[experiments]'.") from error
+            raise InputError(
+                "tracker=wandb needs the package wandb: pip install 'critical-pathways[experiments]'."
+            ) from error
         self.run = wandb.init(
             project=self.project,
             group=self.group or _sweep(),

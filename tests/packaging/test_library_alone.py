@@ -1,4 +1,4 @@
-"""What `pip install .` brings is enough for the library: torch, numpy, safetensors."""
+"""What `pip install critical-pathways` brings is enough for the library: torch, numpy, safetensors."""
 
 from __future__ import annotations
 
