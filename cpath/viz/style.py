@@ -30,8 +30,8 @@ _METHODS: dict[str, tuple[str, str, str]] = {
     "random": ("Random", "#8A8A8A", "x"),
     "sobel": ("Sobel edges", "#4D4D4D", "1"),
     "active": ("Active subnetwork", "#3C3C3C", "+"),
-    "neuron_intgrad_published": ("NeuronIntGrad (released code)", "#56B4E9", "v"),
-    "greedy_published": ("Greedy (released code)", "#7FC97F", "<"),
+    "neuron_intgrad_released": ("NeuronIntGrad (released code)", "#56B4E9", "v"),
+    "greedy_released": ("Greedy (released code)", "#7FC97F", "<"),
 }
 _CRITERIA = {"lerf": "LeRF", "morf": "MoRF", "roar": "ROAR", "kar": "KAR"}
 _OTHERS = ("#661100", "#F0E442", "#A6761D", "#1B9E77", "#666666")
