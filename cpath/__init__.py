@@ -1,6 +1,39 @@
-"""cpath finds the critical pathways of a neural network: the sparse set of neurons that answers one input.
+"""Find the critical pathways of a neural network: the sparse set of neurons that answers one input.
 
-Khakzar et al., Neural Response Interpretation through the Lens of Critical Pathways, CVPR 2021.
+`find_pathway` scores every neuron and keeps the highest scores, `Pathway.restrict` runs the model through the
+pathway only, and `attribute` turns a pathway into a saliency map. The subpackages hold the extraction methods
+(`methods`), the attributions (`attribution`), measures on pathways (`analysis`), tests of attributions
+(`evaluation`), activation maximisation (`decoding`), datasets (`data`) and models (`models`).
+
+Every example in the docstrings of this package has these names at hand:
+
+    >>> from collections import OrderedDict
+    >>> import torch
+    >>> from torch import nn
+    >>> import cpath
+    >>> _ = torch.manual_seed(0)
+    >>> layers = OrderedDict(
+    ...     conv1=nn.Conv2d(3, 4, 3, padding=1),
+    ...     relu1=nn.ReLU(),
+    ...     conv2=nn.Conv2d(4, 6, 3, stride=2, padding=1),
+    ...     relu2=nn.ReLU(),
+    ...     flatten=nn.Flatten(),
+    ...     fc=nn.Linear(96, 5),
+    ... )
+    >>> model = nn.Sequential(layers)  # a classifier of 5 classes with 352 neurons at 2 sites
+    >>> images = torch.randn(2, 3, 8, 8)
+
+A first use:
+
+    >>> pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=90)
+    >>> with pathway.restrict(model):  # the model computes through the pathway only
+    ...     logits = model(images)
+    >>> logits.shape
+    torch.Size([2, 5])
+    >>> cpath.pathway_gradient(model, images, pathway).shape
+    torch.Size([2, 3, 8, 8])
+
+Source: Khakzar et al., Neural Response Interpretation through the Lens of Critical Pathways, CVPR 2021.
 """
 
 from __future__ import annotations
@@ -80,7 +113,18 @@ _SUBMODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    """The submodules, imported when they are first asked for."""
+    """Import a submodule when it is first accessed.
+
+    Args:
+        name: Name of the submodule.
+
+    Returns:
+        The submodule.
+
+    Raises:
+        AttributeError: If cpath has no such submodule.
+        MissingPackageError: If the submodule needs a package that is not installed.
+    """
     if name not in _SUBMODULES:
         raise AttributeError(f"module 'cpath' has no attribute '{name}'")
     try:
@@ -95,5 +139,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The names that are there, and the submodules that are not imported yet."""
+    """List the names of the package, including submodules that are not imported yet."""
     return sorted({*globals(), *_SUBMODULES})
