@@ -22,30 +22,55 @@ from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import any_true, check_sparsity, keep_above
 
 FORMAT = 1
-"""Of the files that `Scores.save` writes."""
+"""Version of the file format that `Scores.save` writes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What each neuron contributes to the response, for every image of a batch. Made by `score`."""
+    """Magnitude of each neuron's contribution to the response, for every image of a batch. Made by `score`.
+
+    ``len(scores)`` is the number of images; indexing selects images.
+
+    Attributes:
+        flat: Scores (B, neurons), non-negative floats. `values` are views of it.
+        layout: Shape of each site.
+        method: Name of the extraction method.
+        target: Class (B,) that each image is explained for.
+        activations: Names of the activation functions that are sites.
+        residual: Relative completeness residual (B,) of each site, for `neuron_intgrad`:
+            |Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)|, NaN for 0/0. None for other methods.
+
+    Example:
+        >>> scores = cpath.score(model, images, "neuron_mct")
+        >>> scores
+        Scores(method='neuron_mct', images=2, sites=2, neurons=352)
+        >>> scores[0].values["relu2"].shape
+        torch.Size([1, 6, 4, 4])
+    """
 
     flat: Tensor
-    """(B, neurons) non-negative floats; `values` are views of it."""
     layout: SiteLayout
     method: str
     target: Tensor
-    """(B,) class that each image is explained for."""
     activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
-    """Names of the activation functions that are sites."""
     residual: dict[str, Tensor] | None = None
-    """(B,) by site, for `neuron_intgrad`: relative completeness residual
-    |Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)|, NaN for 0/0."""
 
     def __len__(self) -> int:
         return len(self.flat)
 
     def __getitem__(self, images: SomeImages) -> Scores:
-        """The scores of some of the images (a slice, or a tensor of numbers or booleans), or of one."""
+        """Select images.
+
+        Args:
+            images: The number of one image, a slice, or a tensor of numbers or booleans.
+
+        Returns:
+            The scores of the selected images; of one image, a batch of one.
+
+        Raises:
+            InputError: If ``images`` is none of these.
+            MissingImageError: If there is no such image.
+        """
         images = check_image(images, len(self), "scores belong")
         residual = self.residual and {name: value[images] for name, value in self.residual.items()}
         return replace(self, flat=self.flat[images], target=self.target[images], residual=residual)
@@ -56,15 +81,29 @@ class Scores:
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
-        """Scores by site, (B, *site), in forward order."""
+        """Scores (B, *site) of each site, in call order."""
         return self.layout.views(self.flat)
 
     def pathway(self, sparsity: float) -> Pathway:
-        """The pathway that is left when ``sparsity`` per cent of all neurons are pruned, 0 ≤ sparsity < 100.
+        """Keep the neurons that are left when ``sparsity`` per cent of all neurons are pruned.
 
         Keeps the neurons that score above the ⌈sparsity / 100 · N⌉-th smallest score of the whole network. Ties
-        are never split and a zero is never kept, so the realised sparsity can be higher. Warns where that leaves
-        nothing of an image's pathway.
+        are never split and a zero is never kept, so the realised sparsity can be higher: see `cpath.threshold`.
+        Warns if the pathway of an image is empty for that reason.
+
+        Args:
+            sparsity: Per cent of the neurons to prune, 0 ≤ sparsity < 100.
+
+        Returns:
+            The pathway of every image.
+
+        Raises:
+            InputError: If ``sparsity`` is outside this range.
+
+        Example:
+            >>> scores = cpath.score(model, images)
+            >>> scores.pathway(90).sparsity >= 90
+            tensor([True, True])
         """
         sparsity = check_sparsity(sparsity)
         if 0 < sparsity < 1:
@@ -86,12 +125,28 @@ class Scores:
         return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations)
 
     def to(self, device: torch.device | str) -> Scores:
-        """The scores on another device."""
+        """Move the scores to a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The scores on ``device``.
+        """
         residual = self.residual and {name: value.to(device) for name, value in self.residual.items()}
         return replace(self, flat=self.flat.to(device), target=self.target.to(device), residual=residual)
 
     def save(self, path: str | Path) -> None:
-        """Writes the scores to ``path`` (safetensors), atomically."""
+        """Write the scores to a safetensors file. The file appears whole or not at all.
+
+        Args:
+            path: The file to write.
+
+        Example:
+            >>> cpath.score(model, images).save(folder / "scores.safetensors")
+            >>> cpath.Scores.load(folder / "scores.safetensors").method
+            'neuron_mct'
+        """
         tensors = {"scores": self.flat, "target": self.target}
         if self.residual is not None:
             tensors["residual"] = torch.stack(list(self.residual.values()), 1)
@@ -106,7 +161,17 @@ class Scores:
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
-        """The scores in a file that `save` wrote, on the CPU; raises `InputError` for any other file."""
+        """Read scores from a file that `save` wrote.
+
+        Args:
+            path: The file to read.
+
+        Returns:
+            The scores, on the CPU.
+
+        Raises:
+            InputError: If the file is missing, damaged, or of another kind.
+        """
         tensors, metadata = read_tensors(path, "scores", FORMAT)
         layout = SiteLayout({name: tuple(shape) for name, shape in metadata["sites"].items()})
         if "scores" not in tensors or tensors["scores"].shape[-1:] != (layout.neurons,):
@@ -133,15 +198,32 @@ def score(
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     max_batch: int = 64,
 ) -> Scores:
-    """Scores every neuron of ``model`` by its contribution to the response, for each image.
+    """Score every neuron of a model by its contribution to the response, for each image.
 
-    ``images`` (B, C, H, W) floats on the model's device; ``method`` a registered name or a `Method`;
-    ``target`` the class to explain: None (the predicted one), an int, or (B,) ints; ``activations`` the
-    functions that are sites; ``max_batch`` the most images, counting repetitions, in one forward pass: it
-    bounds the memory and does not change the result. The model runs in eval mode and is left as it was.
+    The model runs in eval mode and is left as it was.
 
-    Raises `InputError` for unusable images or targets, `SiteError` where no site is found, `UnknownNameError`
-    for an unknown method, `OutOfMemoryError` where a pass of ``max_batch`` images does not fit the device's memory.
+    Args:
+        model: A classifier that maps ``images`` to logits (B, classes).
+        images: Floats (B, C, H, W) on the model's device, normalised as the model expects.
+        method: Name of an extraction method (see `cpath.methods.names`), or a `Method`.
+        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        activations: Names of the activation functions whose calls are sites.
+        max_batch: Largest number of images in one forward pass, counting repetitions. It bounds the memory and
+            does not change the result.
+
+    Returns:
+        The scores of all neurons for each image.
+
+    Raises:
+        InputError: If images, target, method or ``max_batch`` are unusable.
+        SiteError: If the model has no site.
+        UnknownNameError: If no method or activation function has the given name.
+        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+
+    Example:
+        >>> scores = cpath.score(model, images, "neuron_intgrad", target=3)
+        >>> scores.flat.shape, scores.target
+        (torch.Size([2, 352]), tensor([3, 3]))
     """
     method = _method(method)
     activations = check_activations(activations)
@@ -162,11 +244,34 @@ def find_pathway(
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     max_batch: int = 64,
 ) -> Pathway:
-    """The pathway that ``method`` finds at ``sparsity`` per cent: `score` and `Scores.pathway` in one.
+    """Find the pathway of each image at a sparsity: `score` and `Scores.pathway` in one call.
 
-    A method that only tells which neurons to keep (``graded`` is False: `active`, and `greedy_released`, which
-    searches for this sparsity) has its pathway without a threshold; ``requested_sparsity`` is what was asked for.
-    Arguments and errors as for `score` and `Scores.pathway`.
+    A method that only tells which neurons to keep (``graded`` is False: `active`, and `greedy_released`,
+    which searches for this sparsity) has its pathway without a threshold. Its ``requested_sparsity`` is the one
+    asked for.
+
+    Args:
+        model: A classifier that maps ``images`` to logits (B, classes).
+        images: Floats (B, C, H, W) on the model's device, normalised as the model expects.
+        method: Name of an extraction method (see `cpath.methods.names`), or a `Method`.
+        sparsity: Per cent of all neurons to prune, 0 ≤ sparsity < 100.
+        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        activations: Names of the activation functions whose calls are sites.
+        max_batch: Largest number of images in one forward pass, counting repetitions.
+
+    Returns:
+        The pathway of every image.
+
+    Raises:
+        InputError: If an argument is unusable.
+        SiteError: If the model has no site.
+        UnknownNameError: If no method or activation function has the given name.
+        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=75)
+        >>> {name: tuple(mask.shape) for name, mask in pathway.masks.items()}
+        {'relu1': (2, 4, 8, 8), 'relu2': (2, 6, 4, 4)}
     """
     sparsity = check_sparsity(sparsity)
     method = _method(method).at(sparsity)
