@@ -1,4 +1,4 @@
-"""Pathways: the neurons kept at a sparsity, as an immutable value."""
+"""Pathways: the neurons that are kept at a sparsity, as an immutable value."""
 
 from __future__ import annotations
 
@@ -25,21 +25,31 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Pathway:
-    """The neurons through which a network answers each image of a batch.
+    """Neurons through which a network answers each image of a batch.
 
-    Made by `Scores.pathway` or `find_pathway`, or from masks of one's own by `from_masks`.
+    Made by `Scores.pathway` or `find_pathway`, or from masks of one's own by `from_masks`. ``len(pathway)`` is the
+    number of images; indexing selects images.
+
+    Attributes:
+        flat: Masks (B, neurons), bool, True for a kept neuron. `masks` are views of it.
+        layout: Shape of each site.
+        method: Name of the extraction method.
+        requested_sparsity: Per cent of the neurons that were to be pruned; None if no sparsity was asked for.
+        target: Class (B,) that each image was explained for, if known.
+        activations: Names of the activation functions that are sites.
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, "random", sparsity=75)
+        >>> pathway
+        Pathway(method='random', images=2, sites=2, neurons=352, sparsity=75.00 %)
     """
 
     flat: Tensor
-    """(B, neurons) bool; `masks` are views of it."""
     layout: SiteLayout
     method: str = "custom"
     requested_sparsity: float | None = None
-    """Per cent that was asked for; None for masks that no sparsity was asked of."""
     target: Tensor | None = None
-    """(B,) class that each image was explained for."""
     activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
-    """Names of the activation functions that are sites."""
 
     @classmethod
     def from_masks(
@@ -51,7 +61,27 @@ class Pathway:
         target: Tensor | None = None,
         activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     ) -> Pathway:
-        """A pathway from boolean masks (B, *site) by site name, in forward order. Copies them."""
+        """Make a pathway from boolean masks. The masks are copied.
+
+        Args:
+            masks: Boolean masks (B, *site) by site name, in call order. True keeps a neuron.
+            method: Name of their origin.
+            requested_sparsity: Per cent of the neurons that were to be pruned, if any.
+            target: Class (B,) that each image was explained for, if any.
+            activations: Names of the activation functions that are sites.
+
+        Returns:
+            The pathway.
+
+        Raises:
+            MaskError: If a mask is not a boolean tensor, or the masks differ in B.
+            UnknownNameError: If there is no activation function of a given name.
+
+        Example:
+            >>> masks = {"relu1": torch.ones(1, 4, 8, 8).bool(), "relu2": torch.zeros(1, 6, 4, 4).bool()}
+            >>> round(cpath.Pathway.from_masks(masks).sparsity.item(), 1)
+            27.3
+        """
         if not isinstance(masks, Mapping) or not masks:
             raise MaskError("a pathway needs the mask of at least one site: boolean masks (B, *site) by its name.")
         for name, mask in masks.items():
@@ -70,7 +100,18 @@ class Pathway:
         return len(self.flat)
 
     def __getitem__(self, images: SomeImages) -> Pathway:
-        """The pathways of some of the images (a slice, or a tensor of numbers or booleans), or of one."""
+        """Select images.
+
+        Args:
+            images: The number of one image, a slice, or a tensor of numbers or booleans.
+
+        Returns:
+            The pathways of the selected images; of one image, a batch of one.
+
+        Raises:
+            InputError: If ``images`` is none of these.
+            MissingImageError: If there is no such image.
+        """
         images = check_image(images, len(self), "pathway belongs")
         target = None if self.target is None else self.target[images]
         return replace(self, flat=self.flat[images], target=target)
@@ -85,48 +126,115 @@ class Pathway:
 
     @cached_property
     def masks(self) -> dict[str, Tensor]:
-        """Masks by site, (B, *site) bool, in forward order."""
+        """Masks (B, *site) of each site, bool, in call order."""
         return self.layout.views(self.flat)
 
     @cached_property
     def sparsity(self) -> Tensor:
-        """(B,) realised sparsity, per cent of all neurons. At least the requested one: ties are never split."""
+        """Realised sparsity (B,), per cent of all neurons; at least the requested one, as ties are never split."""
         kept = count_true(self.flat).to(torch.float64)
         return 100 * (1 - kept / self.layout.neurons)
 
     def to(self, device: torch.device | str) -> Pathway:
-        """The pathway on another device."""
+        """Move the pathway to a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The pathway on ``device``.
+        """
         target = None if self.target is None else self.target.to(device)
         return replace(self, flat=self.flat.to(device), target=target)
 
     # Measures
 
     def jaccard(self, other: Pathway) -> Tensor:
-        """(B,) overlap |A∩B| / |A∪B| with another pathway of the same images; NaN where both are empty."""
+        """Compute the Jaccard index |A∩B| / |A∪B| with another pathway of the same images.
+
+        Args:
+            other: The other pathway, of the same network and images.
+
+        Returns:
+            Overlap (B,), a fraction in [0, 1]; NaN where both pathways are empty.
+
+        Raises:
+            MaskError: If the pathways belong to different networks, input sizes or numbers of images.
+
+        Example:
+            >>> pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=90)
+            >>> pathway.jaccard(pathway).tolist()
+            [1.0, 1.0]
+        """
         theirs = self.aligned(other)
         return _ratio(self.flat & theirs, self.flat | theirs)
 
     def jaccard_by_site(self, other: Pathway) -> dict[str, Tensor]:
-        """`jaccard` within each site, (B,) by site."""
+        """Compute the Jaccard index within each site.
+
+        Args:
+            other: The other pathway, of the same network and images.
+
+        Returns:
+            Overlap (B,) by site, a fraction in [0, 1]; NaN where neither pathway has a neuron in the site.
+
+        Raises:
+            MaskError: If the pathways belong to different networks, input sizes or numbers of images.
+        """
         theirs = self.aligned(other)
         return self._ratio_by_site(self.flat & theirs, self.flat | theirs)
 
     def dead_share(self, activations: Mapping[str, Tensor]) -> Tensor:
-        """(B,) share of the pathway's neurons that are dead: |A∩dead| / |A|; NaN where the pathway is empty.
+        """Compute the share of the pathway's neurons that are dead: |A∩dead| / |A|.
 
-        ``activations`` (B, *site) by site are the unrestricted network's on the same images, as `observe` gives.
+        Args:
+            activations: Outputs (B, *site) by site of the unrestricted network on the same images, as `observe`
+                gives them.
+
+        Returns:
+            Share (B,), a fraction in [0, 1]; NaN where the pathway is empty.
+
+        Raises:
+            MaskError: If the activations belong to another model or other images.
+
+        Example:
+            >>> pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=90)
+            >>> with cpath.observe(model) as seen, torch.no_grad():
+            ...     _ = model(images)
+            >>> pathway.dead_share(seen.activations).tolist()
+            [0.0, 0.0]
         """
         return _ratio(self.flat & self.dead(activations), self.flat)
 
     def dead_share_by_site(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`dead_share` within each site, (B,) by site."""
+        """Compute the share of dead neurons within each site.
+
+        Args:
+            activations: As for `dead_share`.
+
+        Returns:
+            Share (B,) by site, a fraction in [0, 1]; NaN where the pathway has no neuron in the site.
+
+        Raises:
+            MaskError: If the activations belong to another model or other images.
+        """
         return self._ratio_by_site(self.flat & self.dead(activations), self.flat)
 
     def _ratio_by_site(self, part: Tensor, whole: Tensor) -> dict[str, Tensor]:
         return {name: _ratio(part[:, where], whole[:, where]) for name, where in self.layout.slices.items()}
 
     def dead(self, activations: Mapping[str, Tensor]) -> Tensor:
-        """(B, neurons) bool, laid out as `flat`: the neurons that are dead (z = 0) in ``activations``."""
+        """Find the neurons that are dead (z = 0), whether or not the pathway holds them.
+
+        Args:
+            activations: As for `dead_share`.
+
+        Returns:
+            Booleans (B, neurons), laid out as `flat`.
+
+        Raises:
+            MaskError: If the activations belong to another model or other images.
+        """
         missing = [name for name in self.layout.shapes if name not in activations]
         if missing:
             raise MaskError(f"activations lack the site '{missing[0]}'. Pass all that `observe` saw.")
@@ -147,7 +255,18 @@ class Pathway:
             raise MaskError(f"the pathways belong to {len(self)} and {len(other)} images.")
 
     def aligned(self, other: Pathway) -> Tensor:
-        """Masks of ``other``, flat, in this pathway's order of sites."""
+        """Lay out the masks of another pathway in this pathway's order of sites.
+
+        Args:
+            other: The other pathway, of the same network and images.
+
+        Returns:
+            Booleans (B, neurons), laid out as `flat`.
+
+        Raises:
+            InputError: If ``other`` is not a pathway.
+            MaskError: If the pathways belong to different networks, input sizes or numbers of images.
+        """
         self._check_same(other)
         same_order = list(self.layout.shapes) == list(other.layout.shapes)
         return other.flat if same_order else self.layout.flatten(other.masks)
@@ -156,16 +275,29 @@ class Pathway:
 
     @contextmanager
     def restrict(self, model: nn.Module) -> Iterator[set[str]]:
-        """While it lasts, ``model`` computes through the pathway only, in eval mode.
+        """Run the model through the pathway only, in eval mode, inside a ``with`` block.
 
-        >>> with pathway.restrict(model):
-        ...     logits = model(images)
+        The output of every site is multiplied by its mask. Only the thread that entered the block is restricted:
+        call the model there, itself and not its ``forward``. Warns if no site was reached. Gradients of a model
+        that checkpoints activations need ``use_reentrant=False``.
 
-        Every site's output is multiplied by its mask. A pathway of one image applies to any number of images.
-        Gives the names of the sites as they are reached. Only the thread that entered is restricted: call the
-        model there, itself and not its ``forward``. Warns where no site was reached.
-        Raises `MaskError` when the masks do not fit the model or the images, and `SiteError` as `observe` does.
-        Of a model that checkpoints activations, gradients need its ``use_reentrant=False``.
+        Args:
+            model: The model that the pathway was found in.
+
+        Returns:
+            A context manager, which gives the set of site names reached so far.
+
+        Raises:
+            MaskError: If the masks do not fit the model or the images. A pathway of one image applies to any number
+                of images.
+            SiteError: If sites are hidden, as for `observe`.
+
+        Example:
+            >>> pathway = cpath.find_pathway(model, images, sparsity=90)
+            >>> with pathway.restrict(model) as reached:
+            ...     logits = model(images)
+            >>> sorted(reached)
+            ['relu1', 'relu2']
         """
         masks = self.masks
         seen: set[str] = set()
@@ -186,7 +318,14 @@ class Pathway:
             )
 
     def check_reached(self, seen: set[str]) -> None:
-        """Raises `MaskError` unless the sites that a run of the model reached are all of the pathway's."""
+        """Check that a restricted run of a model reached every site of the pathway.
+
+        Args:
+            seen: Names of the sites that were reached.
+
+        Raises:
+            MaskError: If a site of the pathway is missing.
+        """
         unused = [name for name in self.layout.shapes if name not in seen]
         if unused:
             raise MaskError(
@@ -214,7 +353,17 @@ class Pathway:
     # Files
 
     def save(self, path: str | Path) -> None:
-        """Writes the pathway to ``path`` (safetensors, one bit a neuron), atomically."""
+        """Write the pathway to a safetensors file, one bit per neuron. The file appears whole or not at all.
+
+        Args:
+            path: The file to write.
+
+        Example:
+            >>> pathway = cpath.find_pathway(model, images, sparsity=90)
+            >>> pathway.save(folder / "pathway.safetensors")
+            >>> pathway.jaccard(cpath.Pathway.load(folder / "pathway.safetensors")).tolist()
+            [1.0, 1.0]
+        """
         tensors = {"masks": torch.from_numpy(np.packbits(self.flat.cpu().numpy(), axis=1))}
         if self.target is not None:
             tensors["target"] = self.target
@@ -231,7 +380,17 @@ class Pathway:
 
     @classmethod
     def load(cls, path: str | Path) -> Pathway:
-        """The pathway in a file that `save` wrote, on the CPU; raises `InputError` for any other file."""
+        """Read a pathway from a file that `save` wrote.
+
+        Args:
+            path: The file to read.
+
+        Returns:
+            The pathway, on the CPU.
+
+        Raises:
+            InputError: If the file is missing, damaged, or of another kind.
+        """
         tensors, metadata = read_tensors(path, "pathway", _FORMAT)
         layout = SiteLayout({name: tuple(shape) for name, shape in metadata["sites"].items()})
         packed = tensors.get("masks")
@@ -249,5 +408,5 @@ class Pathway:
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """(B,) share of the True of ``whole`` that are True in ``part``; 0/0 is NaN."""
+    """Share (B,) of the True of ``whole`` that are True in ``part`` too; NaN for 0/0."""
     return count_true(part).to(torch.float64) / count_true(whole)
