@@ -1,4 +1,28 @@
-"""Pruning at a sparsity: the exact k-th smallest of millions of scores, for about the cost of reading them."""
+"""Pruning at a sparsity: the neurons with the smallest scores of the whole network go.
+
+With N scores in a row and a sparsity s in per cent, let k = ⌈s / 100 · N⌉ and t the k-th smallest score. The
+neurons that score above t are kept, all others are pruned. Of eight neurons at 50 % that is k = 4:
+
+    >>> from cpath.threshold import keep_above
+    >>> scores = torch.tensor([[0.1, 0.4, 0.2, 0.3, 0.8, 0.5, 0.7, 0.6]])  # t = 0.4
+    >>> keep_above(scores, 50).int()
+    tensor([[0, 0, 0, 0, 1, 1, 1, 1]], dtype=torch.int32)
+
+A tie is never split. Here three neurons share the score t = 0.3: to keep any one of them rather than another
+would be arbitrary, so all three are pruned, and the realised sparsity is 62.5 % instead of 50 %:
+
+    >>> scores = torch.tensor([[0.1, 0.2, 0.3, 0.3, 0.3, 0.5, 0.6, 0.7]])
+    >>> keep_above(scores, 50).int()
+    tensor([[0, 0, 0, 0, 0, 1, 1, 1]], dtype=torch.int32)
+
+A score of zero says that a neuron contributes nothing, so it is never kept, not even at 0 %:
+
+    >>> scores = torch.tensor([[0.0, 0.2, 0.0, 0.0, 0.0, 0.1, 0.0, 0.0]])
+    >>> keep_above(scores, 0).int()
+    tensor([[0, 1, 0, 0, 0, 1, 0, 0]], dtype=torch.int32)
+
+The k-th smallest of millions of scores is found exactly, for about the cost of reading them once.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +46,17 @@ _BLOCK = 1 << 17
 
 
 def check_sparsity(sparsity: float) -> float:
-    """``sparsity`` as a float; raises `InputError` outside 0 ≤ sparsity < 100."""
+    """Check that a sparsity is usable.
+
+    Args:
+        sparsity: Per cent of the neurons to prune.
+
+    Returns:
+        ``sparsity`` as a float.
+
+    Raises:
+        InputError: If it is not a number in 0 ≤ sparsity < 100.
+    """
     try:
         value = math.nan if isinstance(sparsity, (bool, np.bool_, bytes)) else float(sparsity)
     except (TypeError, ValueError, OverflowError):
@@ -36,27 +70,62 @@ def check_sparsity(sparsity: float) -> float:
 
 
 def per_cent_of(percent: float, count: int) -> Fraction:
-    """``percent`` per cent of ``count``, of the decimal number that was asked for, not of its nearest float."""
+    """Take a percentage of a count without rounding.
+
+    Args:
+        percent: A percentage, read as the decimal number that was written and not as its nearest float.
+        count: The whole.
+
+    Returns:
+        percent / 100 · count, exact.
+
+    Example:
+        >>> from cpath.threshold import per_cent_of
+        >>> per_cent_of(0.1, 1000), 1000 * 1.1 / 100 == per_cent_of(1.1, 1000)
+        (Fraction(1, 1), False)
+    """
     return Fraction(repr(float(percent))) * count / 100
 
 
 def pruned_count(sparsity: float, neurons: int) -> int:
-    """⌈sparsity / 100 · neurons⌉."""
+    """Count the neurons to prune, ⌈sparsity / 100 · neurons⌉.
+
+    Args:
+        sparsity: Per cent of the neurons to prune.
+        neurons: Number of all neurons.
+
+    Returns:
+        Number of neurons to prune.
+    """
     return math.ceil(per_cent_of(sparsity, neurons))
 
 
 def keep_above(scores: Tensor, sparsity: float) -> Tensor:
-    """Masks (B, N), True where a score is above the k-th smallest of its row, k = ⌈sparsity / 100 · N⌉.
+    """Mark the scores above the k-th smallest of their row, k = ⌈sparsity / 100 · N⌉.
 
-    ``scores`` (B, N), non-negative. Ties at the k-th smallest are all pruned, and so is every zero.
+    Scores that tie with the k-th smallest are all pruned, and so is every zero.
+
+    Args:
+        scores: Non-negative scores (B, N).
+        sparsity: Per cent to prune, 0 ≤ sparsity ≤ 100.
+
+    Returns:
+        Masks (B, N), bool, True for a kept neuron.
     """
     return keep_above_kth(scores, [pruned_count(sparsity, scores.shape[1])] * len(scores))
 
 
 def keep_above_kth(scores: Tensor, ks: Sequence[int]) -> Tensor:
-    """Masks (B, N), True where a score is above the k-th smallest of its row; ``ks`` one k a row, 0 ≤ k ≤ N.
+    """Mark the scores above the k-th smallest of their row.
 
-    ``scores`` (B, N), non-negative. Ties at the k-th smallest are all False, and so is every zero.
+    Scores that tie with the k-th smallest are all False, and so is every zero.
+
+    Args:
+        scores: Non-negative scores (B, N).
+        ks: One k for each row, 0 ≤ k ≤ N.
+
+    Returns:
+        Masks (B, N), bool.
     """
     if scores.dtype == torch.bfloat16:  # unknown to NumPy; exact in float32
         scores = scores.float()
@@ -66,10 +135,18 @@ def keep_above_kth(scores: Tensor, ks: Sequence[int]) -> Tensor:
 
 
 def for_each_row(work: Callable[..., T], values: Tensor, *others: Sequence[Any] | Tensor) -> list[T]:
-    """What ``work`` returns for each row of ``values`` (B, N) and what ``others`` have for it.
+    """Call a function for each row of a tensor.
 
-    On a CPU all of torch's threads share the rows: for work by NumPy, which is often several times faster than
-    torch on one thread, and lets go of the interpreter meanwhile.
+    On a CPU the rows are shared among torch's threads. This is meant for work by NumPy, which is often several
+    times faster than torch on one thread and releases the interpreter's lock meanwhile.
+
+    Args:
+        work: The function, called with a row of ``values`` and the matching element of each of ``others``.
+        values: Tensor (B, N).
+        *others: Further arguments of ``work``, with B elements each.
+
+    Returns:
+        The return values of ``work``, in the order of the rows.
     """
     rows = list(zip(values, *others, strict=True))
     threads = min(torch.get_num_threads(), len(rows))
@@ -91,11 +168,11 @@ def _keep_row_above_kth(row: Tensor, k: int, mask: Tensor) -> None:
 
 
 def _keep_above_kth(values: np.ndarray, k: int, mask: np.ndarray) -> None:
-    """Writes ``values`` > (their k-th smallest) into ``mask``.
+    """Write ``values`` > (their k-th smallest) into ``mask``.
 
-    A sample tells two values that the k-th smallest most likely lies between. One pass counts what is above
-    the upper one and collects what is between, where the exact k-th is then selected. Should the sample
-    have misled, the selection runs over the whole row.
+    A sample gives two values between which the k-th smallest most likely lies. One pass counts the values above
+    the upper one and collects those between, among which the exact k-th is then selected. If the sample was
+    misleading, the selection runs over the whole row.
     """
     n = len(values)
     if n > _SMALL:
@@ -124,7 +201,7 @@ def _keep_above_kth(values: np.ndarray, k: int, mask: np.ndarray) -> None:
 
 
 def _bracket(values: np.ndarray, k: int) -> tuple[np.floating, np.floating]:
-    """Two values around the k-th smallest, ``low`` < it ≤ ``high``, five standard deviations to each side."""
+    """Find two values around the k-th smallest, ``low`` < it ≤ ``high``, five standard deviations to each side."""
     n = len(values)
     stride = n // _SAMPLE
     while math.gcd(stride, 2 * 3 * 5 * 7) > 1:  # not in step with rows and channels
@@ -143,14 +220,28 @@ def _bracket(values: np.ndarray, k: int) -> tuple[np.floating, np.floating]:
 
 
 def count_true(masks: Tensor) -> Tensor:
-    """(B,) number of True in each row of ``masks`` (B, N); many times faster than `sum` on a CPU."""
+    """Count the True in each row, many times faster than `sum` on a CPU.
+
+    Args:
+        masks: Booleans (B, N).
+
+    Returns:
+        Counts (B,), int64.
+    """
     if masks.device.type != "cpu":
         return masks.sum(1)
     return torch.tensor([np.count_nonzero(row) for row in masks.numpy()], dtype=torch.int64)
 
 
 def any_true(masks: Tensor) -> list[bool]:
-    """Whether each row of ``masks`` (B, N) has a True; on a CPU, no more of it is read than that takes."""
+    """Check which rows hold a True. On a CPU a row is read no further than its first True.
+
+    Args:
+        masks: Booleans (B, N).
+
+    Returns:
+        One bool for each row.
+    """
     if masks.device.type != "cpu":
         return [bool(found) for found in masks.any(1).tolist()]
     return [bool(row.any()) for row in masks.numpy()]
