@@ -1,0 +1,186 @@
+"""The docstrings of the public names say what a user must know: every argument, the result, in plain sentences."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PACKAGES = ["cpath"]
+"""Packages whose public functions and classes are checked."""
+EXCEPT = ["cpath.plots", "cpath.viz"]
+"""Parts of them that are not."""
+
+RIDDLES = re.compile(r"(What|Whether|How|Where|Who|Which|When|Why)\b")
+
+
+def _modules(package: str) -> Iterator[str]:
+    yield package
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not any(f"{module.name}.".startswith(f"{left_out}.") for left_out in EXCEPT):
+            yield module.name
+
+
+MODULES = [module for package in PACKAGES for module in _modules(package)]
+
+
+def _is_public(name: str) -> bool:
+    return not name.startswith("_") or name in ("__getitem__", "__call__")
+
+
+def _functions(module: str) -> Iterator[tuple[str, Callable[..., Any], type | None]]:
+    """Public functions of a module and methods of its public classes: (name, function, class)."""
+    loaded = importlib.import_module(module)
+    for name, value in vars(loaded).items():
+        if not _is_public(name) or getattr(value, "__module__", None) != module:
+            continue
+        if inspect.isclass(value):
+            for key, member in vars(value).items():
+                inner = getattr(member, "__func__", member)  # of classmethod and staticmethod
+                if _is_public(key) and inspect.isroutine(inner):
+                    yield f"{name}.{key}", inner, value
+        elif inspect.isroutine(inspect.unwrap(value)):
+            yield name, value, None
+
+
+def _classes(module: str) -> Iterator[tuple[str, type]]:
+    for name, value in vars(importlib.import_module(module)).items():
+        if not name.startswith("_") and inspect.isclass(value) and value.__module__ == module:
+            yield name, value
+
+
+def _overrides(cls: type | None, name: str) -> bool:
+    """A method that a base class documents: its arguments and result are told there."""
+    key = name.rpartition(".")[2]
+    return cls is not None and any(key in vars(base) for base in cls.__mro__[1:] if base is not object)
+
+
+def _section(docstring: str, title: str) -> str:
+    found = re.search(rf"^{title}:\n((?:[ ]+.*\n?|\n)*)", inspect.cleandoc(docstring), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _names_in(section: str) -> set[str]:
+    """Names at the beginning of the entries of a section: ``name: …``."""
+    return set(re.findall(r"^ {4}\*{0,2}(\w+):", section, re.MULTILINE))
+
+
+def missing_in_docstring(name: str, function: Callable[..., Any], cls: type | None) -> list[str]:
+    """Complaints about the docstring of a function or method."""
+    text = inspect.unwrap(function).__doc__
+    if not text:
+        return ["no docstring"]
+    if _overrides(cls, name):
+        return []
+    signature = inspect.signature(function)
+    told = _names_in(_section(text, "Args"))
+    wanted = {key for key in signature.parameters if key not in ("self", "cls") and not key.startswith("_")}
+    complaints = [f"argument '{key}' is not described" for key in sorted(wanted - told)]
+    complaints += [f"there is no argument '{key}'" for key in sorted(told - set(signature.parameters))]
+    returns = str(signature.return_annotation)
+    if returns not in ("None", "NoReturn") and not (_section(text, "Returns") or _section(text, "Yields")):
+        complaints.append("no Returns section")
+    return complaints
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_describe_their_arguments_and_results(module: str) -> None:
+    complaints = [
+        f"{module}.{name}: {complaint}"
+        for name, function, cls in _functions(module)
+        for complaint in missing_in_docstring(name, function, cls)
+    ]
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_classes_describe_their_settings(module: str) -> None:
+    complaints = []
+    for name, cls in _classes(module):
+        text = cls.__doc__ or ""
+        inherited = [key for base in cls.__mro__[1:] for key in _described(base)]
+        if dataclasses.is_dataclass(cls):
+            wanted = [field.name for field in dataclasses.fields(cls) if field.init]
+        elif "__init__" in vars(cls):
+            wanted = [key for key in inspect.signature(cls.__init__).parameters if key != "self"]
+        else:
+            wanted = []
+        told = [*_described(cls), *inherited]
+        complaints += [f"{module}.{name}: '{key}' is not described" for key in wanted if key not in told]
+        if not text or text.startswith(f"{name}("):  # what dataclass writes in place of a docstring
+            complaints.append(f"{module}.{name}: no docstring")
+    assert not complaints, "\n".join(complaints)
+
+
+def _described(cls: type) -> set[str]:
+    text = vars(cls).get("__doc__") or ""
+    return _names_in(_section(text, "Args")) | _names_in(_section(text, "Attributes"))
+
+
+def _docstrings(module: str) -> Iterator[tuple[str, str]]:
+    """Every docstring in a module's source, also of private and nested names."""
+    file = importlib.import_module(module).__file__
+    assert file is not None
+    for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            text = ast.get_docstring(node)
+            if text:
+                yield getattr(node, "name", "module"), text
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_summary_is_an_indirect_question(module: str) -> None:
+    found = [f"{module}.{name}: {text.splitlines()[0]}" for name, text in _docstrings(module) if RIDDLES.match(text)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_exported_functions_and_methods_have_examples(package: str) -> None:
+    """Functions that a package exports show how they are called."""
+    lacking = []
+    for module in MODULES:
+        loaded = importlib.import_module(module)
+        if not module.startswith(package) or not hasattr(loaded, "__all__"):
+            continue
+        for name in loaded.__all__:
+            value = getattr(loaded, name)
+            if inspect.isroutine(inspect.unwrap(value)) and ">>>" not in (inspect.unwrap(value).__doc__ or ""):
+                lacking.append(f"{module}.{name}")
+    assert not lacking, "\n".join(sorted(lacking))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_properties_have_a_summary(module: str) -> None:
+    lacking = [
+        f"{module}.{name}.{key}"
+        for name, cls in _classes(module)
+        for key, member in vars(cls).items()
+        if not key.startswith("_") and isinstance(member, (property, cached_property)) and not member.__doc__
+    ]
+    assert not lacking, "\n".join(lacking)
+
+
+def test_a_docstring_that_lacks_something_is_found() -> None:
+    def bad(first: int, second: int = 0) -> int:
+        """Add.
+
+        Args:
+            first: A number.
+            third: Not there.
+        """
+        return first + second
+
+    assert missing_in_docstring("bad", bad, None) == [
+        "argument 'second' is not described",
+        "there is no argument 'third'",
+        "no Returns section",
+    ]
