@@ -1,4 +1,8 @@
-"""Attributions by name: `attribute`, `get`, `names`, `register`, the classes, and adapters for other tools."""
+"""Attributions: one number per input element or pixel, by name or as objects.
+
+`attribute` computes a map from a name, `get` and `names` look attributions up, `register` adds one's own;
+`CaptumAttribution` and `quantus_explain` are adapters for other tools.
+"""
 
 from cpath.attribution.adapters import CaptumAttribution, quantus_explain
 from cpath.attribution.api import attribute, get, names

@@ -1,4 +1,4 @@
-"""cpath's attributions in the forms that Captum and Quantus take. Neither package is needed to use this file."""
+"""Adapters that offer cpath's attributions in the forms of Captum and Quantus. Neither is needed to import them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cpath.sites import DEFAULT_ACTIVATIONS, check_activations
 
 
 def _captum_wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives ``method`` the ``__wrapped__`` that Captum's own methods have and its NoiseTunnel calls."""
+    """Give ``method`` the attribute ``__wrapped__`` that Captum's own methods have and its NoiseTunnel calls."""
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -29,13 +29,28 @@ def _captum_wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class CaptumAttribution:
-    """A cpath attribution of ``model`` as an object like Captum's, with ``attribute(inputs, target=…)``.
+    """Attribution of a model in the form of Captum's ``Attribution``. Works inside Captum's NoiseTunnel.
 
-    >>> explainer = cpath.attribution.CaptumAttribution(model, "neuron_mct", sparsity=90)
-    >>> maps = explainer.attribute(images, target=3)
-    >>> captum.metrics.infidelity(model, perturb, images, maps, target=3)
+    Args:
+        model: A classifier that maps images (B, C, H, W) to logits (B, classes).
+        method: Attribution or extraction method, as for `cpath.attribute`.
+        activations: Names of the activation functions whose calls are sites.
+        max_batch: Largest number of images in one forward pass, counting repetitions.
+        settings: Settings of ``method``, as for `cpath.attribute`.
 
-    ``method`` and ``settings`` as for `cpath.attribute`. Works inside Captum's NoiseTunnel.
+    Raises:
+        UnknownNameError: If no attribution or method has the given name.
+        InputError: If a setting is unknown or unusable.
+
+    Example:
+        >>> explainer = cpath.attribution.CaptumAttribution(model, "neuron_mct", sparsity=90)
+        >>> maps = explainer.attribute(images, target=3)
+        >>> from captum.metrics import infidelity
+        >>> def perturb(x):
+        ...     noise = 0.01 * torch.randn_like(x)
+        ...     return noise, x - noise
+        >>> infidelity(model, perturb, images, maps, target=3).shape
+        torch.Size([2])
     """
 
     is_gradient_method = False
@@ -58,18 +73,30 @@ class CaptumAttribution:
         self._settings: dict[str, Any] = {"activations": activations, "max_batch": max_batch, **settings}
 
     def has_convergence_delta(self) -> bool:
-        """False: cpath's attributions report no convergence delta."""
+        """Tell Captum that no convergence delta is reported.
+
+        Returns:
+            False.
+        """
         return False
 
     @_captum_wrapped
     def attribute(
         self, inputs: Tensor | tuple[Tensor], target: Any = None, additional_forward_args: None = None
     ) -> Tensor | tuple[Tensor]:
-        """Attributions of the shape of ``inputs`` (B, C, H, W), in a tuple if ``inputs`` is one.
+        """Compute the attribution.
 
-        ``target`` as for `cpath.attribute`, or a list. Where the attribution has one number a pixel, each of
-        its C channels gets 1/C of it, so that sums over a pixel are kept. Raises `InputError` for several inputs
-        and for additional arguments of the model.
+        Args:
+            inputs: Images (B, C, H, W), or a tuple of one such tensor.
+            target: Class to explain, as for `cpath.attribute`, or a list of B classes.
+            additional_forward_args: Only None is supported.
+
+        Returns:
+            Attributions of the shape of ``inputs``, in a tuple if ``inputs`` is one. If the attribution has one
+            number per pixel, each of the C channels gets 1/C of it, so that the sum over a pixel is kept.
+
+        Raises:
+            InputError: If there are several inputs, or additional arguments of the model.
         """
         images = inputs[0] if isinstance(inputs, tuple) else inputs
         if isinstance(inputs, tuple) and len(inputs) != 1:
@@ -92,14 +119,36 @@ def quantus_explain(
     device: torch.device | str | None = None,
     **settings: Any,
 ) -> np.ndarray:
-    """A cpath attribution as a Quantus ``explain_func``: (B, C, H, W) or (B, 1, H, W), as an array.
+    """Compute an attribution as a Quantus ``explain_func``.
 
-    >>> metric = quantus.PixelFlipping(...)
-    >>> metric(model=model, x_batch=x, y_batch=y, explain_func=cpath.attribution.quantus_explain,
-    ...        explain_func_kwargs={"method": "neuron_mct", "sparsity": 90})
+    Args:
+        model: A classifier that maps images to logits (B, classes).
+        inputs: Images (B, C, H, W). They are converted to the dtype and device of ``model``.
+        targets: Classes (B,) to explain, one class, or None for the predicted ones.
+        method: Attribution or extraction method, as for `cpath.attribute`.
+        device: Device that Quantus passes on. Nothing is moved to it.
+        settings: Settings of ``method``, as for `cpath.attribute`.
 
-    ``inputs`` (B, C, H, W) are taken to the dtype and device of ``model``; ``device``, which Quantus hands on,
-    moves nothing: raises `InputError` where it is not the model's. ``settings`` as for `cpath.attribute`.
+    Returns:
+        Attributions (B, C, H, W) or (B, 1, H, W).
+
+    Raises:
+        InputError: If ``device`` is not the model's, or an argument is unusable.
+
+    Example:
+        >>> maps = cpath.attribution.quantus_explain(model, images.numpy(), [0, 3], "neuron_mct", sparsity=90)
+        >>> maps.shape
+        (2, 3, 8, 8)
+
+        A metric of Quantus takes the function together with its settings:
+
+        >>> import quantus  # doctest: +SKIP
+        >>> metric = quantus.PixelFlipping()  # doctest: +SKIP
+        >>> metric(  # doctest: +SKIP
+        ...     model=model, x_batch=images.numpy(), y_batch=labels,
+        ...     explain_func=cpath.attribution.quantus_explain,
+        ...     explain_func_kwargs={"method": "neuron_mct", "sparsity": 90},
+        ... )
     """
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     if device is not None and torch.device(device).type != parameter.device.type:

@@ -1,4 +1,4 @@
-"""Any attribution by name: `attribute`, `get`, `names`."""
+"""Attributions by name: `attribute`, `get`, `names`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,39 @@ from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
 
 
 def names() -> tuple[str, ...]:
-    """Names of all attributions: the registered ones, then the extraction methods as pathway gradients.
+    """List the names of all attributions: the registered ones, then the extraction methods as pathway gradients.
 
-    Where both have a name ("random"), it is the attribution's; the pathway gradient of such a method is
+    A name that both have ("random") stands for the attribution; the pathway gradient of such a method is
     ``PathwayGradient(method=name)``.
+
+    Returns:
+        The names.
+
+    Example:
+        >>> cpath.attribution.names()[:3]
+        ('gradients', 'input_mct', 'input_intgrad')
     """
     return (*REGISTRY, *(name for name in methods.names() if name not in REGISTRY))
 
 
 def get(name: str, **settings: Any) -> Attribution:
-    """The attribution called ``name``, made with ``settings``.
+    """Make the attribution of a name.
 
-    The name of an extraction method gives its `PathwayGradient`: ``sparsity`` is a setting, all others are the
-    method's. Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
+    Args:
+        name: Name of an attribution, or of an extraction method, which gives its `PathwayGradient`.
+        settings: Settings of the attribution. Of a `PathwayGradient`, ``sparsity`` is one and all others are the
+            method's.
+
+    Returns:
+        The attribution.
+
+    Raises:
+        UnknownNameError: If no attribution or method has this name.
+        InputError: If a setting is unknown or unusable.
+
+    Example:
+        >>> cpath.attribution.get("smoothgrad", samples=10)
+        SmoothGrad(samples=10, noise=0.15, seed=0)
     """
     if not isinstance(name, str) or name not in names():
         raise unknown_name("attribution", name, names(), methods.base.REGISTRY.renamed | REGISTRY.renamed)
@@ -58,16 +78,37 @@ def attribute(
     max_batch: int = 64,
     **settings: Any,
 ) -> Tensor:
-    """Attributes the response to the input, for each image: (B, C, H, W), detached.
+    """Attribute the response to the input, for each image.
 
-    ``method`` a name (see `names`) with its ``settings``, an `Attribution`, or an extraction method, which stands
-    for its pathway gradient. Attributions with one number a pixel (GradCAM, NeuronIntGrad*, the controls) give
-    (B, 1, H, W). ``images``, ``target``, ``activations`` and ``max_batch`` as for `cpath.score`. The model runs
-    in eval mode and is left as it was, and so are the images.
+    The model runs in eval mode. The model and the images are left as they were.
 
-    Raises `InputError` for unusable images, targets or settings, `SiteError` where a site is needed and none
-    is found, `UnknownNameError` for an unknown name, `MissingPackageError` without Captum where it is needed,
-    `OutOfMemoryError` where a pass of ``max_batch`` images does not fit the device's memory.
+    Args:
+        model: A classifier that maps ``images`` to logits (B, classes).
+        images: Floats (B, C, H, W) on the model's device, normalised as the model expects.
+        method: Name of an attribution (see `names`), an `Attribution`, or an extraction method, which stands for
+            its pathway gradient.
+        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        activations: Names of the activation functions whose calls are sites.
+        max_batch: Largest number of images in one forward pass, counting repetitions. It bounds the memory and
+            does not change the result.
+        settings: Settings of the attribution, if ``method`` is a name, and ``sparsity`` of a pathway gradient.
+
+    Returns:
+        Attributions (B, C, H, W), detached; (B, 1, H, W) of those with one number per pixel (GradCAM,
+        NeuronIntGrad*, random map, Sobel).
+
+    Raises:
+        InputError: If images, target or settings are unusable.
+        SiteError: If the attribution needs a site and the model has none.
+        UnknownNameError: If no attribution or method has the given name.
+        MissingPackageError: If the attribution needs Captum, which is not installed.
+        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+
+    Example:
+        >>> cpath.attribute(model, images, "neuron_mct", sparsity=80).shape
+        torch.Size([2, 3, 8, 8])
+        >>> cpath.attribute(model, images, "gradcam", target=1).shape
+        torch.Size([2, 1, 8, 8])
     """
     max_batch = check_count("max_batch", max_batch)
     if isinstance(method, str):

@@ -1,4 +1,4 @@
-"""What an attribution is, and the registry of names."""
+"""Base class of attributions, and the registry of their names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from cpath.registry import Registry
 
 
 class Attribution(Checked, ABC):
-    """An attribution: a pure function of a `ResponseProbe`, with its settings as keyword arguments.
+    """Attribution: a pure function of a `ResponseProbe`, with its settings as keyword arguments.
 
-    A subclass is a frozen dataclass with keyword-only fields, registered under a name:
+    A subclass is a frozen dataclass with keyword-only fields, registered under a name.
 
-    >>> @cpath.attribution.register("gradient_norm")
-    ... @dataclass(frozen=True, kw_only=True)
-    ... class GradientNorm(cpath.attribution.Attribution):
-    ...     def maps(self, probe):
-    ...         return cpath.attribution.Gradients().maps(probe).norm(dim=1, keepdim=True)
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @cpath.attribution.register("gradient_norm")
+        ... @dataclass(frozen=True, kw_only=True)
+        ... class GradientNorm(cpath.attribution.Attribution):
+        ...     def maps(self, probe):
+        ...         return cpath.attribution.Gradients().maps(probe).norm(dim=1, keepdim=True)
+        >>> cpath.attribute(model, images, "gradient_norm").shape
+        torch.Size([2, 1, 8, 8])
     """
 
     registered_name: ClassVar[str] = "unregistered"
@@ -34,15 +38,21 @@ class Attribution(Checked, ABC):
 
     @property
     def rows(self) -> int:
-        """Forward rows that one image takes, for `attribute` to keep to its ``max_batch``."""
+        """Number of forward rows that one image takes, for `attribute` to keep to its ``max_batch``."""
         return 1
 
     @abstractmethod
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """(B, C, H, W) of the images' shape, or (B, 1, H, W) where there is one number a pixel.
+        """Compute the map of each image of a batch.
 
-        An image's map must not depend on the rest of the batch. Randomness comes from
-        `cpath.methods.image_generators`, so that a batch equals its images one by one.
+        The map of an image must not depend on the rest of the batch. Randomness comes from
+        `cpath.methods.image_generators`, so that a batch gives what its images give one by one.
+
+        Args:
+            probe: The images in front of the model.
+
+        Returns:
+            Maps (B, C, H, W) of the images' shape, or (B, 1, H, W) for one number per pixel.
         """
 
 
@@ -54,5 +64,23 @@ REGISTRY: Registry[Attribution] = Registry(
 
 
 def register(name: str) -> Callable[[A], A]:
-    """Class decorator: ``name`` then stands for the attribution in the API, the configuration and the tests."""
+    """Register an attribution class under a name, for the API, the configuration and the tests.
+
+    Args:
+        name: The name: letters, digits, ``_``, ``-`` and ``.``.
+
+    Returns:
+        A class decorator.
+
+    Raises:
+        InputError: If the name is taken or no name, or the class is not an `Attribution`.
+
+    Example:
+        >>> @cpath.attribution.register("negative_sobel")
+        ... class NegativeSobel(cpath.attribution.Sobel):
+        ...     def maps(self, probe):
+        ...         return -super().maps(probe)
+        >>> "negative_sobel" in cpath.attribution.names()
+        True
+    """
     return REGISTRY.register(name)

@@ -1,8 +1,8 @@
-"""Attributions that come from Captum: gradients at the input and at the last convolutional site.
+"""Attributions that are computed with Captum: gradients at the input and at the last convolutional site.
 
-Captum gets the response as a function of the input and never sees the model, so it sets no hook in it. Where an
-attribution concerns activation functions (GBP, GradCAM), cpath's sites stand between the two: Captum finds
-ReLUs and layers by their modules, and so misses functional ones.
+Captum gets the response as a function of the input and never sees the model, so it sets no hook in it. Captum
+finds ReLUs and layers as modules and therefore misses functional ones: where an attribution concerns activation
+functions (GBP, GradCAM), the function that Captum gets handles them through cpath's sites.
 """
 
 from __future__ import annotations
@@ -25,26 +25,43 @@ from cpath.randomness import image_generators
 from cpath.sites import EVERY_SITE, intercept
 
 _RULES = {"legendre": "gausslegendre", "midpoint": "riemann_middle", "trapezoid": "riemann_trapezoid"}
-"""Captum's names of the quadrature rules that it has."""
+"""Quadrature rules that Captum has, and its names of them."""
 
 
 def captum(purpose: str) -> Any:
-    """`captum.attr`; raises `MissingPackageError` where Captum is absent."""
+    """Import ``captum.attr``.
+
+    Args:
+        purpose: Name of the attribution that needs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingPackageError: If Captum is not installed.
+    """
     return optional("captum.attr", "captum>=0.9", f"the attribution '{purpose}'")
 
 
 def _leaf(images: Tensor) -> Tensor:
-    """The same values as a tensor of our own that requires gradients: the user's never does."""
+    """Copy no values, but make a tensor of our own that requires gradients: the user's tensor never does."""
     return images.detach().requires_grad_()
 
 
 @register("gradients")
 @dataclass(frozen=True, kw_only=True)
 class Gradients(Attribution):
-    """∂f/∂x, signed (Simonyan et al. 2013 without the magnitude)."""
+    """Gradient ∂f/∂x of the response, signed.
+
+    Source: Simonyan et al., Deep Inside Convolutional Networks, 2013, where the magnitude is taken.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.Gradients()).shape
+        torch.Size([2, 3, 8, 8])
+    """
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """Signed gradients."""
+        """Compute the signed gradients."""
         saliency = captum(self.name).Saliency(probe.response)
         return saliency.attribute(_leaf(probe.images), abs=False)  # type: ignore[no-any-return]
 
@@ -52,10 +69,15 @@ class Gradients(Attribution):
 @register("input_mct")
 @dataclass(frozen=True, kw_only=True)
 class InputMCT(Attribution):
-    """x · ∂f/∂x: the first-order marginal contribution of each input element."""
+    """Gradient times input, x · ∂f/∂x: the first-order marginal contribution of each input element.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.InputMCT()).shape
+        torch.Size([2, 3, 8, 8])
+    """
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """Gradient times input."""
+        """Compute gradient times input."""
         product = captum(self.name).InputXGradient(probe.response)
         return product.attribute(_leaf(probe.images)).detach()  # type: ignore[no-any-return]
 
@@ -63,10 +85,23 @@ class InputMCT(Attribution):
 @register("input_intgrad")
 @dataclass(frozen=True, kw_only=True)
 class InputIntGrad(Attribution):
-    """Integrated gradients from ``baseline`` to x (Sundararajan et al. 2017).
+    """Integrated gradients from a baseline to x.
 
-    ``baseline`` 0 is the mean colour where the data is normalised by its mean, as published. ``rule`` and ``nodes``
-    name the quadrature as for `cpath.methods.NeuronIntGrad`; Captum has "legendre", "midpoint" and "trapezoid".
+    Args:
+        nodes: Number of quadrature nodes, one forward and backward pass each.
+        baseline: Value of every input element at the start of the path. 0 is the mean colour if the images are
+            normalised by their mean, as published.
+        rule: Quadrature: "legendre", "midpoint" or "trapezoid", as for `cpath.methods.NeuronIntGrad`.
+
+    Raises:
+        UnknownNameError: If Captum has no such rule.
+        InputError: If the rule needs more nodes.
+
+    Source: Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.InputIntGrad(nodes=20)).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     nodes: int = 50
@@ -80,18 +115,18 @@ class InputIntGrad(Attribution):
 
     @property
     def rows(self) -> int:
-        """One row a node."""
+        """Number of nodes: one row each."""
         return self.nodes
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """(x − baseline) · Σ w_k ∂f(baseline + α_k (x − baseline))/∂x."""
+        """Compute (x − baseline) · Σ w_k ∂f(baseline + α_k (x − baseline))/∂x."""
         integrated = captum(self.name).IntegratedGradients(probe.response)
         _ = probe.target  # of the images, before the first scaled ones pass
         found: Tensor = integrated.attribute(
             probe.images,
             baselines=self.baseline,
             n_steps=self.nodes,
-            # Of one node both rules are the same, but Captum has only this one.
+            # With one node, "midpoint" and "legendre" are the same rule, but Captum accepts only the latter.
             method=_RULES["legendre" if self.nodes == 1 else self.rule],
             internal_batch_size=max(len(probe), probe.rows_at_once),
         )
@@ -103,10 +138,24 @@ class InputIntGrad(Attribution):
 @register("smoothgrad")
 @dataclass(frozen=True, kw_only=True)
 class SmoothGrad(Attribution):
-    """Mean gradient over ``samples`` noisy copies of x (Smilkov et al. 2017).
+    """Mean gradient over noisy copies of x.
 
-    The noise is N(0, σ), σ being ``noise`` times the range of values in the image. It is drawn here, per image
-    and seeded, because that of Captum's NoiseTunnel depends on the batch and on the global random state.
+    The noise is drawn here, per image and seeded, because that of Captum's NoiseTunnel depends on the batch and on
+    the global random state.
+
+    Args:
+        samples: Number of noisy copies.
+        noise: Standard deviation of the noise, as a share of the range of values in the image.
+        seed: Seed of the noise.
+
+    Raises:
+        InputError: If a setting is out of range.
+
+    Source: Smilkov et al., SmoothGrad: removing noise by adding noise, 2017.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.SmoothGrad(samples=10)).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     samples: int = 50
@@ -121,11 +170,11 @@ class SmoothGrad(Attribution):
 
     @property
     def rows(self) -> int:
-        """One row a sample."""
+        """Number of samples: one row each."""
         return self.samples
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """Signed mean gradient."""
+        """Compute the signed mean gradient."""
         saliency = captum(self.name).Saliency(probe.response)
         _ = probe.target  # of the images, before the first noisy ones pass
         images = probe.images
@@ -148,16 +197,22 @@ class SmoothGrad(Attribution):
 @register("gbp")
 @dataclass(frozen=True, kw_only=True)
 class GBP(Attribution):
-    """Guided backpropagation: at every ReLU only the positive part of the gradient passes (Springenberg 2015).
+    """Guided backpropagation: at every ReLU only the positive part of the gradient passes.
 
-    The gradient is Captum's, the rule is applied at cpath's sites. Captum's own GuidedBackprop gives the same
-    where each ReLU is a module and nothing else reads its input (ResNets, VGG); it is silently wrong for
-    functional ReLUs, for skip connections that start before a ReLU, and for models that ignore what an
-    in-place ReLU returns. Raises `SiteError` for a model without a site.
+    The gradient is Captum's, the rule is applied at cpath's sites. Captum's own GuidedBackprop gives the same where
+    each ReLU is a module and nothing else reads its input (ResNets, VGG). It is silently wrong for functional
+    ReLUs, for skip connections that start before a ReLU, and for models that ignore the return value of an in-place
+    ReLU. Computing it raises `SiteError` for a model without a site.
+
+    Source: Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2015.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.GBP()).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """Signed guided gradients."""
+        """Compute the signed guided gradients."""
         seen = 0
 
         def guide(name: str, output: Tensor) -> None:
@@ -185,17 +240,26 @@ class GBP(Attribution):
 @register("gradcam")
 @dataclass(frozen=True, kw_only=True)
 class GradCAM(Attribution):
-    """Positive part of the channels weighted by their mean gradient (Selvaraju et al. 2017), (B, 1, H, W).
+    """Positive part of the sum of the channels, weighted by their mean gradients, at a convolutional site.
 
-    At the last convolutional site, or at ``site``; upsampled to the input's size (bilinear). Where that site is one
-    of several branches that are concatenated, at all of them, as at the layer that joins them. Captum's
-    LayerGradCam sees a site of any kind, reused, in-place or functional, as a layer of its own.
+    The map is upsampled to the input's size (bilinear). If the last convolutional site is one of several branches
+    that are concatenated, the map is taken at all of them, as at the layer that joins them. Captum's LayerGradCam
+    sees a site of any kind (reused, in-place or functional) as a layer of its own.
+
+    Args:
+        site: Name of the site; None for the last convolutional one.
+
+    Source: Selvaraju et al., Grad-CAM, ICCV 2017.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.GradCAM(site="relu1")).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     site: str | None = None
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """ReLU(Σ_c z_c · mean(∂f/∂z_c)), upsampled."""
+        """Compute ReLU(Σ_c z_c · mean(∂f/∂z_c)), upsampled, (B, 1, H, W)."""
         cams = [self._signed(probe, site) for site in probe.spatial_sites(self.site)]
         return upsample(torch.stack(cams).sum(0).clamp(min=0), probe.images)
 
@@ -222,5 +286,13 @@ class GradCAM(Attribution):
 
 
 def upsample(maps: Tensor, images: Tensor) -> Tensor:
-    """``maps`` (B, 1, h, w) at the size of ``images``, bilinear, the edges of both aligned."""
+    """Resize maps to the size of the images, bilinear, with the edges of both aligned.
+
+    Args:
+        maps: Maps (B, 1, h, w).
+        images: Images (B, C, H, W).
+
+    Returns:
+        Maps (B, 1, H, W).
+    """
     return F.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=False)

@@ -17,7 +17,15 @@ from cpath.randomness import image_generators
 @register("random")
 @dataclass(frozen=True, kw_only=True)
 class RandomMap(Attribution):
-    """U(0, 1) for every pixel, seeded per image by ``seed`` and the image itself, (B, 1, H, W)."""
+    """Random map: U(0, 1) for every pixel, drawn from the seed and the image itself.
+
+    Args:
+        seed: Seed of the draws.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.RandomMap(seed=1)).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     seed: int = 0
 
@@ -25,8 +33,8 @@ class RandomMap(Attribution):
         check_seed(self.seed)
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """U(0, 1)."""
-        _ = probe.target  # not needed, but a wrong target or model is told as everywhere
+        """Draw a map (B, 1, H, W) from U(0, 1)."""
+        _ = probe.target  # not needed, but an unusable target or model must be reported as everywhere
         size = (1, *probe.images.shape[2:])
         draws = [torch.rand(size, generator=g) for g in image_generators(probe.images, self.seed, self.name)]
         return torch.stack(draws).to(probe.images)
@@ -35,10 +43,15 @@ class RandomMap(Attribution):
 @register("sobel")
 @dataclass(frozen=True, kw_only=True)
 class Sobel(Attribution):
-    """Edges of the image: magnitude of the Sobel gradient of its mean over the channels, (B, 1, H, W)."""
+    """Edges of the image: magnitude of the Sobel gradient of its mean over the channels.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.Sobel()).shape
+        torch.Size([2, 1, 8, 8])
+    """
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """√(g_x² + g_y²), with the border repeated outwards."""
+        """Compute √(g_x² + g_y²), (B, 1, H, W), with the border repeated outwards."""
         _ = probe.target  # as above
         grey = F.pad(probe.images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
         across = grey.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])

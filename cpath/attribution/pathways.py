@@ -1,4 +1,4 @@
-"""Attributions that follow from pathways and neuron contributions (paper, section 4)."""
+"""Attributions that follow from pathways and neuron contributions (Khakzar et al. 2021, section 4)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,30 @@ from cpath.threshold import check_sparsity
 def pathway_gradient(
     model: nn.Module, images: Tensor, pathway: Pathway, target: Target = None, *, max_batch: int = 64
 ) -> Tensor:
-    """Gradient ∂f/∂x of the response of the network restricted to ``pathway``, (B, C, H, W).
+    """Compute the gradient ∂f/∂x of the response of the network restricted to a pathway.
 
-    ``target`` defaults to the class that the pathway was extracted for, else to the class that the
-    unrestricted network predicts. ``max_batch`` as for `cpath.score`. Raises `MaskError` when the pathway does not
-    fit, and as `cpath.score` does for unusable images and targets.
+    Args:
+        model: The model that the pathway was found in.
+        images: Floats (B, C, H, W) on the model's device.
+        pathway: Pathway of the same images, or of one image, which then applies to all.
+        target: Class of the response: an int, ints (B,), or None for the class that the pathway was found for, or,
+            if the pathway names none, the class that the unrestricted network predicts.
+        max_batch: Largest number of images in one forward pass.
+
+    Returns:
+        Gradients (B, C, H, W), detached.
+
+    Raises:
+        InputError: If images or target are unusable, or ``pathway`` is not a `Pathway`.
+        MaskError: If the pathway does not fit the model or the images.
+        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+
+    Source: Khakzar et al. 2021, section 4.
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=90)
+        >>> cpath.pathway_gradient(model, images, pathway).shape
+        torch.Size([2, 3, 8, 8])
     """
     if not isinstance(pathway, Pathway):
         raise InputError(f"pathway must be a cpath.Pathway, not {type(pathway).__name__}.")
@@ -40,7 +59,7 @@ def pathway_gradient(
         if len(pathway) not in (1, len(images)):
             raise MaskError(f"the pathway belongs to {len(pathway)} images, the batch has {len(images)}.")
         if target is None and pathway.target is not None:
-            # Read from a file, it is on the CPU. A pathway of one image applies to any number.
+            # A pathway read from a file is on the CPU. A pathway of one image applies to any number.
             target = pathway.target.to(images.device).expand(len(images))
         probe = ResponseProbe(model, images, target, max_batch=max_batch)
         at_once = probe.rows_at_once
@@ -63,7 +82,22 @@ def _restricted_gradient(probe: ResponseProbe, pathway: Pathway) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PathwayGradient(Attribution):
-    """Gradient of the network restricted to the pathway that ``method`` finds at ``sparsity`` per cent."""
+    """Gradient of the network restricted to the pathway that a method finds.
+
+    Args:
+        method: Extraction method, or its name.
+        sparsity: Per cent of all neurons to prune, 0 ≤ sparsity < 100.
+
+    Raises:
+        InputError: If ``sparsity`` is out of range.
+
+    Source: Khakzar et al. 2021, section 4.
+
+    Example:
+        >>> attribution = cpath.attribution.PathwayGradient(method="neuron_intgrad", sparsity=80)
+        >>> cpath.attribute(model, images, attribution).shape
+        torch.Size([2, 3, 8, 8])
+    """
 
     method: str | Method = "neuron_mct"
     sparsity: float = 90
@@ -73,11 +107,11 @@ class PathwayGradient(Attribution):
 
     @property
     def name(self) -> str:
-        """The method's."""
+        """Name of the extraction method."""
         return self.method if isinstance(self.method, str) else self.method.name
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """∂f/∂x of the restricted network."""
+        """Compute ∂f/∂x of the restricted network."""
         pathway = find_pathway(
             probe.model,
             probe.images,
@@ -93,11 +127,23 @@ class PathwayGradient(Attribution):
 @register("neuron_intgrad_star")
 @dataclass(frozen=True, kw_only=True)
 class NeuronIntGradStar(Attribution):
-    """Positive part of the channel sum of the signed `neuron_intgrad` contributions at one site, (B, 1, H, W).
+    """Positive part of the channel sum of the signed `neuron_intgrad` contributions at one site.
 
-    At GradCAM's site or branches, or at ``site``; upsampled to the input's size (bilinear): GradCAM with integrated
-    instead of averaged gradients. The paper shows NeuronIntGrad* without releasing it, so this is a reading of it.
-    ``rule`` and ``nodes`` as for `cpath.methods.NeuronIntGrad`.
+    The map is upsampled to the input's size (bilinear). It is GradCAM with integrated instead of averaged
+    gradients. The paper shows NeuronIntGrad* without releasing it, so this is a reading of it.
+
+    Args:
+        nodes: Number of quadrature nodes, one forward and backward pass each.
+        rule: Quadrature, as for `cpath.methods.NeuronIntGrad`.
+        site: Name of the site; None for GradCAM's, the last convolutional one or its concatenated branches.
+
+    Raises:
+        UnknownNameError: If there is no such rule.
+        InputError: If the rule needs more nodes.
+
+    Example:
+        >>> cpath.attribute(model, images, cpath.attribution.NeuronIntGradStar(site="relu1")).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     nodes: int = NeuronIntGrad.nodes
@@ -109,11 +155,11 @@ class NeuronIntGradStar(Attribution):
 
     @property
     def rows(self) -> int:
-        """One row a node."""
+        """Number of nodes: one row each."""
         return self.nodes
 
     def maps(self, probe: ResponseProbe) -> Tensor:
-        """ReLU(Σ_c z_c · Σ_k w_k ∂f(α_k z)/∂z_c), upsampled."""
+        """Compute ReLU(Σ_c z_c · Σ_k w_k ∂f(α_k z)/∂z_c), upsampled, (B, 1, H, W)."""
         found = [self._signed(probe, site) for site in probe.spatial_sites(self.site)]
         return upsample(torch.stack(found).sum(0).clamp(min=0), probe.images)
 

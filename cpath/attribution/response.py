@@ -1,4 +1,4 @@
-"""A probe that hands out the response as a function of the input: what Captum and gradients work on."""
+"""Probe that gives the response as a function of the input, on which Captum and gradients work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,20 @@ _CPU_INPUT_BYTES = 4 * 2**20
 
 
 class ResponseProbe(Probe):
-    """``images`` (B, C, H, W) in front of ``model``; see `Probe`."""
+    """Probe whose response is a differentiable function of the images; see `cpath.Probe`.
+
+    Args:
+        model: A classifier that maps ``images`` to logits (B, classes).
+        images: Floats (B, C, H, W) on the model's device.
+        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        activations: Names of the activation functions whose calls are sites.
+        max_batch: Largest number of images in one forward pass, counting repetitions.
+
+    Example:
+        >>> probe = cpath.attribution.ResponseProbe(model, images, target=3)
+        >>> torch.equal(probe.response(images), model(images)[:, 3])
+        True
+    """
 
     def __init__(
         self,
@@ -37,12 +50,12 @@ class ResponseProbe(Probe):
 
     @property
     def asked(self) -> Tensor | None:
-        """(B,) class to explain as far as it is known; None where it is still to be predicted."""
+        """Class (B,) to explain as far as it is known; None while it is still to be predicted."""
         return self._asked if self._resolved is None else self._resolved
 
     @property
     def rows_at_once(self) -> int:
-        """Images, counting repetitions, that best share a pass: ``max_batch``, on a CPU fewer large ones."""
+        """Number of images, counting repetitions, per pass: ``max_batch``, or fewer large ones on a CPU."""
         if self.images.device.type != "cpu":
             return self.max_batch
         return min(
@@ -50,16 +63,29 @@ class ResponseProbe(Probe):
         )
 
     def response(self, inputs: Tensor) -> Tensor:
-        """(K·B,) responses to ``inputs`` (K·B, C, H, W): K versions of the batch, one whole batch after another.
+        """Compute the responses to versions of the batch.
 
-        Unless a target is asked for or known, the first call resolves it to the class it predicts: then
-        ``inputs`` must be the images themselves.
+        Unless a target is given or known, the first call takes the class that it predicts as the target: ``inputs``
+        must then be the images themselves.
+
+        Args:
+            inputs: K versions of the batch (K·B, C, H, W), one whole batch after another.
+
+        Returns:
+            Responses (K·B,).
         """
         logits, labels = self._answer(inputs)
         return logits.gather(1, labels).squeeze(1)
 
     def probability(self, inputs: Tensor) -> Tensor:
-        """`response` as a softmax probability, in float64: small changes of one that is nearly 1 are kept."""
+        """Compute the response as a softmax probability, in float64 so that small changes near 1 are kept.
+
+        Args:
+            inputs: As for `response`.
+
+        Returns:
+            Probabilities (K·B,), float64.
+        """
         logits, labels = self._answer(inputs)
         return logits.double().softmax(1).gather(1, labels).squeeze(1)
 
@@ -71,7 +97,17 @@ class ResponseProbe(Probe):
         return logits, labels.unsqueeze(1)
 
     def activation(self, site: str) -> Tensor:
-        """Output of ``site``, (B, *site). Resolves the target on the way."""
+        """Compute the output of a site. Resolves the target on the way.
+
+        Args:
+            site: Name of the site.
+
+        Returns:
+            Output (B, *site).
+
+        Raises:
+            SiteError: If the model does not reach the site for these images.
+        """
         seen: list[Tensor] = []
 
         def visit(name: str, output: Tensor) -> None:
@@ -85,12 +121,21 @@ class ResponseProbe(Probe):
         return seen[-1]
 
     def spatial_sites(self, wanted: str | None) -> tuple[str, ...]:
-        """The site ``wanted``, or the last convolutional one: the last whose output is (B, C, h, w), h·w > 1.
+        """Find the sites at which a map is taken.
 
-        Where the last one's channels are concatenated with those of other sites (the branches of an inception
-        module), all of these. A site with a single position (after a global pooling, in a squeeze-and-excitation
-        block) is chosen only where there is nothing else. Raises `SiteError` where no site, or not the one wanted,
-        has that form.
+        By default that is the last convolutional site: the last one whose output is (B, C, h, w) with h·w > 1. If
+        its channels are concatenated with those of other sites (the branches of an inception module), it is all of
+        these. A site with a single position (after a global pooling, in a squeeze-and-excitation block) is chosen
+        only if there is nothing else.
+
+        Args:
+            wanted: Name of the one site to take, or None for the default.
+
+        Returns:
+            Names of the sites.
+
+        Raises:
+            SiteError: If there is no such site, or its output is not (B, C, h, w).
         """
         if not self._sites:
             self._sites.append(_look_at_sites(self))
@@ -114,14 +159,21 @@ class ResponseProbe(Probe):
 
 
 def no_influence_error(site: str) -> SiteError:
-    """Error for a site, asked for or the last one, that the response does not depend on."""
+    """Make the error for a site that the response does not depend on.
+
+    Args:
+        site: Name of the site.
+
+    Returns:
+        The error, to be raised.
+    """
     return SiteError(
         f"the response does not depend on site '{site}' in a way that has a gradient: name another one, site='…'."
     )
 
 
 class _Joins(TorchFunctionMode):
-    """Follows sites' outputs through concatenations of channels."""
+    """Record of the concatenations of channels through which the outputs of sites pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +200,7 @@ _CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 
 
 def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, ...]]]:
-    """Shape of each site without the batch, and the sites whose channels lie side by side somewhere."""
+    """Find the shape of each site without the batch, and the sites whose channels are concatenated somewhere."""
     shapes: dict[str, tuple[int, ...]] = {}
     joins = _Joins()
 
