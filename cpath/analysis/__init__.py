@@ -1,4 +1,4 @@
-"""What pathways are made of, how they overlap, and what the restricted network still answers."""
+"""Measures on pathways: composition, overlap, answers of the restricted network, intervals of means."""
 
 from cpath.analysis.intervals import Interval, bootstrap_mean, t_mean
 from cpath.analysis.linearity import affine_radius

@@ -12,32 +12,58 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """Means, or other numbers that sum up many, with their intervals.
+    """Means, or other summaries of many values, with their intervals.
 
-    Arrays (K,) for K quantities (`bootstrap_mean`, `t_mean`), 0-d for a single one (`rank_agreement`).
+    The arrays have shape (K,) for K quantities (`bootstrap_mean`, `t_mean`) and () for a single one
+    (`rank_agreement`).
+
+    Attributes:
+        mean: Mean, or other summary.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of values that were not NaN: of images, or of repetitions (`t_mean`).
     """
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     n: NDArray[np.int64]
-    """What had a value: images, or repetitions (`t_mean`)."""
 
 
 def resamples(images: int, seed: int) -> NDArray[np.float64]:
-    """(2000, images): how often each image is drawn in each resample of a bootstrap.
+    """Draw the resamples of a bootstrap. One matrix product with the result gives the sums over all resamples.
 
-    One matrix product with it gives the sums over all resamples.
+    Args:
+        images: Number of images.
+        seed: Seed of the draws.
+
+    Returns:
+        Counts (2000, images) that say how often each image is drawn in each resample.
     """
     generator = np.random.default_rng(seed)
     return generator.multinomial(images, np.full(images, 1 / images), _RESAMPLES).astype(np.float64)
 
 
 def bootstrap_mean(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """Means over images with percentile-bootstrap intervals, of ``values`` (images, K).
+    """Compute means over images with percentile-bootstrap intervals.
 
-    All K quantities share the resampled images, so that their intervals belong together. NaN values are left
-    out. A quantity without any value has a NaN mean and n = 0; one with a single value has no interval (NaN).
+    All K quantities share the resampled images, so that their intervals belong together. NaN values are left out.
+
+    Args:
+        values: Values (images, K) of K quantities.
+        level: Confidence level, a fraction.
+        seed: Seed of the resampling.
+
+    Returns:
+        Means, intervals and numbers of values, each (K,). A quantity without any value has a NaN mean and n = 0;
+        one with a single value has no interval (NaN).
+
+    Example:
+        >>> found = cpath.analysis.bootstrap_mean([[1.0], [2.0], [3.0], [float("nan")]])
+        >>> found.mean.tolist(), found.n.tolist()
+        ([2.0], [3])
+        >>> bool(found.low[0] < 2 < found.high[0])
+        True
     """
     data = np.asarray(values, dtype=np.float64)
     present = ~np.isnan(data)
@@ -56,10 +82,22 @@ def bootstrap_mean(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> 
 
 
 def t_mean(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Means over repetitions (seeds) with Student's t intervals, of ``values`` (repetitions, K).
+    """Compute means over repetitions (seeds) with Student's t intervals.
 
-    For few values that scatter about a mean, where resampling them would give intervals that are too short. NaN
-    values are left out. A quantity with a single value has no interval (NaN).
+    This is for few values that scatter about a mean, where resampling them would give intervals that are too short.
+    NaN values are left out.
+
+    Args:
+        values: Values (repetitions, K) of K quantities.
+        level: Confidence level, a fraction.
+
+    Returns:
+        Means, intervals and numbers of values, each (K,). A quantity with a single value has no interval (NaN).
+
+    Example:
+        >>> found = cpath.analysis.t_mean([[1.0], [2.0], [3.0]])
+        >>> found.mean.round(2).tolist(), found.low.round(2).tolist(), found.high.round(2).tolist()
+        ([2.0], [-0.48], [4.48])
     """
     from scipy.stats import t
 

@@ -1,4 +1,4 @@
-"""Local linearity: how far an image can move before the restricted network stops being affine."""
+"""Local linearity: the distance that an image can move before the restricted network stops being affine."""
 
 from __future__ import annotations
 
@@ -15,24 +15,42 @@ _ELEMENTS_AT_ONCE = 1 << 24
 
 
 def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons: int | None = None) -> Tensor:
-    """Radius (B,) of the ℓ2-ball around each image in which the restricted network is affine.
+    """Compute the radius of the ℓ2-ball around each image in which the restricted network is affine.
 
-    While no kept neuron's pre-activation a_i changes sign, the response of the network restricted to ``pathway``
-    is an affine function of the image (paper, section 4), and so is every a_i. The nearest change of sign is
-    therefore exactly the minimum over kept neurons of |a_i(x)| / ‖∇_x a_i(x)‖₂ away, in units of the images.
-    Infinite where no kept neuron depends on the image.
+    While no kept neuron's pre-activation a_i changes sign, the response of the network restricted to ``pathway`` is
+    an affine function of the image, and so is every a_i. The distance to the nearest change of sign is therefore
+    exactly the minimum over kept neurons of |a_i(x)| / ‖∇_x a_i(x)‖₂. This holds for networks of ReLU and affine
+    layers; max pooling bounds the region further.
 
-    ``neurons=None`` takes every kept neuron: exact, and one backward pass each. Otherwise those ``neurons`` of the
-    kept ones are taken whose sign changes first on a straight way from the image, the same random direction for
-    all: an upper bound of the radius, infinite where the radius is. Only networks of ReLU and affine layers are
-    meant; max pooling bounds the region further.
+    Args:
+        model: The model that the pathway was found in.
+        images: Floats (B, C, H, W) on the model's device.
+        pathway: Pathway of the same images.
+        neurons: Number of kept neurons to look at, for an upper bound of the radius: those whose sign changes first
+            along one random direction, the same for all images. None for all kept neurons, which is exact and takes
+            one backward pass for each of them.
 
-    Raises `InputError` for unusable images and for ``neurons`` below 1, `MaskError` where the pathway does not fit,
-    `SiteError` where a site has no gradient.
+    Returns:
+        Radius (B,), in units of the images; infinite where no kept neuron depends on the image, with ``neurons``
+        too.
+
+    Raises:
+        InputError: If images are unusable or ``neurons`` is below 1.
+        MaskError: If the pathway does not fit the model or the images.
+        SiteError: If a site runs where gradients are switched off.
+
+    Source: Khakzar et al. 2021, section 4 (the network is locally affine; the paper does not measure the radius).
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=90)
+        >>> exact = cpath.analysis.affine_radius(model, images, pathway)
+        >>> bound = cpath.analysis.affine_radius(model, images, pathway, neurons=5)
+        >>> exact.shape, bool((exact <= bound).all())
+        (torch.Size([2]), True)
     """
     neurons = None if neurons is None else check_count("neurons", neurons)
     check_images(model, images)
-    model = unwrap(model)  # what torch.compile made cannot be differentiated twice
+    model = unwrap(model)  # a compiled model cannot be differentiated twice
     before: dict[str, Tensor] = {}
     with evaluating(model), differentiating():
         source = images.detach().requires_grad_()
@@ -90,7 +108,7 @@ def _least_distance(before: dict[str, Tensor], source: Tensor, pathway: Pathway,
 
 
 def _slopes_one_way(before: dict[str, Tensor], source: Tensor) -> dict[str, Tensor]:
-    """The derivative of every pre-activation along one random direction, by two backward passes."""
+    """Compute the derivative of every pre-activation along one random direction, by two backward passes."""
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(source.shape[1:], generator=generator).to(source).expand_as(source)
     # A vector-Jacobian product is linear in its vector: its derivative by that is the Jacobian-vector product.

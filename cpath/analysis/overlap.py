@@ -1,4 +1,4 @@
-"""How pathways of different methods relate, on the same images: overlap, dead neurons, responses."""
+"""Relations between pathways of different methods on the same images: overlap, dead neurons, responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,20 @@ from cpath.sites import evaluating
 
 
 def site_counts(flat: Tensor, layout: SiteLayout) -> Tensor:
-    """(B, sites) number of True of ``flat`` (B, neurons) in each site."""
+    """Count the True in each site.
+
+    Args:
+        flat: Booleans (B, neurons).
+        layout: Layout of the sites in ``flat``.
+
+    Returns:
+        Counts (B, sites).
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, "random", sparsity=75)
+        >>> cpath.analysis.site_counts(pathway.flat, pathway.layout).sum(1)
+        tensor([88, 88])
+    """
     if flat.device.type != "cpu":
         return torch.stack([flat[:, where].sum(1) for where in layout.slices.values()], 1)
     rows = [[np.count_nonzero(row[where]) for where in layout.slices.values()] for row in flat.numpy()]
@@ -27,12 +40,28 @@ def site_counts(flat: Tensor, layout: SiteLayout) -> Tensor:
 def response_preservation(
     model: nn.Module, images: Tensor, pathway: Pathway, logits: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What the restricted network makes of the response: (relative change, class kept), each (B,).
+    """Measure what is left of the response in the restricted network.
 
-    The change is (p′ − p) / p of the probability of the pathway's target class (the predicted class when the
-    pathway names none), −1 when the response is lost; the class is kept when both networks predict the same
-    one. ``logits`` (B, classes) of the unrestricted network save a forward pass. Raises `InputError` for
-    unusable images and logits, `MaskError` for a pathway that does not fit.
+    Args:
+        model: The model that the pathway was found in.
+        images: Floats (B, C, H, W) on the model's device.
+        pathway: Pathway of the same images, or of one image, which then applies to all.
+        logits: Logits (B, classes) of the unrestricted network, which save a forward pass.
+
+    Returns:
+        Two tensors (B,). The first is the relative change (p′ − p) / p of the probability of the pathway's target
+        class, or of the predicted class if the pathway names none; −1 means that the response is lost. The second
+        is True where both networks predict the same class.
+
+    Raises:
+        InputError: If images or logits are unusable.
+        MaskError: If the pathway does not fit the model or the images.
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, "active", sparsity=0)  # keeps all active neurons
+        >>> change, kept = cpath.analysis.response_preservation(model, images, pathway)
+        >>> bool(change.abs().max() < 1e-6), kept.tolist()
+        (True, [True, True])
     """
     check_images(model, images)
     with torch.no_grad(), evaluating(model):
@@ -51,15 +80,34 @@ def response_preservation(
 def compare_pathways(
     pathways: Mapping[str, Pathway], activations: Mapping[str, Tensor], *, by_site: bool = True
 ) -> dict[tuple[str, str], Tensor]:
-    """Overlaps and dead shares of pathways (by name) on the same images: (B,) by (name, measure).
+    """Measure overlaps and dead shares of pathways on the same images.
 
-    ``activations`` (B, *site) by site are the unrestricted network's. Measures: ``realised_sparsity``,
-    ``dead_share``, ``jaccard/<other name>`` for every other pathway and, ``by_site``,
-    ``site_dead_share/<site>``, ``site_jaccard/<other name>/<site>`` and ``site_kept/<site>`` (per cent of the
-    site's neurons). 0/0 is NaN. The pairs cost one pass over the masks each, the sites nothing more.
+    The pairs cost one pass over the masks each, the sites nothing more.
 
-    Raises `InputError` for no pathways and for what is none, `MaskError` where pathways or activations belong to
-    different networks, input sizes or images.
+    Args:
+        pathways: Pathways by name.
+        activations: Outputs (B, *site) by site of the unrestricted network, as `cpath.observe` gives them.
+        by_site: Also measure within each site.
+
+    Returns:
+        Values (B,) by (name, measure), NaN for 0/0. The measures are ``realised_sparsity`` (per cent),
+        ``dead_share`` (fraction), ``jaccard/<other name>`` (fraction) for every other pathway and, ``by_site``,
+        ``site_dead_share/<site>``, ``site_jaccard/<other name>/<site>`` and ``site_kept/<site>`` (per cent of the
+        site's neurons).
+
+    Raises:
+        InputError: If there is no pathway, or something else in its place.
+        MaskError: If pathways or activations belong to different networks, input sizes or images.
+
+    Example:
+        >>> with cpath.observe(model) as seen, torch.no_grad():
+        ...     _ = model(images)
+        >>> found = {name: cpath.find_pathway(model, images, name, 80) for name in ("neuron_mct", "random")}
+        >>> measures = cpath.analysis.compare_pathways(found, seen.activations, by_site=False)
+        >>> measures["neuron_mct", "dead_share"].tolist()
+        [0.0, 0.0]
+        >>> torch.equal(measures["neuron_mct", "jaccard/random"], measures["random", "jaccard/neuron_mct"])
+        True
     """
     if not pathways:
         raise InputError("compare_pathways needs at least one pathway.")
@@ -72,7 +120,7 @@ def compare_pathways(
     kept: dict[str, Tensor] = {}
 
     def note(name: str, measure: str, part: Tensor, whole: Tensor) -> None:
-        """Ratios of counts (B, sites): over the network, and by site."""
+        """Note ratios of counts (B, sites), over the network and by site."""
         measures[name, measure] = part.sum(1).double() / whole.sum(1)
         if by_site:
             ratios = (part.double() / whole).unbind(1)
