@@ -1,4 +1,4 @@
-"""How well a model classifies, which is what retraining without some of the pixels is judged by."""
+"""Accuracy of classifiers, by which ROAR judges a model that was retrained without some of the pixels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,24 @@ from cpath.data import Batches, Split
 
 @torch.no_grad()
 def accuracy(model: nn.Module, split: Split, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
-    """(N,) bool: whether each image of ``split`` is classified correctly.
+    """Find the images of a split that a model classifies correctly.
 
-    The model runs on ``device``, in eval mode: it is moved there, and stays there and in eval mode.
+    The model is moved to ``device`` and put into eval mode, and stays so.
+
+    Args:
+        model: A classifier that maps images to logits.
+        split: Images and labels.
+        device: Device to compute on.
+        batch_size: Number of images in one forward pass.
+
+    Returns:
+        Booleans (N,), on the CPU.
+
+    Example:
+        >>> scale = cpath.data.Normalisation(mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> split = cpath.data.TensorSplit(torch.rand(6, 3, 8, 8), torch.arange(6) % 5, list("abcdef"), scale)
+        >>> cpath.evaluation.accuracy(model, split).shape
+        torch.Size([6])
     """
     device = torch.device(device)
     model.to(device).eval()

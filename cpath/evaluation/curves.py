@@ -1,4 +1,4 @@
-"""Numbers that sum up curves over the share of removed pixels, and whether two of them rank methods alike."""
+"""Summaries of curves over the share of removed pixels, and their agreement on the order of methods."""
 
 from __future__ import annotations
 
@@ -12,18 +12,44 @@ from cpath.errors import InputError
 
 
 def area_under_curve(percents: Sequence[float], values: ArrayLike) -> np.ndarray:
-    """(images,) mean height of the curves ``values`` (images, len(percents)) between 0 and the largest per cent.
+    """Compute the mean height of curves between 0 and the largest per cent, by the trapezoidal rule.
 
-    By the trapezoidal rule; every curve starts at (0, 0). NaN where a curve has a NaN.
+    Every curve starts at (0, 0).
+
+    Args:
+        percents: Ascending per cents above 0.
+        values: Heights (images, len(percents)).
+
+    Returns:
+        Mean heights (images,); NaN where a curve has a NaN.
+
+    Raises:
+        InputError: If ``percents`` do not ascend, or do not fit ``values``.
+
+    Example:
+        >>> cpath.evaluation.area_under_curve([1, 2], [[0.5, 0.5]]).tolist()
+        [0.375]
     """
     x, curves = _curves(percents, values, "area_under_curve needs ascending percents above 0", above=0.0)
     return mean_height(np.insert(x, 0, 0.0).tolist(), np.insert(curves, 0, 0.0, axis=1))
 
 
 def mean_height(x: Sequence[float], values: ArrayLike) -> np.ndarray:
-    """(K,) mean height of curves ``values`` (K, len(x)) over the range of ``x``, by the trapezoidal rule.
+    """Compute the mean height of curves over the range of x, by the trapezoidal rule.
 
-    ``x`` must ascend; a single place gives the value there. NaN where a curve has a NaN.
+    Args:
+        x: Ascending places. For a single place the result is the value there.
+        values: Heights (K, len(x)).
+
+    Returns:
+        Mean heights (K,); NaN where a curve has a NaN.
+
+    Raises:
+        InputError: If ``x`` does not ascend, or does not fit ``values``.
+
+    Example:
+        >>> cpath.evaluation.mean_height([0, 1, 3], [[0.0, 1.0, 1.0]]).round(4).tolist()
+        [0.8333]
     """
     places, curves = _curves(x, values, "mean_height needs ascending places")
     if len(places) == 1:
@@ -42,11 +68,28 @@ def _curves(
 
 
 def rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """Kendall's τ_b between the orders in which two quantities put the methods.
+    """Compute Kendall's τ_b between the orders in which two quantities put the methods.
 
-    ``first`` and ``second`` (images, methods); the methods are ordered by their means over the images that have all
-    values. With a percentile-bootstrap interval over these images; n is their number. τ is NaN where there are
-    fewer than two methods or all of them tie.
+    The methods are ordered by their means over the images that have all values.
+
+    Args:
+        first: Values (images, methods) of the first quantity.
+        second: Values (images, methods) of the second.
+        level: Confidence level of the interval, a fraction.
+        seed: Seed of the resampling.
+
+    Returns:
+        τ_b with a percentile-bootstrap interval over the images, and their number. NaN if there are fewer than two
+        methods or all of them tie.
+
+    Raises:
+        InputError: If the two tables differ in shape.
+
+    Example:
+        >>> quantity = [[0.1, 0.5, 0.9], [0.2, 0.4, 0.8]]
+        >>> found = cpath.evaluation.rank_agreement(quantity, [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+        >>> float(found.mean), int(found.n)
+        (-1.0, 2)
     """
     one, other = _two_tables(first, second)
     whole = ~(np.isnan(one).any(1) | np.isnan(other).any(1))
@@ -65,11 +108,27 @@ def rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, 
 
 
 def mean_rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Mean over repetitions (seeds) of Kendall's τ_b between the orders of the methods in each of them.
+    """Compute the mean over repetitions (seeds) of Kendall's τ_b between the orders of the methods in each of them.
 
-    ``first`` and ``second`` (repetitions, methods). For few repetitions, of which a bootstrap would only draw the
-    same means again. With Student's t interval, cut at -1 and 1; none where all repetitions give the same τ, which
-    has too few steps for that to say how it varies. Repetitions without τ are left out; n is the number of others.
+    This is for few repetitions, of which a bootstrap would only draw the same means again.
+
+    Args:
+        first: Values (repetitions, methods) of the first quantity.
+        second: Values (repetitions, methods) of the second.
+        level: Confidence level of the interval, a fraction.
+
+    Returns:
+        Mean τ_b with Student's t interval, cut at −1 and 1, and the number of repetitions that have a τ. There is
+        no interval (NaN) if all repetitions give the same τ: it has too few steps for that to say how it varies.
+
+    Raises:
+        InputError: If the two tables differ in shape.
+
+    Example:
+        >>> first = [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]
+        >>> found = cpath.evaluation.mean_rank_agreement(first, [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+        >>> float(found.mean), float(found.low), float(found.high)
+        (0.0, -1.0, 1.0)
     """
     tau = kendall(*_two_tables(first, second))
     found = t_mean(tau[:, None], level=level)
@@ -87,7 +146,15 @@ def _two_tables(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.nda
 
 
 def kendall(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(R,) Kendall's τ_b of the rows of two (R, M); NaN where a row has no two different values."""
+    """Compute Kendall's τ_b between the rows of two tables.
+
+    Args:
+        first: Values (R, M).
+        second: Values (R, M).
+
+    Returns:
+        τ_b (R,); NaN where a row has no two different values.
+    """
     i, j = np.triu_indices(first.shape[1], 1)
     one, other = (np.sign(rows[:, i] - rows[:, j]) for rows in (first, second))
     scale = np.sqrt((one**2).sum(1) * (other**2).sum(1))

@@ -1,7 +1,7 @@
-"""Input degradation: how the response falls when the least (LeRF) or most (MoRF) relevant pixels are removed.
+"""Input degradation: the change of the response when the least (LeRF) or most (MoRF) relevant pixels are removed.
 
-Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE Transactions on Neural
-Networks and Learning Systems 2017. Khakzar et al. show LeRF curves, which is why that is the default order.
+Source: Samek et al., Evaluating the Visualization of What a Deep Neural Network Has Learned, IEEE Transactions on
+Neural Networks and Learning Systems 2017. Khakzar et al. 2021 show LeRF curves, hence the default order.
 """
 
 from __future__ import annotations
@@ -25,14 +25,20 @@ PERCENTS = (*range(1, 11), *range(20, 100, 10))
 
 @dataclass(frozen=True, eq=False)
 class Degradation:
-    """What removing pixels did to each image. Made by `degrade`."""
+    """Effect of removing pixels on the response to each image. Made by `degrade`.
+
+    Attributes:
+        change: Relative change (B, len(percents)) of the probability of class c, float64:
+            |p_c(x) − p_c(x′)| / p_c(x), a fraction; NaN for 0/0.
+        probability: Probability p_c(x) of the untouched images (B,), float64.
+        target: Class c (B,).
+        percents: Per cents of the pixels that were removed.
+        order: "least" or "most".
+    """
 
     change: Tensor
-    """(B, len(percents)) float64: |p_c(x) − p_c(x′)| / p_c(x); NaN for 0/0."""
     probability: Tensor
-    """(B,) float64: p_c(x) of the untouched images."""
     target: Tensor
-    """(B,) the class c."""
     percents: tuple[float, ...]
     order: str
 
@@ -53,17 +59,39 @@ def degrade(
     seed: int = 0,
     max_batch: int = 64,
 ) -> Degradation:
-    """Removes the least (LeRF) or most (MoRF) relevant pixels of ``images`` and measures the change of p_c.
+    """Remove the least (LeRF) or most (MoRF) relevant pixels and measure the change of the class's probability.
 
-    ``attribution`` (B, C or 1, H, W) of the ``images`` (B, C, H, W); the class c is ``target``, by default the
-    predicted one; ``order`` "least" or "most"; ``fill``, ``rank_by`` and ``seed`` as for `remove_pixels` and
-    `rank_pixels`: a fill of 0 is the mean colour where the images are normalised by their mean. ``max_batch``
-    bounds the images in one forward pass. The model runs in eval mode, without autograd, and is left as it was.
-    Mean over images: `change.nanmean(0)`.
+    The model runs in eval mode, without autograd, and is left as it was. The mean over images is
+    ``change.nanmean(0)``.
 
-    Raises `InputError` for unusable images, targets, percents or fills, and for an attribution that holds NaN or
-    belongs to other images; `UnknownNameError` for an unknown ``order`` or ``rank_by``; `OutOfMemoryError` where a
-    pass of ``max_batch`` images does not fit the device's memory.
+    Args:
+        model: A classifier that maps ``images`` to logits (B, classes).
+        images: Floats (B, C, H, W) on the model's device.
+        attribution: Attributions (B, C, H, W) or (B, 1, H, W) of these images.
+        target: Class c: None for the predicted class, an int, or ints (B,).
+        order: "least" or "most": the pixels that go first.
+        percents: Per cents of the pixels to remove.
+        fill: Value of a removed pixel, as for `remove_pixels`. 0 is the mean colour if the images are normalised by
+            their mean.
+        rank_by: "absolute" or "signed", as for `rank_pixels`.
+        seed: Seed of the order of ties, as for `rank_pixels`.
+        max_batch: Largest number of images in one forward pass.
+
+    Returns:
+        Changes of the probability, by image and per cent.
+
+    Raises:
+        InputError: If an argument is unusable, or the attribution holds NaN or belongs to other images.
+        UnknownNameError: If ``order`` or ``rank_by`` is unknown.
+        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+
+    Source: Samek et al. 2017; Khakzar et al. 2021.
+
+    Example:
+        >>> maps = cpath.attribute(model, images, "gradients")
+        >>> found = cpath.evaluation.degrade(model, images, maps, percents=[10, 50, 90])
+        >>> found.change.shape
+        torch.Size([2, 3])
     """
     max_batch = check_count("max_batch", max_batch)
     percents = tuple(percents)
@@ -86,7 +114,7 @@ def degrade(
 def _degrade(
     probe: ResponseProbe, ranks: Tensor, percents: tuple[float, ...], order: str, fill: Fill
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """p_c of the images (B,) and of the degraded ones (B, len(percents)), and c (B,)."""
+    """Compute p_c of the images (B,) and of the degraded ones (B, len(percents)), and c (B,)."""
     probability = probe.probability(probe.images)
     degraded = []
     at_once = max(1, probe.rows_at_once // len(probe))

@@ -1,7 +1,7 @@
 """Noisy linear imputation: a fill from which the shape of the removed region is hard to read.
 
-Rong, Leemann, Borisov, Kasneci, Kasneci: A Consistent and Efficient Evaluation Strategy for Attribution Methods
-(ROAD), ICML 2022.
+Source: Rong, Leemann, Borisov, Kasneci, Kasneci: A Consistent and Efficient Evaluation Strategy for Attribution
+Methods (ROAD), ICML 2022.
 """
 
 from __future__ import annotations
@@ -28,12 +28,26 @@ _NEIGHBOURS = [
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyLinear:
-    """A fill for `remove_pixels`: each removed pixel is the weighted mean of its 8 neighbours, plus N(0, noise).
+    """Fill for `remove_pixels` that gives each removed pixel the weighted mean of its 8 neighbours, plus noise.
 
-    Direct neighbours weigh 1/6, diagonal ones 1/12; at the image's border the weights of those inside are scaled
-    up to the sum 1. Removed neighbours are unknowns themselves: the values solve one sparse linear system an
-    image. ``noise`` is in units of the images' values; it is drawn per image, from ``seed`` and the image itself.
-    Raises `InputError` for an image of which nothing is left to interpolate from.
+    Direct neighbours weigh 1/6, diagonal ones 1/12; at the image's border the weights of those inside are scaled up
+    to the sum 1. Removed neighbours are unknowns themselves: the values solve one sparse linear system per image.
+
+    Args:
+        noise: Standard deviation of the noise, in units of the images' values.
+        seed: Seed of the noise, which is drawn from it and the image itself.
+
+    Raises:
+        InputError: If a setting is out of range.
+
+    Source: Rong et al., ICML 2022.
+
+    Example:
+        >>> fill = cpath.evaluation.NoisyLinear(noise=0.0)
+        >>> removed = torch.zeros(1, 3, 3, dtype=torch.bool)
+        >>> removed[0, 1, 1] = True  # the centre of an image that is 1 everywhere else
+        >>> fill(torch.ones(1, 1, 3, 3).masked_fill(removed, 9.0), removed)[0, 0, 1, 1].item()
+        1.0
     """
 
     noise: float = 0.01
@@ -45,7 +59,19 @@ class NoisyLinear:
             raise InputError(f"noise must not be negative, not {self.noise}.")
 
     def __call__(self, images: Tensor, removed: Tensor) -> Tensor:
-        """``images`` (B, C, H, W) with the pixels of ``removed`` (B, H, W) filled in."""
+        """Fill in removed pixels.
+
+        Args:
+            images: Images (B, C, H, W).
+            removed: Booleans (B, H, W), True for a removed pixel.
+
+        Returns:
+            A copy of ``images`` with the removed pixels filled in.
+
+        Raises:
+            InputError: If every pixel of an image is removed.
+            MissingPackageError: If SciPy is not installed.
+        """
         if removed.flatten(1).all(1).any():
             raise InputError("an image has lost every pixel: linear imputation has nothing to interpolate from.")
         filled = images.clone()
@@ -60,10 +86,17 @@ class NoisyLinear:
 
 
 def solve(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
-    """(C, n) values of the ``removed`` pixels (H, W) of ``image`` (C, H, W), without noise, in row-major order.
+    """Compute the values of the removed pixels, without noise.
 
     For removed pixel i, over its neighbours j in the image:
     Σ_j w_j x_i − Σ_{j removed} w_j x_j = Σ_{j known} w_j x_j.
+
+    Args:
+        image: One image (C, H, W).
+        removed: Booleans (H, W), True for the n removed pixels.
+
+    Returns:
+        Values (C, n), in row-major order.
     """
     sparse = optional("scipy.sparse", "scipy>=1.13", "linear imputation")
     linalg = optional("scipy.sparse.linalg", "scipy>=1.13", "linear imputation")

@@ -26,13 +26,27 @@ _NORMS = (
 
 
 def find_blocks(model: nn.Module, images: Tensor) -> dict[str, tuple[str, ...]]:
-    """Names of the parameters of each block of ``model``, from the logits to the input.
+    """Find the blocks of a model, from the logits to the input.
 
-    A block is what stands in the model, its Sequentials and module lists: a convolution, a linear layer, or a whole
-    module such as a residual, dense or inception block. Normalisation belongs to the block before it. Inside a
-    wrapper, or a module that holds most of the parameters and a list of like modules (a transformer's encoder),
-    the blocks are those within. The order is that of first use in a forward pass of ``images`` (B, C, H, W; one
-    is enough); parameters that it does not use (auxiliary heads) are in no block.
+    A block is a module in the model itself, its Sequentials or module lists: a convolution, a linear layer, or a
+    whole module such as a residual, dense or inception block. Normalisation belongs to the block before it. Inside
+    a wrapper, or inside a module that holds most of the parameters and a list of like modules (a transformer's
+    encoder), the blocks are those within. The order is that of first use in a forward pass.
+
+    Args:
+        model: The model.
+        images: Images (B, C, H, W) that the model can take. One is enough.
+
+    Returns:
+        Names of the parameters of each block, by the block's name. Parameters that the forward pass does not use
+        (auxiliary heads) are in no block.
+
+    Raises:
+        InputError: If the model uses no parameter.
+
+    Example:
+        >>> list(cpath.evaluation.find_blocks(model, images))
+        ['fc', 'conv2', 'conv1']
     """
     model = unwrap(model)
     modules = dict(model.named_modules())
@@ -51,7 +65,18 @@ def find_blocks(model: nn.Module, images: Tensor) -> dict[str, tuple[str, ...]]:
 
 
 def resolve_blocks(model: nn.Module, blocks: Blocks) -> dict[str, tuple[str, ...]]:
-    """Names of the parameters of each of the user's ``blocks``; raises `InputError` where there is none."""
+    """Find the parameters of the user's blocks.
+
+    Args:
+        model: The model.
+        blocks: Names of modules or parameters from the logits to the input, or lists of them by a block's name.
+
+    Returns:
+        Names of the parameters of each block, by the block's name.
+
+    Raises:
+        InputError: If there is no block, or a block has no parameter.
+    """
     named = blocks if isinstance(blocks, Mapping) else {name: [name] for name in blocks}
     parameters = [name for name, _ in unwrap(model).named_parameters()]
     found: dict[str, tuple[str, ...]] = {}
@@ -69,12 +94,26 @@ def resolve_blocks(model: nn.Module, blocks: Blocks) -> dict[str, tuple[str, ...
 def redraw(
     model: nn.Module, parameters: Iterable[str], generator: torch.Generator, init: str = "normal", std: float = 0.1
 ) -> None:
-    """Gives the named ``parameters`` of ``model`` new values, in place, weights and biases alike.
+    """Give parameters of a model new values, in place, weights and biases alike.
 
-    ``init`` "normal": N(0, ``std``²); the paper's N(0, 0.1) is read as a standard deviation of 0.1. BatchNorm's
-    running statistics stay. ``"own"``: the layers' ``reset_parameters()``, after which also the running statistics
-    are those of a new layer; raises `InputError` for a parameter whose module has none. ``generator`` (CPU) is all
-    the randomness there is.
+    Args:
+        model: The model.
+        parameters: Names of the parameters.
+        generator: Generator on the CPU, the only source of randomness.
+        init: "normal" for N(0, ``std``²), which leaves BatchNorm's running statistics as they are; "own" for the
+            layers' ``reset_parameters()``, which also resets these statistics.
+        std: Standard deviation of "normal". The paper's N(0, 0.1) is read as a standard deviation of 0.1.
+
+    Raises:
+        UnknownNameError: If ``init`` is unknown.
+        InputError: If ``init`` is "own" and a module has no ``reset_parameters()``.
+
+    Example:
+        >>> from copy import deepcopy
+        >>> network = deepcopy(model)
+        >>> cpath.evaluation.redraw(network, ["fc.weight"], torch.Generator().manual_seed(0))
+        >>> torch.equal(network.fc.weight, model.fc.weight), torch.equal(network.fc.bias, model.fc.bias)
+        (False, True)
     """
     if init not in INITS:
         raise unknown_name("init", init, INITS)
@@ -107,7 +146,7 @@ def _within(parameter: str, member: str) -> bool:
 
 
 class _Uses(TorchFunctionMode):
-    """Notes the parameters that torch functions are called with, in order of first use."""
+    """Record of the parameters that torch functions are called with, in order of first use."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -137,7 +176,7 @@ def _in_order_of_use(model: nn.Module, images: Tensor) -> list[str]:
 
 
 def _block_of(parameter: str, opened: set[str]) -> str:
-    """The outermost module around ``parameter`` that is not opened; the parameter itself where there is none."""
+    """Find the outermost module around ``parameter`` that is not opened; the parameter itself if there is none."""
     path = parameter.split(".")
     for length in range(1, len(path)):
         name = ".".join(path[:length])
@@ -147,7 +186,7 @@ def _block_of(parameter: str, opened: set[str]) -> str:
 
 
 def _opened(model: nn.Module) -> set[str]:
-    """Names of the modules that are no block themselves but hold blocks."""
+    """Find the modules that are not blocks themselves but hold blocks."""
     total = _size(model)
     opened: set[str] = set()
 
@@ -167,7 +206,7 @@ def _opened(model: nn.Module) -> set[str]:
 
 
 def _has_like_modules(module: nn.Module) -> bool:
-    """Whether a list in ``module`` holds two modules of one type, made of other modules."""
+    """Check for a list in ``module`` that holds two modules of one type, made of other modules."""
     for child in module.children():
         if isinstance(child, _CONTAINERS):
             composed = [type(m) for m in child.children() if list(m.children()) and not isinstance(m, _CONTAINERS)]

@@ -1,4 +1,4 @@
-"""Pixel removal: what input degradation and ROAR do to images, in one place.
+"""Pixel removal: the change of images in input degradation and ROAR, in one place.
 
 An attribution becomes ranks once (`rank_pixels`), and images lose any share of their pixels by these ranks
 (`remove_pixels`). For one image, ranks and seed, the pixels removed at a higher share include those removed at a
@@ -22,17 +22,33 @@ from cpath.threshold import per_cent_of
 ORDERS = ("most", "least")
 
 Fill = float | Sequence[float] | Tensor | Callable[[Tensor, Tensor], Tensor]
-"""What takes a removed pixel's place: one value, one value a channel, or a function of images (B, C, H, W) and
-removed pixels (B, H, W) that gives images."""
+"""Replacement of removed pixels: one value, one value per channel, or a function of images (B, C, H, W) and removed
+pixels (B, H, W) that returns images."""
 
 
 def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute", seed: int = 0) -> Tensor:
-    """Ranks (B, H, W) int32 of the pixels, 0 the most relevant, from an attribution (B, C or 1, H, W).
+    """Rank the pixels of each image by an attribution.
 
-    They lie on the device of the ``images``, wherever the attribution does.
-    ``rank_by`` as for `cpath.attribution.pixel_relevance`. Ties are in random order, drawn from ``seed`` and each
-    image's own bytes, so that the same image is ranked alike in any batch, and images with a constant map do
-    not all lose the same pixels. Raises `InputError` for NaN and for an attribution of other images' shape.
+    Ties are in random order, drawn from ``seed`` and each image's own bytes: the same image is ranked alike in any
+    batch, and images with a constant map do not all lose the same pixels.
+
+    Args:
+        attribution: Attributions (B, C, H, W) or (B, 1, H, W), on any device.
+        images: The images (B, C, H, W) that they belong to.
+        rank_by: "absolute" or "signed", as for `cpath.attribution.pixel_relevance`.
+        seed: Seed of the order of ties.
+
+    Returns:
+        Ranks (B, H, W), int32, 0 for the most relevant pixel, on the device of ``images``.
+
+    Raises:
+        InputError: If the attribution holds NaN or has the shape of other images.
+        UnknownNameError: If ``rank_by`` is unknown.
+
+    Example:
+        >>> attribution = torch.tensor([[0.1, -0.9], [0.5, 0.3]]).view(1, 1, 2, 2)
+        >>> cpath.evaluation.rank_pixels(attribution, torch.zeros(1, 3, 2, 2)).tolist()
+        [[[3, 0], [1, 2]]]
     """
     if images.dim() != 4 or attribution.dim() != 4 or _frame(attribution) != _frame(images):
         raise InputError(
@@ -52,11 +68,26 @@ def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute
 
 
 def removed_pixels(ranks: Tensor, percent: float, *, order: str = "most", keep: bool = False) -> Tensor:
-    """(B, H, W) bool, True where a pixel is removed.
+    """Choose the pixels to remove.
 
-    ``percent`` of the pixels, to the nearest whole number of them and exactly as many in each image, are chosen
-    by ``order``: the "most" or the "least" relevant. They are removed, or with ``keep`` all others are. 0 per cent
-    stands for the untouched images in either case. Raises `InputError` for a percentage outside [0, 100].
+    Args:
+        ranks: Ranks (B, H, W) from `rank_pixels`.
+        percent: Per cent of the pixels to choose, rounded to the nearest whole number of pixels, the same in each
+            image.
+        order: "most" or "least": choose the most or the least relevant pixels.
+        keep: Remove all other pixels instead of the chosen ones.
+
+    Returns:
+        Booleans (B, H, W), True for a removed pixel. At 0 per cent none is, with ``keep`` too.
+
+    Raises:
+        InputError: If ``percent`` is outside [0, 100] or the ranks are unusable.
+        UnknownNameError: If ``order`` is unknown.
+
+    Example:
+        >>> ranks = torch.tensor([[[3, 0], [1, 2]]])
+        >>> cpath.evaluation.removed_pixels(ranks, 25).tolist()
+        [[[False, True], [False, False]]]
     """
     if order not in ORDERS:
         raise unknown_name("order", order, ORDERS)
@@ -79,12 +110,30 @@ def remove_pixels(
     keep: bool = False,
     fill: Fill = 0.0,
 ) -> Tensor:
-    """Copies of ``images`` (B, C, H, W) in which a share of the pixels is replaced, in all channels.
+    """Replace a share of the pixels of images, in all channels.
 
-    ``ranks`` (B, H, W) from `rank_pixels`; ``percent``, ``order`` and ``keep`` as for `removed_pixels`. ``fill`` is
-    what stands in the removed places: one value, one a channel, or a `Fill` function such as
-    `cpath.evaluation.NoisyLinear`. 0 is the mean colour of images normalised by their mean. What is not
-    removed stays the same bit for bit.
+    Pixels that are not removed stay the same bit for bit.
+
+    Args:
+        images: Images (B, C, H, W).
+        ranks: Ranks (B, H, W) from `rank_pixels`.
+        percent: Per cent of the pixels, as for `removed_pixels`.
+        order: "most" or "least", as for `removed_pixels`.
+        keep: Remove all other pixels instead, as for `removed_pixels`.
+        fill: Replacement: one value, one value per channel, or a function such as `NoisyLinear`, called with images
+            (B, C, H, W) and removed pixels (B, H, W). 0 is the mean colour of images normalised by their mean.
+
+    Returns:
+        Copies of the images.
+
+    Raises:
+        InputError: If the ranks belong to other images, or ``percent`` or ``fill`` is unusable.
+        UnknownNameError: If ``order`` is unknown.
+
+    Example:
+        >>> ranks = torch.tensor([[[3, 0], [1, 2]]])
+        >>> cpath.evaluation.remove_pixels(torch.ones(1, 1, 2, 2), ranks, 50).tolist()
+        [[[[1.0, 0.0], [0.0, 1.0]]]]
     """
     if images.dim() != 4 or tuple(ranks.shape) != _frame(images):
         raise InputError(
@@ -102,14 +151,14 @@ def _frame(images: Tensor) -> tuple[int, int, int]:
 
 
 def _count(percent: float, pixels: int) -> int:
-    """``percent`` of ``pixels``, halves rounded up."""
+    """Take ``percent`` of ``pixels``, halves rounded up."""
     if not 0 <= percent <= 100:
         raise InputError(f"percent must be between 0 and 100, not {percent}.")
     return math.floor(per_cent_of(percent, pixels) + Fraction(1, 2))
 
 
 def _colour(fill: float | Sequence[float] | Tensor, images: Tensor) -> Tensor:
-    """(1, C, 1, 1), or (1, 1, 1, 1) for one value."""
+    """Shape a fill as (1, C, 1, 1), or (1, 1, 1, 1) for one value."""
     colour = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
     if colour.dim() > 1 or colour.numel() not in (1, images.shape[1]):
         raise InputError(

@@ -1,6 +1,8 @@
-"""ROAR and KAR (Hooker et al., NeurIPS 2019): datasets that lost their most, or least, relevant pixels.
+"""ROAR and KAR: datasets that lost their most relevant pixels, or all others.
 
-Ranks of the pixels of every image lie in files, a chunk of images each, and are read as they are needed.
+The ranks of the pixels of every image are stored in files, a chunk of images each, and read as they are needed.
+
+Source: Hooker et al., A Benchmark for Interpretability Methods in Deep Neural Networks, NeurIPS 2019.
 """
 
 from __future__ import annotations
@@ -26,9 +28,21 @@ _SPLITS = ("train", "val", "test")
 
 
 class StoredRanks:
-    """Ranks (N, H, W) of the pixels of a split's images, in files of ``chunk`` images each.
+    """Ranks (N, H, W) of the pixels of a split's images, in files. Nothing is read or written before it is needed.
 
     Reading raises `InputError` for files of other chunks, or of another number of images.
+
+    Args:
+        folder: Folder of the files.
+        part: Name of the split, with which the files' names begin.
+        images: Number of images in the split.
+        chunk: Number of images per file.
+
+    Example:
+        >>> ranks = cpath.evaluation.StoredRanks(folder, "test", images=3, chunk=2)
+        >>> ranks.write(lambda images: torch.arange(4).view(1, 2, 2).expand(images.stop - images.start, 2, 2))
+        >>> ranks.read(torch.tensor([2, 0])).shape
+        torch.Size([2, 2, 2])
     """
 
     def __init__(self, folder: Path, part: str, images: int, chunk: int) -> None:
@@ -38,15 +52,31 @@ class StoredRanks:
         return self.images
 
     def file(self, number: int) -> Path:
-        """The file of chunk ``number``."""
+        """Name the file of a chunk.
+
+        Args:
+            number: Number of the chunk, from 0.
+
+        Returns:
+            Path of the file.
+        """
         return self.folder / f"{self.part}-{number:05d}.safetensors"
 
     def where(self) -> list[slice]:
-        """The images of each chunk."""
+        """List the images of each chunk.
+
+        Returns:
+            One slice for each chunk.
+        """
         return [slice(k, min(k + self.chunk, self.images)) for k in range(0, self.images, self.chunk)]
 
     def write(self, compute: Callable[[slice], Tensor], chunks: Iterable[int] | None = None) -> None:
-        """Stores the ranks that ``compute`` gives for the images of each chunk; chunks already there stay."""
+        """Store ranks. Chunks that are stored already are left as they are.
+
+        Args:
+            compute: Function from a slice of images to their ranks (B, H, W).
+            chunks: Numbers of the chunks to store; None for all.
+        """
         parts = self.where()
         for number in range(len(parts)) if chunks is None else chunks:
             if not self.file(number).exists():
@@ -57,7 +87,17 @@ class StoredRanks:
                 write_tensors(self.file(number), {"ranks": ranks.to(small)}, metadata)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Ranks (B, H, W) int32 of the images ``indices`` (B,); nothing else is read."""
+        """Read the ranks of some images, and nothing else.
+
+        Args:
+            indices: Numbers of the images (B,).
+
+        Returns:
+            Ranks (B, H, W), int32.
+
+        Raises:
+            InputError: If the ranks are not stored, or belong to another split or other chunks.
+        """
         rows = []
         for index in indices.tolist():
             number, row = divmod(index, self.chunk)
@@ -65,17 +105,21 @@ class StoredRanks:
         return torch.cat(rows)
 
     def chunks(self) -> Iterable[Tensor]:
-        """The ranks of all images, a chunk (B, H, W) int32 at a time."""
+        """Read the ranks of all images, one chunk at a time.
+
+        Returns:
+            Iterator over ranks (B, H, W), int32.
+        """
         for number in range(math.ceil(self.images / self.chunk)):
             yield self._ranks(number)[:].to(torch.int32)
 
     def _ranks(self, number: int) -> Any:
-        """Those of chunk ``number``, to be sliced."""
+        """Open the ranks of chunk ``number``, to be sliced."""
         file = self.file(number)
         ranks, written = _opened(file, file.stat().st_mtime_ns if file.exists() else 0)
         mine = {"chunk": self.chunk, "images": self.images}
         rows = min(self.chunk, self.images - number * self.chunk)
-        if ranks.get_shape()[0] != rows or {**mine, **written} != mine:  # files of old do not say
+        if ranks.get_shape()[0] != rows or {**mine, **written} != mine:  # older files lack these entries
             raise InputError(
                 f"{file} does not hold {rows} of {self.images} images, in chunks of {self.chunk}: its ranks were "
                 "made for another split, or in other chunks."
@@ -83,20 +127,38 @@ class StoredRanks:
         return ranks
 
 
-# Known by its last change too: made again, it is another file.
+# The time of the last change is part of the key: a file that was written again is another file.
 @lru_cache(maxsize=64)
 def _opened(file: Path, changed: int) -> tuple[Any, dict[str, int]]:
-    """The ranks of a file, to be sliced, and what it says of their chunk and split."""
+    """Open the ranks of a file, to be sliced, and read its statement of chunk size and number of images."""
     opened = open_tensors(file, _KIND, _FORMAT)
     header = json.loads(opened.metadata()["cpath"])
     return opened.get_slice("ranks"), {name: header[name] for name in ("chunk", "images") if name in header}
 
 
 class AlteredSplit(Split):
-    """A split whose images lack pixels: ``percent`` of the most relevant, or all but these with ``keep``.
+    """Split whose images lack pixels: the most relevant ones, or all but these.
 
-    They are replaced by ``fill``, a normalised value: 0 is the mean colour. Removal comes before anything else that
-    is done to the images. 0 per cent are the untouched images. Raises `InputError` for ranks of another split.
+    The removal comes before anything else that is done to the images.
+
+    Args:
+        split: The original images.
+        ranks: Ranks of their pixels.
+        percent: Per cent of the pixels, as for `removed_pixels`. 0 leaves the images untouched.
+        keep: Remove all but the most relevant pixels.
+        fill: Normalised value of a removed pixel: 0 is the mean colour.
+
+    Raises:
+        InputError: If the ranks belong to another number of images.
+
+    Example:
+        >>> scale = cpath.data.Normalisation(mean=(0.5,), std=(0.25,))
+        >>> split = cpath.data.TensorSplit(torch.rand(3, 1, 2, 2), torch.arange(3), list("abc"), scale)
+        >>> ranks = cpath.evaluation.StoredRanks(folder, "test", images=3, chunk=2)
+        >>> ranks.write(lambda images: torch.arange(4).view(1, 2, 2).expand(images.stop - images.start, 2, 2))
+        >>> altered = cpath.evaluation.AlteredSplit(split, ranks, percent=50)
+        >>> altered.batch(torch.tensor([1]))[0, 0, 0].tolist()
+        [0.0, 0.0]
     """
 
     def __init__(
@@ -109,26 +171,32 @@ class AlteredSplit(Split):
 
     @property
     def bytes(self) -> int | None:
-        """Memory of the images and of a mask for each."""
+        """Memory of the images and of a mask for each, in bytes; None if the images are files."""
         pixels = self.split.bytes
         return None if pixels is None else pixels + len(self) * _pixels_of(self.split)
 
     def to(self, device: torch.device | str) -> Split:
-        """The altered split in the memory of ``device``, its masks made once and for all."""
+        """Move the altered images to the memory of a device, with their masks made once and for all."""
         if self.split.bytes is None:
             return self
         masks = [removed_pixels(ranks, self.percent, keep=self.keep) for ranks in self.ranks.chunks()]
         return MaskedSplit(self.split.to(device), torch.cat(masks).to(device), self.fill)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """The altered images of ``indices`` (B,), as (B, C, H, W)."""
+        """Read altered images."""
         images = self.split.batch(indices)
         ranks = self.ranks.read(indices).to(images.device)
         return remove_pixels(images, ranks, self.percent, keep=self.keep, fill=self.fill)
 
 
 class MaskedSplit(Split):
-    """A split in memory with masks (N, H, W) of the pixels that are replaced by ``fill``."""
+    """Split in memory, with masks of the pixels that are replaced.
+
+    Args:
+        split: The original images.
+        removed: Booleans (N, H, W), True for a replaced pixel.
+        fill: Normalised value of a replaced pixel.
+    """
 
     def __init__(self, split: Split, removed: Tensor, fill: float) -> None:
         self.split, self.removed, self.fill = split, removed, fill
@@ -136,16 +204,16 @@ class MaskedSplit(Split):
 
     @property
     def bytes(self) -> int | None:
-        """Memory of images and masks."""
+        """Memory of images and masks, in bytes."""
         pixels = self.split.bytes
         return None if pixels is None else pixels + self.removed.nbytes
 
     def to(self, device: torch.device | str) -> MaskedSplit:
-        """Images and masks in the memory of ``device``."""
+        """Move images and masks to the memory of a device."""
         return MaskedSplit(self.split.to(device), self.removed.to(device), self.fill)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """The altered images of ``indices`` (B,), as (B, C, H, W)."""
+        """Read altered images."""
         return self.split.batch(indices).masked_fill(self.removed[indices].unsqueeze(1), self.fill)
 
 
@@ -155,13 +223,44 @@ def _pixels_of(split: Split) -> int:
 
 
 def parts_of(data: ImageData) -> dict[str, Split]:
-    """The splits train, val and test; raises `InputError` where there are no training images."""
+    """Name the splits of a dataset.
+
+    Args:
+        data: The dataset.
+
+    Returns:
+        The splits "train", "val" and "test".
+
+    Raises:
+        InputError: If there are no training images.
+
+    Example:
+        >>> list(cpath.evaluation.parts_of(cpath.data.digits()))
+        ['train', 'val', 'test']
+    """
     train, val = data.training_splits()
     return dict(zip(_SPLITS, (train, val, data.test), strict=True))
 
 
 def stored_ranks(data: ImageData, folder: Path, chunk: int) -> dict[str, StoredRanks]:
-    """Ranks of each split of ``data`` in ``folder``, or where they are to be."""
+    """Make the objects that store the ranks of each split. No file is read or written.
+
+    Args:
+        data: The dataset.
+        folder: Folder of the files.
+        chunk: Number of images per file.
+
+    Returns:
+        Ranks by name of the split.
+
+    Raises:
+        InputError: If there are no training images.
+
+    Example:
+        >>> ranks = cpath.evaluation.stored_ranks(cpath.data.digits(), folder, chunk=500)
+        >>> {name: len(part) for name, part in ranks.items()}
+        {'train': 1257, 'val': 180, 'test': 360}
+    """
     return {name: StoredRanks(folder, name, len(split), chunk) for name, split in parts_of(data).items()}
 
 
@@ -173,9 +272,28 @@ def altered(
     keep: bool = False,
     fill: float = 0.0,
 ) -> ImageData:
-    """``data`` with ``percent`` of the pixels removed (ROAR), or only these kept (KAR), in all three splits.
+    """Remove pixels from all images of a dataset (ROAR), or all but these (KAR), in all three splits.
 
-    Raises `InputError` for a percentage outside [0, 100].
+    Args:
+        data: The dataset.
+        ranks: Ranks of the pixels by name of the split, as `stored_ranks` gives them.
+        percent: Per cent of the pixels, in [0, 100].
+        keep: Keep only these pixels (KAR).
+        fill: Normalised value of a removed pixel: 0 is the mean colour.
+
+    Returns:
+        The altered dataset. Its images are altered as they are read.
+
+    Raises:
+        InputError: If ``percent`` is outside [0, 100] or there are no training images.
+
+    Source: Hooker et al., NeurIPS 2019.
+
+    Example:
+        >>> data = cpath.data.digits()
+        >>> ranks = cpath.evaluation.stored_ranks(data, folder, chunk=500)
+        >>> cpath.evaluation.altered(data, ranks, percent=90).train.percent
+        90
     """
     if not 0 <= percent <= 100:
         raise InputError(f"percent must be between 0 and 100, not {percent}.")

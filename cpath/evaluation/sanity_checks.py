@@ -1,8 +1,9 @@
-"""Sanity checks: whether an attribution depends on what the network has learned.
+"""Sanity checks: the dependence of an attribution on the weights that the network has learned.
 
-Cascading randomisation (Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018): from the logits down to
-the input, block by block, the weights are drawn anew. An attribution that shows what the network learned changes;
-one that shows the image (edges) does not.
+Cascading randomisation draws the weights anew, block by block from the logits down to the input. An attribution
+that shows what the network learned changes; one that shows the image (edges) does not.
+
+Source: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
 """
 
 from __future__ import annotations
@@ -31,18 +32,21 @@ Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribu
 
 @dataclass(frozen=True, eq=False)
 class SanityCheck:
-    """What randomisation did to each attribution. Made by `sanity_check`."""
+    """Effect of randomised weights on each attribution. Made by `sanity_check`.
+
+    Attributes:
+        similarity: Values (draws, blocks, B) by attribution and measure: the map of the network that is randomised
+            down to a block, compared with the original map. NaN where a measure is undefined (a constant map).
+        baseline: Values (draws, B) by attribution and measure: a random map, which has the original one's values in
+            random places, compared with the original map. It tells the value that a measure takes by chance.
+        blocks: Names of the blocks, from the logits to the input.
+        target: Class (B,) that the original maps explain.
+    """
 
     similarity: dict[str, dict[str, np.ndarray]]
-    """(draws, blocks, B) by attribution and measure: the map of the network that is randomised down to a block
-    compared with the original map. NaN where a measure is undefined (a constant map)."""
     baseline: dict[str, dict[str, np.ndarray]]
-    """(draws, B) by attribution and measure: a random map, the original one's values in random places,
-    compared with the original map. What similarity is worth without any."""
     blocks: tuple[str, ...]
-    """From the logits to the input."""
     target: Tensor
-    """(B,) class that the original maps explain."""
 
 
 def sanity_check(
@@ -62,17 +66,46 @@ def sanity_check(
     seed: int = 0,
     on_step: Callable[[int, int], None] | None = None,
 ) -> SanityCheck:
-    """Randomises ``model`` cascading from the logits to the input and compares every attribution's maps.
+    """Randomise a model from the logits to the input and compare the maps of every attribution.
 
-    ``attributions`` names, `Attribution`s or methods, or a mapping of labels to them; ``images`` (B, C, H, W) are
-    one batch for every randomised network, ``max_batch`` at a time. ``blocks`` as `find_blocks` finds them, or
-    named from the logits to the input; each of the ``draws`` draws new weights by ``init`` and ``std`` (see
-    `cpath.evaluation.redraw`). The maps explain ``target``, by default the class that the original network
-    predicts; with ``repredict`` each randomised network explains the class it predicts itself. ``measures`` as in
-    `cpath.evaluation.MEASURES`. ``on_step(done, total)`` is called after each map of the whole batch.
+    The randomised networks are copies: ``model`` itself is never changed.
 
-    The randomised networks are copies: ``model`` itself is never changed. Raises `InputError` where it cannot be
-    copied, for unusable arguments, and where a randomised network's logits or gradients overflow.
+    Args:
+        model: A classifier that maps ``images`` to logits (B, classes).
+        images: Floats (B, C, H, W) on the model's device, one batch for every randomised network.
+        attributions: Names, attributions or methods, or a mapping of labels to them.
+        target: Class that the maps explain: None for the class that the original network predicts, an int, or
+            ints (B,).
+        blocks: Names of modules or parameters from the logits to the input, or lists of them by a block's name;
+            None for those of `find_blocks`.
+        draws: Number of times that the weights are drawn.
+        init: "normal" or "own", as for `redraw`.
+        std: Standard deviation of "normal".
+        repredict: Let each randomised network explain the class that it predicts itself.
+        measures: Names of measures in `cpath.evaluation.MEASURES`.
+        activations: Names of the activation functions whose calls are sites.
+        max_batch: Largest number of images in one forward pass, counting repetitions.
+        seed: Seed of weights and random maps.
+        on_step: Called as ``on_step(done, total)`` after each map of the whole batch.
+
+    Returns:
+        Similarities with the original maps, and those of random maps.
+
+    Raises:
+        InputError: If an argument is unusable, the model cannot be copied, or a randomised network's logits or
+            gradients overflow.
+        UnknownNameError: If an attribution, a measure or ``init`` is unknown.
+
+    Source: Adebayo et al., NeurIPS 2018.
+
+    Example:
+        >>> found = cpath.evaluation.sanity_check(
+        ...     model, images, ["gradients", "sobel"], draws=2, measures=["spearman"]
+        ... )
+        >>> found.blocks, found.similarity["gradients"]["spearman"].shape
+        (('fc', 'conv2', 'conv1'), (2, 3, 2))
+        >>> found.similarity["sobel"]["spearman"].min().item()  # edges know nothing of the network
+        1.0
     """
     draws, seed, max_batch = check_count("draws", draws), check_seed(seed), check_count("max_batch", max_batch)
     if not std > 0:
@@ -108,10 +141,28 @@ def sanity_check(
 def randomise(
     model: nn.Module, blocks: Blocks, init: str = "normal", std: float = 0.1, *, seed: int = 0, draw: int = 0
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Each block's name with ``model`` randomised from the logits down to it, as `sanity_check` does.
+    """Randomise a copy of a model from the logits down, one block at a time, as `sanity_check` does.
 
-    It is one copy of ``model`` all the while, changed further from step to step. Arguments as for `sanity_check`,
-    ``draw`` counted from 0.
+    Args:
+        model: The model, which is not changed.
+        blocks: Names of modules or parameters from the logits to the input, or lists of them by a block's name.
+        init: "normal" or "own", as for `redraw`.
+        std: Standard deviation of "normal".
+        seed: Seed of the weights.
+        draw: Number of the draw, from 0.
+
+    Returns:
+        Iterator over the name of each block and the network randomised down to it. It is one copy of ``model`` all
+        the while, changed further from step to step.
+
+    Raises:
+        InputError: If a block has no parameter, or the model cannot be copied.
+
+    Example:
+        >>> for block, network in cpath.evaluation.randomise(model, ["fc", "conv2"]):
+        ...     print(block, torch.equal(network.conv2.weight, model.conv2.weight))
+        fc True
+        conv2 False
     """
     cascade = resolve_blocks(model, blocks)
     network = copied(unwrap(model), "randomising it")
@@ -123,7 +174,7 @@ def randomise(
 
 @dataclass
 class _Run:
-    """What stays the same from network to network, and how far the work is."""
+    """State that stays the same from network to network, and the progress of the work."""
 
     images: Tensor
     explained: Mapping[str, str | Attribution | Method]
@@ -134,7 +185,15 @@ class _Run:
     done: int = 0
 
     def maps(self, network: nn.Module, target: Target) -> Iterator[tuple[str, Tensor]]:
-        """Each label with its maps (B, C or 1, H, W) of the whole batch."""
+        """Compute the maps (B, C or 1, H, W) of the whole batch for each label.
+
+        Args:
+            network: The network.
+            target: Class to explain.
+
+        Returns:
+            Iterator over labels and maps.
+        """
         for label, method in self.explained.items():
             yield (
                 label,
@@ -171,7 +230,7 @@ def _by_label(attributions: Attributions) -> dict[str, str | Attribution | Metho
         raise InputError("attributions is empty: name at least one.")
     for one in labelled.values():
         if isinstance(one, str):
-            get(one)  # raises for an unknown name now rather than after the first ones have run
+            get(one)  # raises for an unknown name now, not after the first attributions have run
     return labelled
 
 
@@ -183,7 +242,7 @@ def _labels(model: nn.Module, images: Tensor, target: Target, max_batch: int) ->
 
 
 def _shuffled(attribution: Tensor, images: Tensor, seed: int, draw: int) -> Tensor:
-    """The attribution's pixels in random places, drawn per image."""
+    """Put the attribution's pixels in random places, drawn per image."""
     height, width = attribution.shape[2:]
     generators = image_generators(images, seed * 1_000_003 + draw, "shuffled map")
     orders = torch.stack([torch.randperm(height * width, generator=generator) for generator in generators])

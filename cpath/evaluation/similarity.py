@@ -1,4 +1,4 @@
-"""How alike two saliency maps are: the measures of the sanity checks."""
+"""Similarity of two saliency maps: the measures of the sanity checks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ _SSIM_WINDOW = 5
 
 @dataclass(frozen=True)
 class Measure:
-    """A similarity of two maps, split so that what concerns one map alone is computed once."""
+    """Similarity of two maps, split so that the part that concerns one map alone is computed once.
+
+    Attributes:
+        prepare: Function from signed float64 maps (B, H, W) to (B, ...).
+        compare: Function from two prepared batches to (B,); 1 for equal maps, NaN where it is undefined.
+    """
 
     prepare: Callable[[np.ndarray], np.ndarray]
-    """(B, H, W) signed float64 maps to (B, ...)."""
     compare: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """Two prepared batches to (B,); 1 for equal maps, NaN where it is undefined."""
 
 
 def _rows(maps: np.ndarray) -> np.ndarray:
@@ -36,7 +39,15 @@ def _ranks(maps: np.ndarray) -> np.ndarray:
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(B,) correlation of the rows of two (B, N); NaN where a row is constant."""
+    """Compute Pearson's correlation between the rows of two tables.
+
+    Args:
+        first: Values (B, N).
+        second: Values (B, N).
+
+    Returns:
+        Correlations (B,); NaN where a row is constant.
+    """
     first, second = (rows - rows.mean(1, keepdims=True) for rows in (first, second))
     scale = np.sqrt((first**2).sum(1) * (second**2).sum(1))
     with np.errstate(invalid="ignore"):
@@ -45,7 +56,7 @@ def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _scaled(maps: np.ndarray) -> np.ndarray:
-    """Each map from 0 to 1; a constant one is NaN."""
+    """Scale each map to [0, 1]; a constant one becomes NaN."""
     low, high = (bound(_rows(maps), 1)[:, None, None] for bound in (np.min, np.max))
     return np.asarray((maps - low) / np.where(high > low, high - low, np.nan))
 
@@ -61,12 +72,20 @@ def _structural(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def hog_cell(height: int, width: int) -> int:
-    """Side of a HOG cell: 16 pixels, or half the shorter side where there is no room for 2 × 2 such cells."""
+    """Choose the side of a HOG cell: 16 pixels, or half the shorter side if there is no room for 2 × 2 such cells.
+
+    Args:
+        height: Height of the map in pixels.
+        width: Width of the map in pixels.
+
+    Returns:
+        Side in pixels.
+    """
     return min(_HOG_CELL, height // 2, width // 2)
 
 
 def _gradient_histograms(maps: np.ndarray) -> np.ndarray:
-    """(B, features): 9 orientations a cell, each cell normalised by itself."""
+    """Compute HOG features (B, features): 9 orientations per cell, each cell normalised by itself."""
     feature = optional("skimage.feature", "scikit-image>=0.24", "HOG")
     cell = hog_cell(*maps.shape[1:])
     if cell == 0:
@@ -87,7 +106,18 @@ Constant maps, images below 5 pixels (SSIM) and below 2 (HOG) give NaN."""
 
 
 def check_measures(names: tuple[str, ...]) -> tuple[str, ...]:
-    """``names``, if they are known; raises `UnknownNameError` or `InputError` otherwise."""
+    """Check names of measures.
+
+    Args:
+        names: The names.
+
+    Returns:
+        ``names``.
+
+    Raises:
+        UnknownNameError: If a name is unknown.
+        InputError: If there is none.
+    """
     for name in names:
         if name not in MEASURES:
             raise unknown_name("measure", name, MEASURES)
@@ -97,7 +127,22 @@ def check_measures(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Comparison:
-    """Attributions (B, C or 1, H, W) to which others are compared, by the single-channel maps of both."""
+    """Attributions to which others are compared, by the single-channel maps of both.
+
+    Args:
+        attribution: Attributions (B, C, H, W) or (B, 1, H, W).
+        measures: Names of measures in `cpath.evaluation.MEASURES`.
+
+    Raises:
+        UnknownNameError: If a measure is unknown.
+        InputError: If ``measures`` is empty.
+
+    Example:
+        >>> maps = cpath.attribute(model, images, "gradients")
+        >>> found = cpath.evaluation.Comparison(maps, ("spearman", "spearman_abs")).to(-maps)
+        >>> found["spearman"].round(3).tolist(), found["spearman_abs"].round(3).tolist()
+        ([-1.0, -1.0], [1.0, 1.0])
+    """
 
     def __init__(self, attribution: Tensor, measures: tuple[str, ...] = tuple(MEASURES)) -> None:
         self._measures = {name: MEASURES[name] for name in check_measures(measures)}
@@ -105,7 +150,14 @@ class Comparison:
         self._prepared = {name: measure.prepare(maps) for name, measure in self._measures.items()}
 
     def to(self, attribution: Tensor) -> dict[str, np.ndarray]:
-        """(B,) similarity to the other ``attribution``, by measure; NaN where it is undefined."""
+        """Compare with another attribution of the same images.
+
+        Args:
+            attribution: Attributions (B, C, H, W) or (B, 1, H, W).
+
+        Returns:
+            Similarities (B,) by measure; NaN where a measure is undefined.
+        """
         maps = _maps(attribution)
         return {
             name: measure.compare(self._prepared[name], measure.prepare(maps))
