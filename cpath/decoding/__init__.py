@@ -1,4 +1,4 @@
-"""Path decoding: images that restricted networks respond to most."""
+"""Path decoding: images to which restricted networks respond most."""
 
 from cpath.decoding.api import Decoding, decode
 from cpath.decoding.objectives import Channel, Layer, Logit, Neuron, Objective

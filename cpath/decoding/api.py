@@ -1,4 +1,4 @@
-"""Decoding: the image that makes a network, or one of its pathways, respond most. An adapter over Lucent."""
+"""Decoding: the image that maximises the response of a network or pathway. An adapter over Lucent."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Decoding:
-    """The images that `decode` made."""
+    """Images that `decode` made. ``len(decoding)`` is their number.
+
+    Attributes:
+        images: Pixels (B, C, H, W) in [0, 1], on the CPU; NaN where ``no_gradient``.
+        no_gradient: True (B,) where no gradient reached the image from any start, so that the optimisation could
+            not begin.
+        attempt: Number (B,) of the start that was taken: 0 for the usual one, higher for noisier ones.
+    """
 
     images: Tensor
-    """(B, C, H, W) pixels in [0, 1], on the CPU; NaN where ``no_gradient``."""
     no_gradient: Tensor
-    """(B,) bool: no gradient reached the image, at whatever start, so that the optimisation could not begin."""
     attempt: Tensor
-    """(B,) which start was taken: 0 the usual one, others are noisier."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,26 +59,51 @@ def decode(
     max_batch: int = 16,
     on_step: Callable[[int, int], object] | None = None,
 ) -> Decoding:
-    """The images for which the restricted networks respond most: activation maximisation with Lucent.
+    """Make the images to which restricted networks respond most: activation maximisation with Lucent.
 
-    >>> cpath.decode(model, pathway, shape=(3, 224, 224), normalisation=data.normalisation)       # its class
-    >>> cpath.decode(model, [None, pathway], Channel("features.29", 7), shape=(3, 224, 224))
+    All images start from the same noise. If the objective of one has no gradient there, because all of its neurons
+    are dead, other starts are tried, which for "pixel" and "fourier" are also stronger. Images are optimised by
+    Adam, each objective scaled to a largest gradient of 1 at the start. A copy of the model is run, and the global
+    random states are restored. An objective without a gradient gives no image: see `Decoding.no_gradient`; a
+    warning says so.
 
-    ``pathways``: one image is made for every image of every pathway, and for None, the unrestricted network.
-    ``objectives``: what to maximise, one for all or one for each; default: the logit of the pathway's target.
-    ``shape``: (C, H, W) of the images that the pathways belong to. ``normalisation`` comes between the pixels in
-    [0, 1] and the model. ``parametrisation``: pixel (as published), fourier or cppn (for square images), or a
-    function. ``transforms``: of Lucent's or others, applied to the pixels (B, C, H, W); they must keep the size.
-    ``activations`` counts where no pathway tells. All images start from the same noise, drawn by ``seed``; one
-    whose objective has no gradient there, all of its neurons being dead, tries others, up to ``tries`` of them,
-    which for pixel and fourier are also stronger. They are optimised by Adam, each objective scaled to a largest
-    gradient of 1 at the start, at most ``max_batch`` together, which does not change them up to rounding.
-    ``on_step(done, total)`` is called after every step, with steps counted image by image.
+    Args:
+        model: The model that the pathways were found in.
+        pathways: One image is made for every image of every pathway, and for every None, which stands for the
+            unrestricted network.
+        objectives: Quantities to maximise, one for all images or one for each; by default the logit of the
+            pathway's target.
+        shape: (C, H, W) of the images that the pathways belong to.
+        normalisation: Normalisation between the pixels in [0, 1] and the model, if any.
+        parametrisation: "pixel" (as published), "fourier", "cppn" (for square images), or a function.
+        transforms: Functions, of Lucent's or others, applied to the pixels (B, C, H, W). They must keep the size.
+        steps: Number of optimisation steps.
+        learning_rate: Adam's learning rate.
+        tries: Largest number of starts to try.
+        seed: Seed of the noise, below 2³².
+        activations: Names of the activation functions whose calls are sites, if no pathway tells.
+        max_batch: Largest number of images optimised together. It does not change them, up to rounding.
+        on_step: Called as ``on_step(done, total)`` after every step, with steps counted image by image.
 
-    The model itself is not run but a copy of it, and the global random states are restored. An objective
-    without a gradient gives no image: see `Decoding.no_gradient`; a warning says so. Raises `MaskError` for a
-    pathway of another model or input size, `InputError` for unusable settings, `UnknownNameError` for an unknown
-    site, `MissingPackageError` without torch-lucent.
+    Returns:
+        The images.
+
+    Raises:
+        MaskError: If a pathway belongs to another model or input size.
+        InputError: If a setting is unusable.
+        UnknownNameError: If an objective names an unknown site.
+        MissingPackageError: If torch-lucent is not installed.
+
+    Source: Khakzar et al. 2021, path decoding.
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=50)
+        >>> decoding = cpath.decode(model, pathway, shape=(3, 8, 8), steps=4)  # the logits of its targets
+        >>> decoding.images.shape
+        torch.Size([2, 3, 8, 8])
+        >>> channel = cpath.decoding.Channel("relu2", 3)
+        >>> len(cpath.decode(model, [None, pathway[0]], channel, shape=(3, 8, 8), steps=4))
+        2
     """
     steps, tries = check_count("steps", steps), check_count("tries", tries)
     max_batch = check_count("max_batch", max_batch)

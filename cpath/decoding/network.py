@@ -1,8 +1,8 @@
-"""The restricted network as Lucent runs it.
+"""The restricted network in the form that Lucent runs.
 
-Lucent sees no module of the model: it hooks stand-ins for the sites that an objective asks for, through which
-cpath's own mechanism passes their outputs. So sites of functional and reused activations have objectives like any
-other, under the names that they have everywhere.
+Lucent sees no module of the model: it sets its hooks on stand-ins for the sites that an objective asks for, through
+which cpath's own mechanism passes their outputs. So sites of functional and reused activations have objectives
+like any other, under the names that they have everywhere.
 """
 
 from __future__ import annotations
@@ -26,16 +26,23 @@ if TYPE_CHECKING:
     from cpath.data import Normalisation
 
 Runner = Callable[[Tensor, Mapping[str, Callable[[Tensor], object]]], Tensor]
-"""Logits of pixels (B, C, H, W); shows the functions, by site, what passes there."""
+"""Function from pixels (B, C, H, W) to logits, which calls the functions, by site, with the site's output."""
 
 
 class Network:
-    """A copy of the model, restricted, with inputs in [0, 1]."""
+    """Copy of the model, restricted, with inputs in [0, 1].
+
+    Args:
+        model: The model, which is not changed.
+        tasks: Images to make.
+        activations: Names of the activation functions whose calls are sites, if no pathway tells.
+        normalisation: Normalisation between the pixels and the model, if any.
+    """
 
     def __init__(
         self, model: nn.Module, tasks: list[Task], activations: Iterable[str], normalisation: Normalisation | None
     ) -> None:
-        # The renderer runs backwards through a copy: nothing of the user's model can change.
+        # The renderer differentiates a copy, so that nothing of the user's model can change.
         self._model = copied(unwrap(model), "decoding").requires_grad_(False).eval()
         first = next((p for p in self._model.parameters() if p.is_floating_point()), torch.empty(0))
         self.device, self._dtype = first.device, first.dtype
@@ -54,7 +61,15 @@ class Network:
         return images.clone() if self._normalisation is None else self._normalisation.apply(images)
 
     def check(self, task: Task, start: Start) -> None:
-        """Runs one task once; raises the library's errors where mask, size, site or index do not fit."""
+        """Run one task once, to report errors before the optimisation.
+
+        Args:
+            task: The task.
+            start: An image.
+
+        Raises:
+            CpathError: If mask, size, site or index do not fit, an error of the class that tells which.
+        """
         with torch.no_grad(), ExitStack() as stack:
             if task.pathway is not None:
                 stack.enter_context(task.pathway.to(self.device).restrict(self._model))
@@ -79,7 +94,17 @@ class Network:
             raise InputError("an objective must return one number a call, as a tensor.")
 
     def start(self, task: Task, first: Start, tries: int, reseed: Callable[[int], None]) -> Start:
-        """The first of ``tries`` starts at which the task has a gradient; ``first`` where none has."""
+        """Find the first start at which a task has a gradient.
+
+        Args:
+            task: The task.
+            first: The first start.
+            tries: Largest number of starts.
+            reseed: Function that seeds the random generators for an attempt.
+
+        Returns:
+            That start; ``first`` if no start has a gradient.
+        """
         run = self._runner([task])
         start = first
         for attempt in range(tries):
@@ -103,12 +128,19 @@ class Network:
         return max((float(g.abs().max()) for g in gradients if g is not None), default=0.0)
 
     def watched(self, tasks: list[Task]) -> Watched:
-        """The network that Lucent runs for ``tasks`` together."""
+        """Make the network that Lucent runs.
+
+        Args:
+            tasks: Images that are made together.
+
+        Returns:
+            The network.
+        """
         sites = [name for name in self._asked if name not in ("input", "labels")]
         return Watched(self._runner(tasks), sites)
 
     def _runner(self, tasks: list[Task]) -> Runner:
-        """Runs image i through pathway i, showing each site that is asked for what passes it."""
+        """Make a function that runs image i through pathway i and passes the outputs of sites on."""
         reference = next((task.pathway for task in tasks if task.pathway is not None), None)
         masks = None
         if reference is not None:
@@ -135,7 +167,11 @@ class Network:
 
 
 class Broken(Exception):
-    """Carries a RuntimeError of the model past Lucent, which would go on without the forward pass."""
+    """Carrier of a RuntimeError of the model past Lucent, which would go on without the forward pass.
+
+    Args:
+        error: The error.
+    """
 
     def __init__(self, error: RuntimeError) -> None:
         super().__init__(str(error))
@@ -143,7 +179,12 @@ class Broken(Exception):
 
 
 class Watched(nn.Module):
-    """What Lucent takes for the model: one child for every site asked for, through which its output passes."""
+    """Module that Lucent takes for the model, with one child for each site, through which the site's output passes.
+
+    Args:
+        run: Function that runs the restricted network.
+        sites: Names of the sites that objectives ask for.
+    """
 
     def __init__(self, run: Runner, sites: Sequence[str]) -> None:
         super().__init__()
@@ -154,11 +195,18 @@ class Watched(nn.Module):
             self.add_module(key, nn.Identity())
 
     def key(self, name: str) -> str:
-        """What Lucent calls the site."""
+        """Translate a site's name into Lucent's.
+
+        Args:
+            name: Name of the site.
+
+        Returns:
+            Name of the child.
+        """
         return self._keys.get(name, name)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits, (B, classes)."""
+        """Compute the logits (B, classes)."""
         taps = {name: self.get_submodule(key) for name, key in self._keys.items()}
         try:
             logits = self._run(pixels, taps)

@@ -1,4 +1,4 @@
-"""What an image is made for: objectives, and the pathway that they are maximised in."""
+"""Objectives, which say what an image shows, and the pathway that they are maximised in."""
 
 from __future__ import annotations
 
@@ -11,44 +11,94 @@ from cpath.errors import InputError
 from cpath.pathway import Pathway
 
 Layer = Callable[[str], Tensor]
-"""Gives the output of a site by name, (1, *site); also ``labels``, the logits, and ``input``, the image."""
+"""Function from the name of a site to its output (1, *site). ``labels`` are the logits, ``input`` is the image."""
 
 Objective = Callable[[Layer], Tensor]
-"""What is minimised for one image, as Lucent has it: any of ``lucent.optvis.objectives`` on names of sites."""
+"""Loss that is minimised for one image, as in Lucent: any of ``lucent.optvis.objectives`` on names of sites."""
 
 
 @dataclass(frozen=True)
 class Logit:
-    """Objective: the logit of class ``target``."""
+    """Objective: the logit of a class.
+
+    Args:
+        target: The class.
+
+    Example:
+        >>> logit = cpath.decoding.Logit(3)
+        >>> len(cpath.decode(model, None, logit, shape=(3, 8, 8), steps=4))
+        1
+    """
 
     target: int
 
     def __call__(self, layer: Layer) -> Tensor:
-        """The loss, for Lucent to minimise."""
+        """Compute the loss, for Lucent to minimise.
+
+        Args:
+            layer: Function from the name of a site to its output.
+
+        Returns:
+            Minus the objective, a scalar.
+        """
         return -_part(layer("labels"), (self.target,), "the model").mean()
 
 
 @dataclass(frozen=True)
 class Channel:
-    """Objective: the mean of one channel of a site's output; of a fully connected site, one neuron."""
+    """Objective: the mean of one channel of a site's output; of a fully connected site, one neuron.
+
+    Args:
+        site: Name of the site.
+        channel: Number of the channel.
+
+    Example:
+        >>> channel = cpath.decoding.Channel("relu2", 3)
+        >>> len(cpath.decode(model, None, channel, shape=(3, 8, 8), steps=4))
+        1
+    """
 
     site: str
     channel: int
 
     def __call__(self, layer: Layer) -> Tensor:
-        """The loss, for Lucent to minimise."""
+        """Compute the loss, for Lucent to minimise.
+
+        Args:
+            layer: Function from the name of a site to its output.
+
+        Returns:
+            Minus the objective, a scalar.
+        """
         return -_part(layer(self.site), (self.channel,), f"site '{self.site}'").mean()
 
 
 @dataclass(frozen=True)
 class Neuron:
-    """Objective: one neuron of a site, such as (channel, row, column)."""
+    """Objective: one neuron of a site.
+
+    Args:
+        site: Name of the site.
+        index: Position in the site's output, such as (channel, row, column).
+
+    Example:
+        >>> neuron = cpath.decoding.Neuron("relu2", (3, 1, 1))
+        >>> len(cpath.decode(model, None, neuron, shape=(3, 8, 8), steps=4))
+        1
+    """
 
     site: str
     index: tuple[int, ...]
 
     def __call__(self, layer: Layer) -> Tensor:
-        """The loss, for Lucent to minimise."""
+        """Compute the loss, for Lucent to minimise.
+
+        Args:
+            layer: Function from the name of a site to its output.
+
+        Returns:
+            Minus the objective, a scalar.
+        """
         return -_part(layer(self.site), self.index, f"site '{self.site}'").mean()
 
 
@@ -64,16 +114,32 @@ def _part(values: Tensor, index: tuple[int, ...], where: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """One image to make."""
+    """One image to make.
 
-    pathway: Pathway | None  # of one image
+    Attributes:
+        pathway: Pathway of one image; None for the unrestricted network.
+        objective: Loss to minimise.
+    """
+
+    pathway: Pathway | None
     objective: Objective
 
 
 def tasks_of(
     pathways: Pathway | Sequence[Pathway | None] | None, objectives: Objective | Sequence[Objective] | None
 ) -> list[Task]:
-    """One task an image of every pathway, with its objective; raises `InputError` where their numbers differ."""
+    """Make one task for each image of every pathway.
+
+    Args:
+        pathways: As for `decode`.
+        objectives: As for `decode`.
+
+    Returns:
+        The tasks.
+
+    Raises:
+        InputError: If there is nothing to decode, or the number of objectives is wrong.
+    """
     given = [pathways] if pathways is None or isinstance(pathways, Pathway) else list(pathways)
     single: list[Pathway | None] = []
     for pathway in given:

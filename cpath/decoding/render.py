@@ -1,4 +1,4 @@
-"""The optimisation by Lucent, of several images together."""
+"""The optimisation of several images together, by Lucent."""
 
 from __future__ import annotations
 
@@ -23,9 +23,19 @@ def render(
     learning_rate: float,
     on_step: Callable[[int], object],
 ) -> None:
-    """Optimises ``starts`` in place, all together; Adam works element by element, so that they stay independent.
+    """Optimise images in place, all together. Adam works element by element, so that they stay independent.
 
-    ``on_step(images)`` is called after every step of that many images.
+    Args:
+        network: The restricted network.
+        tasks: One task for each image.
+        starts: The images.
+        transforms: Functions applied to the pixels (B, C, H, W).
+        steps: Number of steps.
+        learning_rate: Adam's learning rate.
+        on_step: Called after every step with the number of images.
+
+    Raises:
+        InputError: If a transform changes the size of the pixels.
     """
     vis = lucent("render")
     watched = network.watched(tasks)
@@ -71,12 +81,12 @@ def render(
             optimizer=optimizer,
             transforms=[*transforms, keeps_size],
             thresholds=(steps,),
-            preprocess=False,  # would be ImageNet's normalisation, whatever the model was trained with
+            preprocess=False,  # True would apply ImageNet's normalisation, whatever the model was trained with
             progress=False,
             show_image=False,
-            fixed_image_size=size,  # would be 224 for all smaller images
+            fixed_image_size=size,  # the default resizes smaller images to 224
         )
     except Broken as broken:
         raise broken.error from None
-    if done < steps:  # Lucent takes Ctrl-C for a wish to see the image as it is
+    if done < steps:  # Lucent catches KeyboardInterrupt and returns the image as it is
         raise KeyboardInterrupt

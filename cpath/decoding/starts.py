@@ -15,7 +15,8 @@ from cpath.errors import InputError, unknown_name
 from cpath.optional import optional
 
 Parametrisation = Callable[[int, int, int], tuple[Iterable[Tensor], Callable[[], Tensor]]]
-"""From channels, height and width: tensors to optimise, and what makes the image (1, C, H, W) of them."""
+"""Function of channels, height and width that returns tensors to optimise, and a function without arguments that
+makes the image (1, C, H, W) of them."""
 
 _NOISE = 0.01  # Lucent's own: nearly uniform grey
 
@@ -23,7 +24,17 @@ PARAMETRISATIONS = ("pixel", "fourier", "cppn")
 
 
 class Start:
-    """One image as tensors to optimise."""
+    """One image as tensors to optimise.
+
+    Args:
+        parametrisation: "pixel", "fourier", "cppn", or a function.
+        shape: (C, H, W) of the image.
+        attempt: Number of the start; higher ones are noisier.
+
+    Raises:
+        InputError: If the parametrisation makes images of another shape.
+        UnknownNameError: If there is no such parametrisation.
+    """
 
     slope = 0.0
     """Largest gradient of the objective at the image; 0 where it has none."""
@@ -39,11 +50,22 @@ class Start:
         self._before = [tensor.detach().clone() for tensor in self.tensors]
 
     def again(self, attempt: int) -> Start:
-        """Another start of the same form."""
+        """Make another start of the same form.
+
+        Args:
+            attempt: Number of the start.
+
+        Returns:
+            The start.
+        """
         return Start(*self._made_from, attempt)
 
     def unmoved(self) -> bool:
-        """Whether the optimisation changed nothing: every gradient was 0."""
+        """Check that the optimisation changed nothing, because every gradient was 0.
+
+        Returns:
+            True if all tensors are as they were.
+        """
         return all(torch.equal(old, new.detach()) for old, new in zip(self._before, self.tensors, strict=True))
 
 
@@ -78,15 +100,32 @@ def _cppn(channels: int, height: int, width: int) -> tuple[Iterable[Tensor], Cal
 
 
 def lucent(module: str) -> Any:
-    """A module of ``lucent.optvis``; raises `MissingPackageError` without torch-lucent."""
+    """Import a module of ``lucent.optvis``.
+
+    Args:
+        module: Name of the module.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingPackageError: If torch-lucent is not installed.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the old kornia that it needs
+        warnings.simplefilter("ignore")  # torch-lucent needs an old kornia, which warns at import
         return optional(f"lucent.optvis.{module}", "torch-lucent>=0.1.8", "decoding")
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function that seeds torch and numpy, of both of which Lucent draws; restores both afterwards."""
+    """Restore the random states of torch and NumPy, which Lucent draws from, at the end of a ``with`` block.
+
+    Args:
+        seed: The seed.
+
+    Returns:
+        A context manager, which gives a function that seeds both generators for an attempt.
+    """
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     before = np.random.get_state()  # noqa: NPY002 (Lucent draws from numpy's global state)
 
