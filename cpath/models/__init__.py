@@ -1,4 +1,4 @@
-"""Models by name, and a user's own weights. A user's own model is any function of (classes, shape)."""
+"""Models by name, and the loading of weights. A user's own model is any function of (classes, shape)."""
 
 from cpath.models.checkpoint import load_checkpoint
 from cpath.models.resnet import ResNet, resnet8

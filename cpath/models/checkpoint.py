@@ -1,4 +1,4 @@
-"""A user's own weights: a file of tensors, never a pickle of code."""
+"""Loading of a user's own weights: from a file of tensors, never from a pickle of code."""
 
 from __future__ import annotations
 
@@ -18,10 +18,21 @@ _PREFIXES = ("module.", "model.", "net.")
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Loads the weights in ``path`` (safetensors, or a torch file read with ``weights_only``) into ``model``.
+    """Load weights from a file into a model.
 
-    Weights wrapped under "state_dict" and the like, and names with the prefix of DataParallel or Lightning,
-    are understood. Raises `InputError` when the file is missing, unsafe or does not fit the model.
+    Weights wrapped under "state_dict" and the like, and names with the prefix of DataParallel or Lightning, are
+    understood.
+
+    Args:
+        model: The model, changed in place.
+        path: A safetensors file, or a file of `torch.save`, read with ``weights_only``.
+
+    Raises:
+        InputError: If the file is missing, holds more than tensors, is damaged, or does not fit the model.
+
+    Example:
+        >>> torch.save({"state_dict": model.state_dict()}, folder / "weights.pth")
+        >>> cpath.models.load_checkpoint(model, folder / "weights.pth")
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -59,7 +70,7 @@ def _read(path: Path) -> Any:
         raise InputError(
             f"{path} holds more than tensors, and loading it could run code: save model.state_dict() instead."
         ) from error
-    except Exception as error:  # whatever the bytes make of the reader
+    except Exception as error:  # a damaged file can raise anything in the reader
         raise InputError(f"{path} is damaged or no checkpoint: {error}") from error
 
 

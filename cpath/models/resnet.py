@@ -33,9 +33,23 @@ class _Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """He et al.'s residual network for small images: a stem and three stages of ``blocks`` blocks each.
+    """Residual network for small images: a stem and three stages of blocks, with 1, 2 and 4 times the width.
 
-    Takes (B, channels, H, W) of any H, W ≥ 4; the stages have ``width``, 2 and 4 times ``width`` channels.
+    Args:
+        blocks: Number of blocks in each stage.
+        classes: Number of classes.
+        channels: Number of channels of the images (B, channels, H, W), H and W at least 4.
+        width: Number of channels of the first stage.
+
+    Raises:
+        InputError: If one of them is below 1.
+
+    Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
+
+    Example:
+        >>> network = cpath.models.ResNet(blocks=3, classes=10)  # ResNet-20
+        >>> network(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
 
     def __init__(self, blocks: int, classes: int, channels: int = 3, width: int = 16) -> None:
@@ -59,14 +73,30 @@ class ResNet(nn.Module):
         return nn.Sequential(first, *(_Block(channels, channels, 1) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes)."""
+        """Compute the logits (B, classes)."""
         x = self.relu(self.bn(self.conv(x)))
         x = self.stage3(self.stage2(self.stage1(x)))
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))  # type: ignore[no-any-return]
 
 
 def resnet8(classes: int, shape: tuple[int, int, int] = (3, 32, 32), width: int = 16) -> ResNet:
-    """ResNet-8, the paper's model for CIFAR-10: one block a stage. ``shape`` is the images' (C, H, W)."""
+    """Make a ResNet-8, the paper's model for CIFAR-10: one block in each stage.
+
+    Args:
+        classes: Number of classes.
+        shape: (C, H, W) of the images.
+        width: Number of channels of the first stage.
+
+    Returns:
+        The network, with random weights.
+
+    Raises:
+        InputError: If the images are smaller than 4×4.
+
+    Example:
+        >>> cpath.models.resnet8(10)(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
+    """
     if min(shape[1:]) < 4:
         raise InputError(f"ResNet-8 needs images of at least 4×4, not {shape[1]}×{shape[2]}.")
     return ResNet(1, classes, shape[0], width)

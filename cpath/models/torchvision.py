@@ -13,9 +13,15 @@ from cpath.optional import optional
 
 @cache
 def names() -> tuple[str, ...]:
-    """Names of all torchvision classifiers.
+    """List the names of all torchvision classifiers.
 
-    Raises `MissingPackageError` without torchvision, whose import takes a second or more.
+    Importing torchvision takes a second or more.
+
+    Returns:
+        The names, sorted.
+
+    Raises:
+        MissingPackageError: If torchvision is not installed.
     """
     models = optional("torchvision.models", "critical-pathways[experiments]", "a torchvision model")
     return tuple(sorted(models.list_models(module=models)))
@@ -28,11 +34,27 @@ def torchvision_model(
     weights: str | None = None,
     **settings: Any,
 ) -> nn.Module:
-    """The torchvision classifier ``architecture`` with ``classes`` logits.
+    """Make a torchvision classifier.
 
-    ``weights`` is the name of a member of its weights enum (``DEFAULT``, ``IMAGENET1K_V1``, …), downloaded
-    unless cached, or None for random ones. Raises `UnknownNameError` for an unknown name, `InputError` where
-    the classes or channels differ or the weights cannot be had.
+    Args:
+        architecture: Name of the model, such as "resnet18".
+        classes: Number of classes.
+        shape: (C, H, W) of the images.
+        weights: Name of a member of its weights enum ("DEFAULT", "IMAGENET1K_V1", …), downloaded unless cached, or
+            None for random weights.
+        settings: Further arguments of the torchvision function.
+
+    Returns:
+        The model.
+
+    Raises:
+        UnknownNameError: If there is no such model or weights.
+        InputError: If the number of classes or channels differs, or the weights are not there and cannot be
+            downloaded.
+
+    Example:
+        >>> cpath.models.torchvision_model("squeezenet1_1", classes=10)(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 10])
     """
     if architecture not in names():
         raise unknown_name("torchvision model", architecture, names())
