@@ -1,4 +1,4 @@
-"""Augmentation of training images: batched tensor operations, on whatever device the images are."""
+"""Augmentation of training images: batched tensor operations, on the device of the images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ from cpath.checks import check_at_least
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, *, crop: int = 0, flip: bool = False) -> Tensor:
-    """Random crops after ``crop`` pixels of zero padding, and random horizontal flips, each image its own.
+    """Crop and flip images at random, each on its own.
 
-    ``images`` (B, C, H, W) normalised, so that the padding has the mean colour; ``generator`` on their device.
+    Args:
+        images: Normalised images (B, C, H, W), so that the zero padding has the mean colour.
+        generator: Generator on the device of the images.
+        crop: Number of padded pixels on each side, from which an image of the same size is cropped.
+        flip: Flip every image horizontally with probability 1/2.
+
+    Returns:
+        Images (B, C, H, W).
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> cpath.data.crop_and_flip(images, generator, crop=2, flip=True).shape
+        torch.Size([2, 3, 8, 8])
     """
     crop = check_at_least(0, "crop", crop)
     count, _, height, width = images.shape

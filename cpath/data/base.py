@@ -1,4 +1,4 @@
-"""What a dataset is: named splits of images that are read in batches, normalised."""
+"""Definition of a dataset: named splits of images that are read in batches, normalised."""
 
 from __future__ import annotations
 
@@ -17,43 +17,87 @@ from cpath.errors import InputError
 
 
 class Split(ABC, Dataset[tuple[Tensor, int]]):
-    """Images with labels, read by index. Normalised floats (C, H, W), as the model takes them."""
+    """Images with labels, read by index, as normalised floats (C, H, W) that the model takes.
+
+    Attributes:
+        ids: A name for each image, stable from run to run.
+        labels: Labels (N,), int64.
+    """
 
     ids: Sequence[str]
-    """A name for each image, stable from run to run."""
     labels: Tensor
-    """(N,) int64"""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def device(self) -> torch.device:
-        """Where images and labels lie, and where indices of images are expected."""
+        """Device of images and labels, on which indices of images are expected."""
         return self.labels.device
 
     @property
     def bytes(self) -> int | None:
-        """Memory that the images take; None where they are files, read when asked for."""
+        """Memory that the images take, in bytes; None if they are files, read when needed."""
         return None
 
     def to(self, device: torch.device | str) -> Split:
-        """The split with its images in the memory of ``device``; itself where they are files."""
+        """Move the images to the memory of a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The split on ``device``; itself if its images are files.
+        """
         return self
 
     def placed(self, device: torch.device | str, memory_gb: float = 8.0) -> Split:
-        """The split on ``device`` if it is in memory and no larger than ``memory_gb``; itself otherwise."""
+        """Move the images to a device if they are in memory and not too large.
+
+        Args:
+            device: The device.
+            memory_gb: Largest size to move, in gigabytes.
+
+        Returns:
+            The split on ``device``, or itself.
+        """
         return self.to(device) if self.bytes is not None and self.bytes <= memory_gb * 1e9 else self
 
     @abstractmethod
     def batch(self, indices: Tensor) -> Tensor:
-        """The images of ``indices`` (B,), as (B, C, H, W)."""
+        """Read images.
+
+        Args:
+            indices: Numbers of the images (B,).
+
+        Returns:
+            Normalised images (B, C, H, W).
+        """
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Read one image.
+
+        Args:
+            index: Number of the image.
+
+        Returns:
+            Normalised image (C, H, W) and its label.
+        """
         return self.batch(torch.tensor([index]))[0], int(self.labels[index])
 
     def sample(self, count: int | None, seed: int) -> Tensor:
-        """Indices of ``count`` images drawn without replacement by ``seed``; all of them, in order, for None."""
+        """Draw images without replacement.
+
+        Args:
+            count: Number of images; None for all, in order.
+            seed: Seed of the draw.
+
+        Returns:
+            Numbers of the images (count,).
+
+        Raises:
+            InputError: If ``count`` is below 1 or above the number of images.
+        """
         if count is None:
             return torch.arange(len(self))
         seed = check_seed(seed)
@@ -65,7 +109,17 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per-channel mean and standard deviation of pixels in [0, 1]."""
+    """Mean and standard deviation of pixels in [0, 1], per channel.
+
+    Args:
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+
+    Example:
+        >>> scale = cpath.data.Normalisation(mean=(0.5,), std=(0.25,))
+        >>> scale.apply(torch.ones(1, 1, 1)).item(), scale.invert(torch.zeros(1, 1, 1)).item()
+        (2.0, 0.5)
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -85,11 +139,25 @@ class Normalisation:
             raise InputError(f"std must be above 0 in every channel, for pixels are divided by it; got {self.std}.")
 
     def apply(self, pixels: Tensor) -> Tensor:
-        """Normalised from pixels (…, C, H, W) in [0, 1]."""
+        """Normalise pixels.
+
+        Args:
+            pixels: Pixels (…, C, H, W) in [0, 1].
+
+        Returns:
+            Normalised images (…, C, H, W).
+        """
         return (pixels - self._column(self.mean, pixels)) / self._column(self.std, pixels)
 
     def invert(self, images: Tensor) -> Tensor:
-        """Pixels in [0, 1] from normalised images (…, C, H, W)."""
+        """Undo the normalisation.
+
+        Args:
+            images: Normalised images (…, C, H, W).
+
+        Returns:
+            Pixels (…, C, H, W) in [0, 1].
+        """
         return images * self._column(self.std, images) + self._column(self.mean, images)
 
     @staticmethod
@@ -99,22 +167,45 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset: its splits, classes, image shape and normalisation."""
+    """Dataset: its splits, classes, image shape and normalisation.
+
+    Args:
+        name: Name of the dataset.
+        classes: Names of the classes, in the order of the logits.
+        shape: (C, H, W) of an image.
+        normalisation: Normalisation of the pixels.
+        test: Images to evaluate on.
+        train: Images to train on; None if there are only images to evaluate on, and then so is ``val``.
+        val: Images to choose the best epoch by.
+        settings: Everything that determines the images, for the keys of stored artifacts; if empty, the
+            configuration is taken.
+
+    Example:
+        >>> scale = cpath.data.Normalisation(mean=(0.5,), std=(0.25,))
+        >>> test = cpath.data.TensorSplit(torch.rand(4, 1, 8, 8), torch.arange(4) % 2, list("abcd"), scale)
+        >>> data = cpath.data.ImageData("mine", ("cat", "dog"), (1, 8, 8), scale, test)
+        >>> len(data.test)
+        4
+    """
 
     name: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
-    """(C, H, W)"""
     normalisation: Normalisation
     test: Split
     train: Split | None = None
-    """None where only evaluation images are at hand; so is ``val``."""
     val: Split | None = None
     settings: dict[str, object] = field(default_factory=dict)
-    """Everything that determines the images, for the keys of artifacts; empty: what the configuration says."""
 
     def training_splits(self) -> tuple[Split, Split]:
-        """The training and validation split; raises `InputError` where there are none."""
+        """Get the splits that a training needs.
+
+        Returns:
+            The training and the validation split.
+
+        Raises:
+            InputError: If the dataset lacks one of them.
+        """
         if self.train is None or self.val is None:
             raise InputError(
                 f"dataset '{self.name}' has no training images here, so no model can be trained on it: "
@@ -124,24 +215,38 @@ class ImageData:
 
 
 class TensorSplit(Split):
-    """A split that is in memory: pixels (N, C, H, W), uint8 or floats in [0, 1]."""
+    """Split in memory.
+
+    Args:
+        pixels: Pixels (N, C, H, W), uint8 or floats in [0, 1].
+        labels: Labels (N,), int64.
+        ids: A name for each image.
+        normalisation: Normalisation of the pixels.
+
+    Example:
+        >>> scale = cpath.data.Normalisation(mean=(0.5,), std=(0.25,))
+        >>> pixels = torch.full((2, 1, 4, 4), 255, dtype=torch.uint8)
+        >>> split = cpath.data.TensorSplit(pixels, torch.tensor([0, 1]), ["first", "second"], scale)
+        >>> split.batch(torch.tensor([1])).mean().item()
+        2.0
+    """
 
     def __init__(self, pixels: Tensor, labels: Tensor, ids: Sequence[str], normalisation: Normalisation) -> None:
         self.pixels, self.labels, self.ids, self.normalisation = pixels, labels, ids, normalisation
 
     @property
     def bytes(self) -> int:
-        """Memory that the pixels take."""
+        """Memory that the pixels take, in bytes."""
         return self.pixels.nbytes
 
     def to(self, device: torch.device | str) -> TensorSplit:
-        """The split in the memory of ``device``, its pixels as they are: bytes stay bytes."""
+        """Move the pixels to the memory of a device, in their own type: bytes stay bytes."""
         if torch.device(device) == self.device:
             return self
         return TensorSplit(self.pixels.to(device), self.labels.to(device), self.ids, self.normalisation)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """The images of ``indices`` (B,), as (B, C, H, W)."""
+        """Read images."""
         pixels = self.pixels[indices]
         if pixels.dtype == torch.uint8:
             pixels = pixels.float() / 255
@@ -164,7 +269,24 @@ def check_cut(size: object, resize: object) -> tuple[int, int]:
 
 
 class FileSplit(Split):
-    """A split of image files, read when asked for: shorter side resized to ``resize``, centre crop ``size``."""
+    """Split of image files, read when needed: resized, then cropped at the centre.
+
+    Args:
+        root: Folder that the names of the images are relative to.
+        files: Paths of the images.
+        labels: Labels (N,), int64.
+        normalisation: Normalisation of the pixels.
+        resize: Length that the shorter side is resized to, in pixels.
+        size: Side of the square that is cropped, in pixels.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (40, 30), (255, 0, 0)).save(folder / "red.png")
+        >>> scale = cpath.data.Normalisation(mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> split = cpath.data.FileSplit(folder, [folder / "red.png"], torch.tensor([0]), scale, resize=24, size=16)
+        >>> split.batch(torch.tensor([0])).shape, list(split.ids)
+        (torch.Size([1, 3, 16, 16]), ['red.png'])
+    """
 
     def __init__(
         self,
@@ -181,17 +303,34 @@ class FileSplit(Split):
         self.size, self.resize = check_cut(size, resize)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """The images of ``indices`` (B,), as (B, C, H, W)."""
+        """Read images."""
         return self.normalisation.apply(self.read(indices).float() / 255)
 
     def read(self, indices: Tensor) -> Tensor:
-        """The images of ``indices`` as bytes, (B, C, H, W) uint8."""
+        """Read images without normalising them.
+
+        Args:
+            indices: Numbers of the images (B,).
+
+        Returns:
+            Bytes (B, C, H, W), uint8.
+
+        Raises:
+            InputError: If a file is not a readable image.
+        """
         return torch.stack([self._decoded(self.files[int(index)]) for index in indices])
 
     def digest(self, *, with_size: bool = False) -> str:
-        """Short hash over names and sizes of the files, in order; ``with_size`` also over how they are cut."""
+        """Compute a short hash over the names and sizes of the files, in order.
+
+        Args:
+            with_size: Hash the resizing and cropping too.
+
+        Returns:
+            16 hexadecimal digits.
+        """
         files = "\n".join(f"{name}:{file.stat().st_size}" for name, file in zip(self.ids, self.files, strict=True))
-        # Trained models are kept under the one and decoded images under the other: they must not change.
+        # Trained models are stored under the one hash and decoded images under the other: neither may change.
         text = f"{self.resize} {self.size}{files}\n" if with_size else files
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Batches of a split: one way of cutting it, whether it lies in memory or is read by worker processes."""
+"""Batches of a split, cut in one way whether the split is in memory or read by worker processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,25 @@ from cpath.errors import InputError
 
 
 class Batches:
-    """Batches (images, labels) of a split, by number; in an order that ``seed`` alone decides.
+    """Batches (images, labels) of a split, by number, in an order that the seed alone decides.
 
-    Iterated over, it serves a split in memory, from the device that it is on. To read files in worker processes,
-    `torch.utils.data.DataLoader` takes it as a dataset whose items are batches (``batch_size=None``). Both give the
-    same batches. With ``ranks`` processes, number ``rank`` gets its share of every batch: ``batch_size`` counts the
-    images of all. The shares are filled up from the beginning of the order, so that all ranks have as many.
+    Iterating over it suits a split in memory and computes on the split's device. To read files in worker processes,
+    pass it to `torch.utils.data.DataLoader` as a dataset whose items are batches (``batch_size=None``). Both give
+    the same batches. With several processes, each gets its share of every batch; the shares are filled up from the
+    beginning of the order, so that all processes have equally many images.
+
+    Args:
+        split: The images.
+        batch_size: Number of images in a batch, those of all processes together.
+        seed: Seed of the order; None for the order of the split.
+        rank: Number of this process.
+        ranks: Number of processes.
+
+    Example:
+        >>> scale = cpath.data.Normalisation(mean=(0.5,), std=(0.25,))
+        >>> split = cpath.data.TensorSplit(torch.rand(5, 1, 4, 4), torch.arange(5), list("abcde"), scale)
+        >>> [labels.tolist() for _, labels in cpath.data.Batches(split, batch_size=2)]
+        [[0, 1], [2, 3], [4]]
     """
 
     def __init__(
@@ -41,10 +54,17 @@ class Batches:
         return len(self.parts)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch ``number``."""
+        """Read one batch.
+
+        Args:
+            number: Number of the batch.
+
+        Returns:
+            Images (B, C, H, W) and labels (B,).
+        """
         indices = self.parts[number]
         return self.split.batch(indices), self.split.labels[indices]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All batches in order."""
+        """Iterate over all batches in order."""
         return map(self.__getitem__, range(len(self)))

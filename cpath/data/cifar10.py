@@ -1,4 +1,4 @@
-"""CIFAR-10 through torchvision."""
+"""CIFAR-10, read with torchvision."""
 
 from __future__ import annotations
 
@@ -16,9 +16,25 @@ _TRAIN, _SPLIT_SEED = 43_750, 0  # the paper's 7/8 of the training images
 
 
 def cifar10(root: str = "data", download: bool = True) -> ImageData:
-    """60 000 colour images of 32×32 in 10 classes: 43 750 for training, 6 250 validation, 10 000 test.
+    """Load CIFAR-10: 60 000 colour images of 32×32 pixels in 10 classes.
 
-    Read from ``root``/cifar-10-batches-py, downloaded when missing. Raises `InputError` where that fails.
+    43 750 images are for training, 6 250 for validation and 10 000 for testing; the 7/8 share of the training
+    images is the paper's.
+
+    Args:
+        root: Folder that holds cifar-10-batches-py.
+        download: Download the images if they are not there.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: If the images are not there and cannot be downloaded.
+
+    Example:
+        >>> data = cpath.data.cifar10("data")  # doctest: +SKIP
+        >>> len(data.train), len(data.val), len(data.test)  # doctest: +SKIP
+        (43750, 6250, 10000)
     """
     folder = Path(root).expanduser()
     check_flag("download", download)
@@ -54,7 +70,7 @@ def cifar10(root: str = "data", download: bool = True) -> ImageData:
 
 
 def _parts(folder: Path, download: bool) -> list[Any]:
-    """The training and the test part, as torchvision has them. One process downloads while others wait."""
+    """Read the training and the test part with torchvision. One process downloads while others wait."""
     from filelock import FileLock  # torch itself needs it
     from torchvision.datasets import CIFAR10
 
@@ -62,7 +78,7 @@ def _parts(folder: Path, download: bool) -> list[Any]:
         return [CIFAR10(str(folder), train=train, download=download) for train in (True, False)]
 
     try:
-        return read(False)  # where it is there, the folder may be read-only
+        return read(False)  # first without a download, because the folder may be read-only
     except RuntimeError:
         if not download:
             raise

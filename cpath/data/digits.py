@@ -13,10 +13,25 @@ _SPLIT_SEED = 0
 
 
 def digits(size: int = 32, channels: int = 1) -> ImageData:
-    """1797 handwritten digits (8×8 scans of UCI's optical recognition set), resized to ``size``.
+    """Load 1797 handwritten digits, 8×8 scans from UCI's optical recognition set, resized.
 
-    Split once and for all, with equal shares of the classes, into 1257 training, 180 validation and 360 test
-    images. ``channels`` repeats the grey channel for models that take 3.
+    They are split, always in the same way and with equal shares of the classes, into 1257 training, 180 validation
+    and 360 test images.
+
+    Args:
+        size: Side of the images in pixels, at least 8.
+        channels: Number of channels that repeat the grey one, for models that take 3.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: If ``size`` or ``channels`` is too small.
+
+    Example:
+        >>> data = cpath.data.digits(size=16)
+        >>> data.shape, len(data.train), len(data.val), len(data.test)
+        ((1, 16, 16), 1257, 180, 360)
     """
     size, channels = check_count("size", size), check_count("channels", channels)
     if size < 8:

@@ -1,4 +1,4 @@
-"""Datasets that are folders of image files, one folder a class."""
+"""Datasets that are folders of image files, one folder for each class."""
 
 from __future__ import annotations
 
@@ -21,15 +21,39 @@ _SPLIT_SEED = 0
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The 1000 WordNet ids of ImageNet's classes, in the order of the logits."""
+    """List the 1000 WordNet ids of ImageNet's classes, in the order of the logits.
+
+    Returns:
+        The ids.
+
+    Example:
+        >>> cpath.data.imagenet_wnids()[0]
+        'n01440764'
+    """
     return tuple(resources.files("cpath.data").joinpath("imagenet_wnids.txt").read_text().split())
 
 
 def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) -> ImageData:
-    """ImageNet's validation images, from ``root``/val/<wnid>/*.JPEG (some of the classes will do).
+    """Load ImageNet's validation images as test images, from ``root``/val/<wnid>/*.JPEG.
 
-    The shorter side is resized to ``resize``, then the centre of ``size`` cropped. ``root``/train is used for
-    training where it exists. Raises `InputError` when the folder is missing or holds other classes.
+    Some of the classes are enough. If ``root``/train exists, its images are for training, 1/25 of them for
+    validation.
+
+    Args:
+        root: Folder that holds ``val``.
+        size: Side of the square that is cropped at the centre, in pixels.
+        resize: Length that the shorter side is resized to before, in pixels.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: If the folder is missing or holds other classes.
+
+    Example:
+        >>> data = cpath.data.imagenet("data/imagenet")  # doctest: +SKIP
+        >>> data.shape, len(data.classes)  # doctest: +SKIP
+        ((3, 224, 224), 1000)
     """
     size, resize = check_cut(size, check_count("resize", resize))
     from torchvision.models import ResNet50_Weights
@@ -76,16 +100,39 @@ def imagefolder(
     val_share: float = 0.1,
     per_class: int | None = None,
 ) -> ImageData:
-    """Anybody's own images: ``root``/test/<class>/*.jpg, and ``root``/train/<class>/*.jpg for training.
+    """Load a user's own images: ``root``/test/<class>/*.jpg, and ``root``/train/<class>/*.jpg for training.
 
     Without a test folder the images of ``root``/val are the test images; without that either, the classes are taken
-    from ``root`` itself, for evaluation only. A share ``val_share`` of the training images is validation, unless
-    ``root``/val exists beside ``root``/test. The shorter side is resized to ``resize`` (default: ``size``), then
-    the centre of ``size`` cropped. ``per_class`` takes the first so many images of each
-    class only, of the training images. ``in_memory`` decodes all images at once and holds them as bytes: for
-    small images; ``cache`` is a folder that keeps them decoded for the next time. ``mean`` and ``std`` None: those
-    of the training images, which have to be in memory. Raises `InputError` when images are missing, and for a
-    ``root``/train with neither of the others.
+    from ``root`` itself, for evaluation only.
+
+    Args:
+        root: Folder of the images.
+        size: Side of the square that is cropped at the centre, in pixels.
+        resize: Length that the shorter side is resized to before, in pixels; None for ``size``.
+        mean: Mean of each channel of pixels in [0, 1]; None for that of the training images, which have to be in
+            memory.
+        std: Standard deviation of each channel; None likewise.
+        name: Name of the dataset.
+        in_memory: Decode all images at once and hold them as bytes: for small images.
+        cache: Folder that keeps the decoded images for the next time, if any.
+        val_share: Share of the training images that are for validation, a fraction, unless ``root``/val exists
+            beside ``root``/test.
+        per_class: Number of training images to take of each class, the first ones; None for all.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: If images are missing, a setting is unusable, or ``root``/train stands alone.
+
+    Example:
+        >>> from PIL import Image
+        >>> for name in ("cat", "dog"):
+        ...     (folder / "test" / name).mkdir(parents=True)
+        ...     Image.new("RGB", (40, 30)).save(folder / "test" / name / "first.png")
+        >>> data = cpath.data.imagefolder(str(folder), size=16)
+        >>> data.classes, len(data.test), data.train
+        (('cat', 'dog'), 2, None)
     """
     folder = Path(root).expanduser()
     size, resize = check_cut(size, resize)
@@ -191,7 +238,7 @@ def _read_split(
 
 
 def _split_off(split: FileSplit, share: float) -> tuple[FileSplit, FileSplit]:
-    """``split`` without, and only with, a random ``share`` of its images; always the same ones."""
+    """Divide ``split`` at random, always in the same way, into the rest and a ``share`` of its images."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_SPLIT_SEED)).tolist()
     cut = max(1, round(share * len(split)))
 

@@ -24,10 +24,21 @@ def hold(
     std: Sequence[float] | None,
     cache: str | None,
 ) -> dict[str, TensorSplit | None]:
-    """The splits (test, train, val) with their images in memory; None stays None.
+    """Decode the images of splits and hold them in memory.
 
-    Decoded images are kept in the folder ``cache`` and found there by the names and sizes of the files. ``mean``
-    and ``std`` None: those of the training images. Raises `InputError` for more images than memory should hold.
+    Args:
+        splits: Splits "test", "train" and "val"; None stays None.
+        mean: Mean of each channel of pixels in [0, 1]; None for that of the training images.
+        std: Standard deviation of each channel; None likewise.
+        cache: Folder that keeps decoded images, by the names and sizes of their files; None to decode them each
+            time.
+
+    Returns:
+        The splits in memory.
+
+    Raises:
+        InputError: If there are more images than memory should hold, or no training images for ``mean`` and
+            ``std``.
     """
     pixels = {name: _pixels(name, split, cache) for name, split in splits.items() if split is not None}
     if mean is None or std is None:
@@ -72,7 +83,7 @@ def _with_bar(parts: Sequence[Tensor], what: str) -> Iterable[Tensor]:
 
 
 def _moments(pixels: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, of pixels in [0, 1]; exact, from counts of the 256 values."""
+    """Compute mean and deviation of each channel of pixels in [0, 1], exactly, by counting the 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in range(pixels.shape[1]):
