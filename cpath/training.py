@@ -1,4 +1,4 @@
-"""Training classifiers with Lightning. Imported only where something is trained: Lightning loads slowly."""
+"""Training of classifiers with Lightning, imported only to train something because Lightning loads slowly."""
 
 from __future__ import annotations
 
@@ -32,26 +32,35 @@ from cpath.errors import InputError
 from cpath.storage import replacing
 
 _CPU = torch.device("cpu")
-# Of Lightning: on its own use of PyTorch, and on what is meant to be as it is.
+# Warnings of Lightning about its own use of PyTorch, and about settings that are intended.
 _HINTS = (".*LeafSpec.*", ".*does not have many workers.*", ".*srun.*", ".*exists and is not empty.*")
 _LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained: everything that decides the weights beside the data and the seed."""
+    """Training settings that decide the weights, beside the data and the seed.
+
+    Args:
+        epochs: Number of epochs.
+        batch_size: Number of images in a step, those of all processes together.
+        optimizer: Called with the parameters.
+        scheduler: Called with the optimizer; stepped after every epoch. None for a constant learning rate.
+        loss: Called with logits (B, classes) and labels (B,); gives the mean over the batch.
+        augmentation: Called with a training batch (B, C, H, W), normalised and on the device, and a generator on
+            that device; gives such a batch. None for the images as they are.
+
+    Example:
+        >>> cpath.training.Recipe(epochs=2, batch_size=256, optimizer=torch.optim.Adam).batch_size
+        256
+    """
 
     epochs: int
     batch_size: int
-    """Images of a step, those of all processes together."""
     optimizer: Callable[..., torch.optim.Optimizer]
-    """Called with the parameters."""
     scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None
-    """Called with the optimizer; stepped after every epoch."""
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
-    """Called with logits (B, classes) and labels (B,); the mean over the batch."""
     augmentation: Callable[[Tensor, torch.Generator], Tensor] | None = None
-    """Called with a training batch, normalised and on the device, and a generator there; gives such a batch."""
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
@@ -60,24 +69,37 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how a training computes. Changes its speed, and its numbers only by rounding."""
+    """Hardware settings of a training. They change its speed, and its numbers only by rounding.
+
+    Args:
+        device: Device to compute on.
+        processes: Number of processes. With more than one, training is distributed data parallel, on as many GPUs
+            or as many processes on the CPU.
+        precision: Lightning's precision: "32-true", "bf16-mixed", "16-mixed", …
+        tf32: Multiply float32 matrices in TF32, on GPUs that can.
+        channels_last: Keep images and weights in the channels-last format.
+        compile: Compile the network with `torch.compile`, which takes a minute or so and makes the steps faster.
+        workers: Number of processes that read image files. Images in memory need none.
+        memory_gb: Largest split, in gigabytes, that is moved to the device as a whole if it is in memory.
+        sync_batchnorm: Compute batch statistics over all processes, if there are several GPUs.
+
+    Raises:
+        InputError: If ``processes`` or ``workers`` is out of range.
+
+    Example:
+        >>> cpath.training.Hardware(workers=4).device
+        device(type='cpu')
+    """
 
     device: torch.device = _CPU
     processes: int = 1
-    """More than one: distributed data parallel, on as many GPUs, or as many processes on the CPU."""
     precision: str = "32-true"
-    """Of Lightning: 32-true, bf16-mixed, 16-mixed, …"""
     tf32: bool = True
-    """Products of float32 matrices in TF32, on GPUs that can."""
     channels_last: bool = False
     compile: bool = False
-    """Whether `torch.compile` makes the network faster, after a minute or so."""
     workers: int = 0
-    """Processes that read image files; what is in memory needs none."""
     memory_gb: float = 8.0
-    """Splits that are in memory, and no larger, are moved to the device as a whole."""
     sync_batchnorm: bool = True
-    """Batch statistics over all processes, where there are several GPUs."""
 
     def __post_init__(self) -> None:
         check_count("processes (trainer.processes)", self.processes)
@@ -85,15 +107,29 @@ class Hardware:
         check_number("memory_gb (trainer.memory_gb)", self.memory_gb)
 
     def place(self, split: Split, device: torch.device) -> Split:
-        """``split`` in the memory of ``device`` if it is to go there; itself otherwise."""
+        """Move a split to a device if it is in memory and not too large.
+
+        Args:
+            split: The split.
+            device: The device.
+
+        Returns:
+            The split on ``device``, or itself.
+        """
         return split.placed(device, self.memory_gb)
 
 
 class Classifier(pl.LightningModule):
-    """A classifier; logs its losses, and the accuracy on validation images in per cent.
+    """Classifier for Lightning that logs its losses, and the accuracy on validation images in per cent.
 
-    The augmentation of an epoch, and whatever else the network draws, depend on nothing but ``seed`` and the
-    number of the epoch: a resumed training goes on exactly as it would have gone on.
+    The augmentation of an epoch, and all other random draws of the network, depend on nothing but the seed and the
+    number of the epoch: a resumed training goes on exactly as it would have done uninterrupted.
+
+    Args:
+        model: The network.
+        recipe: Settings of the training.
+        seed: Seed of all random draws.
+        channels_last: Convert images to the channels-last format.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int = 0, *, channels_last: bool = False) -> None:
@@ -104,18 +140,18 @@ class Classifier(pl.LightningModule):
         self._sums: dict[str, Tensor | float] = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes)."""
+        """Compute the logits (B, classes)."""
         return self.model(images.contiguous(memory_format=self.format))  # type: ignore[no-any-return]
 
     def on_train_epoch_start(self) -> None:
-        """Draws from here on follow from the seed, the epoch and the rank."""
+        """Seed all draws from the seed, the epoch and the rank."""
         seed = _epoch_seed(self.seed, self.current_epoch) + 7919 * self.global_rank
         torch.manual_seed(seed)
         self._draws = torch.Generator(self.device).manual_seed(seed + 1)  # not before: processes start by pickling
         self._sums = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """The loss of a batch."""
+        """Compute the loss of a batch."""
         images, labels = batch
         if self.recipe.augmentation is not None:
             images = self.recipe.augmentation(images, self._draws)
@@ -126,14 +162,14 @@ class Classifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Adds up loss and hits."""
+        """Add up losses and correct answers."""
         images, labels = batch
         logits = self(images)
         self._add("val_loss", self.recipe.loss(logits, labels), len(labels))
         self._add("val_accuracy", 100.0 * (logits.argmax(1) == labels).double().mean(), len(labels))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means over the images of the epoch. Processes agree on those of the first one."""
+        """Log the means over the images of the epoch. All processes take those of the first one."""
         figures = {
             name: torch.as_tensor(self._sums[name] / self._sums[f"{name}/images"], dtype=torch.float64)
             for name in ("loss", "val_loss", "val_accuracy")
@@ -143,7 +179,7 @@ class Classifier(pl.LightningModule):
         self._sums = {}
 
     def configure_optimizers(self) -> Any:
-        """Optimizer, and the schedule by epochs."""
+        """Make the optimizer, and the scheduler that is stepped after every epoch."""
         optimizer = self.recipe.optimizer(self.parameters())
         if self.recipe.scheduler is None:
             return optimizer
@@ -159,9 +195,18 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 
 class ImageModule(pl.LightningDataModule):
-    """Training and validation batches of a dataset, original or altered; the order changes with the epoch.
+    """Training and validation batches of a dataset, original or altered, in an order that changes with the epoch.
 
-    A split in memory goes to the device as a whole and is cut there; files are read by worker processes.
+    A split in memory is moved to the device as a whole and cut there; files are read by worker processes.
+
+    Args:
+        data: The dataset.
+        recipe: Settings of the training.
+        seed: Seed of the order.
+        hardware: Settings of the hardware.
+
+    Raises:
+        InputError: If the dataset has no training images.
     """
 
     def __init__(self, data: ImageData, recipe: Recipe, seed: int, hardware: Hardware) -> None:
@@ -170,12 +215,12 @@ class ImageModule(pl.LightningDataModule):
         self.recipe, self.seed, self.hardware = recipe, seed, hardware
 
     def setup(self, stage: str) -> None:
-        """Moves what is in memory to the device."""
+        """Move splits that are in memory to the device."""
         device = self._trainer.strategy.root_device
         self.train, self.val = (self.hardware.place(split, device) for split in (self.train, self.val))
 
     def train_dataloader(self) -> Any:
-        """The batches of the trainer's current epoch."""
+        """Make the batches of the trainer's current epoch."""
         trainer = self._trainer
         seed = _epoch_seed(self.seed, trainer.current_epoch)
         return self._served(
@@ -189,7 +234,7 @@ class ImageModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> Any:
-        """The validation images in order, all of them in every process."""
+        """Make the batches of validation images, in order and all of them in every process."""
         return self._served(Batches(self.val, 4 * self.recipe.batch_size))
 
     @property
@@ -205,7 +250,7 @@ class ImageModule(pl.LightningDataModule):
 
 
 class _History(pl.Callback):
-    """The logged figures of every epoch; survives a resume."""
+    """The logged values of every epoch, which survive a resume."""
 
     state_key = "history"
 
@@ -224,7 +269,7 @@ class _History(pl.Callback):
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints beside their place: Lightning moves them from the temporary folder, maybe another disk."""
+    """Writer of checkpoints beside their place; Lightning would move them from the temporary folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()  # torch.save does not say why it could not write a file
@@ -235,7 +280,7 @@ class _WholeFiles(TorchCheckpointIO):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C stays what it is: Lightning exits with 1 then, and has the process ignore any further one."""
+    """Keep the usual effect of Ctrl-C: Lightning exits with 1 and has the process ignore any further one."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -248,9 +293,9 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _by_itself(hardware: Hardware) -> Iterator[None]:
-    """Whatever a training sets for the process as a whole is as before when it ends.
+    """Restore everything that a training sets for the process as a whole.
 
-    What is computed next then has the same bits as after loading the finished training.
+    Later computations then have the same bits as after loading the finished training.
     """
     on_gpu, cudnn = hardware.device.type == "cuda", torch.backends.cudnn
     benchmark = cudnn.benchmark
@@ -325,13 +370,36 @@ def train(
     position: int = 0,
     callbacks: tuple[pl.Callback, ...] = (),
 ) -> list[dict[str, float]]:
-    """Trains ``model`` and leaves it, on the CPU, with the weights of the best validation epoch.
+    """Train a model, and leave it on the CPU with the weights of the best validation epoch.
 
-    Of equally good epochs it is the first. Checkpoints go to ``folder``; when it holds an interrupted training,
-    that one goes on. ``name`` stands before the progress bar at line ``position``; ``quiet`` hides it (None: where
-    there is no terminal). Returns the losses and the validation accuracy in per cent of every epoch. Raises
-    `InputError` where there is nothing to train on, and for a batch that the processes cannot share evenly.
-    Random states and settings of the process as a whole are left as they were.
+    Of equally good epochs the first is taken. Random states and settings of the process as a whole are left as they were.
+
+    Args:
+        model: The network, changed in place.
+        data: Images, with training and validation splits.
+        recipe: Settings that decide the weights.
+        folder: Folder of the checkpoints. An interrupted training that it holds is resumed.
+        seed: Seed of order, augmentation and the network's own draws. The initial weights are the model's.
+        hardware: Settings of the hardware; None for one process on the CPU.
+        name: Text in front of the progress bar.
+        quiet: Hide the progress bar; None to hide it if there is no terminal.
+        position: Line of the progress bar.
+        callbacks: Further callbacks of Lightning.
+
+    Returns:
+        For every epoch its number, the losses and the validation accuracy in per cent.
+
+    Raises:
+        InputError: If there is nothing to train on, or the processes cannot share a batch evenly.
+
+    Example:
+        >>> from functools import partial
+        >>> data = cpath.data.digits(size=8)
+        >>> recipe = cpath.training.Recipe(epochs=1, batch_size=256, optimizer=partial(torch.optim.Adam, lr=0.01))
+        >>> network = cpath.models.resnet8(10, data.shape, width=2)
+        >>> (row,) = cpath.training.train(network, data, recipe, folder, quiet=True)
+        >>> sorted(row)
+        ['epoch', 'loss', 'val_accuracy', 'val_loss']
     """
     hardware = hardware or Hardware()
     if recipe.batch_size % hardware.processes:
@@ -353,7 +421,7 @@ def train(
     with warnings.catch_warnings(), _by_itself(hardware), _interruptible():
         for message in _HINTS:
             warnings.filterwarnings("ignore", message=message)
-        for logger in _LOGGERS:  # hints on devices and products would drown the progress bar
+        for logger in _LOGGERS:  # hints on devices and products would bury the progress bar
             logging.getLogger(logger).setLevel(logging.WARNING)
         pl.seed_everything(seed, workers=True, verbose=False)
         fit = pl.Trainer(
@@ -364,7 +432,7 @@ def train(
             logger=False,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,  # the training order is the epoch's own
-            use_distributed_sampler=False,  # the batches are shared out already
+            use_distributed_sampler=False,  # `Batches` gives each process its share
             **_trainer_settings(hardware),
         )
         fit.fit(
@@ -395,12 +463,12 @@ def _trainer_settings(hardware: Hardware) -> dict[str, Any]:
         "accelerator": "gpu" if on_gpu else "cpu",
         "precision": hardware.precision,
         "benchmark": on_gpu,  # all batches but the last have one shape
-        # Inside a Slurm job too, the processes are ours to start.
+        # Lightning must not take its processes from Slurm, inside a Slurm job either.
         "plugins": [LightningEnvironment(), _WholeFiles()],
     }
     if hardware.processes == 1:
         return {**settings, "devices": [hardware.device.index or 0] if on_gpu else 1}
-    # Spawned, not started as the same command again: the other processes would wait for the artifact's lock.
+    # Spawned, because processes that run the same command again would wait for the lock of the trained model.
     return {
         **settings,
         "devices": hardware.processes,

@@ -46,7 +46,7 @@ def _functions(module: str) -> Iterator[tuple[str, Callable[..., Any], type | No
         if inspect.isclass(value):
             for key, member in vars(value).items():
                 inner = getattr(member, "__func__", member)  # of classmethod and staticmethod
-                if _is_public(key) and inspect.isroutine(inner):
+                if _is_public(key) and inspect.isroutine(inner) and inner.__module__ == module:
                     yield f"{name}.{key}", inner, value
         elif inspect.isroutine(inspect.unwrap(value)):
             yield name, value, None
