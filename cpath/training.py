@@ -372,7 +372,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Train a model, and leave it on the CPU with the weights of the best validation epoch.
 
-    Of equally good epochs the first is taken. Random states and settings of the process as a whole are left as they were.
+    Of equally good epochs the first is taken. Random states and settings of the process as a whole are left as
+    they were.
 
     Args:
         model: The network, changed in place.
