@@ -81,8 +81,8 @@ def per_cent_of(percent: float, count: int) -> Fraction:
 
     Example:
         >>> from cpath.threshold import per_cent_of
-        >>> per_cent_of(0.1, 1000), 1000 * 1.1 / 100 == per_cent_of(1.1, 1000)
-        (Fraction(1, 1), False)
+        >>> per_cent_of(1.1, 1000), 1.1 / 100 * 1000
+        (Fraction(11, 1), 11.000000000000002)
     """
     return Fraction(repr(float(percent))) * count / 100
 

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -89,8 +90,10 @@ def test_the_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     for architecture in torchvision.models.list_models(module=torchvision.models):
         monkeypatch.setattr(torchvision.models, architecture, _SmallClassifier)
-    names: dict[str, Any] = {"__name__": "readme", "pixels": torch.zeros(2, 1, 28, 28)}
-    names |= {"labels": torch.tensor([0, 1]), "ids": ["first", "second"]}
+    page = ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", page)  # dataclasses look their module up
+    names = vars(page)
+    names |= {"pixels": torch.zeros(2, 1, 28, 28), "labels": torch.tensor([0, 1]), "ids": ["first", "second"]}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
         if "def my_data" in block:
