@@ -39,6 +39,8 @@ def _is_public(name: str) -> bool:
 
 def _functions(module: str) -> Iterator[tuple[str, Callable[..., Any], type | None]]:
     """Public functions of a module and methods of its public classes: (name, function, class)."""
+    if any(part.startswith("_") for part in module.split(".")):
+        return
     loaded = importlib.import_module(module)
     for name, value in vars(loaded).items():
         if not _is_public(name) or getattr(value, "__module__", None) != module:

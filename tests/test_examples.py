@@ -31,7 +31,7 @@ def namespace_of_examples() -> dict[str, Any]:
     setup = "".join(example.source for example in first)
     names: dict[str, Any] = {}
     exec(setup, names)
-    return {name: names[name] for name in ("cpath", "torch", "nn", "model", "images")}
+    return {name: names[name] for name in ("cpath", "torch", "nn", "OrderedDict", "model", "images")}
 
 
 def examples_of(module: ModuleType, names: dict[str, Any]) -> list[doctest.DocTest]:
