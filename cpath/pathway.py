@@ -89,7 +89,7 @@ class Pathway:
                 raise MaskError(f"the mask of site {name!r} must be a tensor, and the site's name text.")
         batches = {mask.shape[0] if mask.dim() else 0 for mask in masks.values()}
         if len(batches) != 1 or 0 in batches:
-            raise MaskError(f"every mask must be (B, *site) with one B ≥ 1; got B of {sorted(batches)}.")
+            raise MaskError(f"all masks must be (B, *site) with the same B ≥ 1; got B of {sorted(batches)}.")
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
                 raise MaskError(f"the mask of site '{name}' must be boolean, not {mask.dtype}.")
@@ -237,7 +237,9 @@ class Pathway:
         """
         missing = [name for name in self.layout.shapes if name not in activations]
         if missing:
-            raise MaskError(f"activations lack the site '{missing[0]}'. Pass all that `observe` saw.")
+            raise MaskError(
+                f"activations lack the site '{missing[0]}'. Pass all activations that `observe` recorded."
+            )
         for name, shape in self.layout.shapes.items():
             if activations[name].shape != (len(self), *shape):
                 raise MaskError(
@@ -248,7 +250,7 @@ class Pathway:
 
     def _check_same(self, other: Pathway) -> None:
         if not isinstance(other, Pathway):
-            raise InputError(f"the other one must be a cpath.Pathway, not {type(other).__name__}.")
+            raise InputError(f"a pathway can only be compared with a cpath.Pathway, not {type(other).__name__}.")
         if self.layout.shapes != other.layout.shapes:
             raise MaskError("the pathways belong to different networks or input sizes: their sites differ.")
         if len(self) != len(other):
@@ -312,8 +314,8 @@ class Pathway:
             self.check_reached(seen)
         else:
             warnings.warn(
-                "no site was reached while the model was restricted: whatever ran, ran unrestricted. Call the "
-                "model itself, in the thread that entered.",
+                "no site was reached while the model was restricted, so the restriction had no effect. Call the "
+                "model itself, in the thread that entered the block.",
                 stacklevel=3,  # past contextlib, to the end of the caller's block
             )
 
@@ -339,7 +341,7 @@ class Pathway:
             raise MaskError(f"the pathway has no mask for site '{name}': it belongs to another model.")
         if mask.shape[1:] != output.shape[1:]:
             raise MaskError(
-                f"at site '{name}' the model gives {tuple(output.shape[1:])} an image but the pathway has "
+                f"at site '{name}' the model gives {tuple(output.shape[1:])} per image, but the pathway has "
                 f"{tuple(mask.shape[1:])}: it belongs to another model or input size."
             )
         if len(mask) not in (1, len(output)):
@@ -372,7 +374,7 @@ class Pathway:
             "format": _FORMAT,
             "method": self.method,
             "requested_sparsity": self.requested_sparsity,
-            "sparsity": self.sparsity.tolist(),  # for those who look at the file's header alone
+            "sparsity": self.sparsity.tolist(),  # for readers of the file's header alone
             "sites": self.layout.shapes,
             "activations": self.activations,
         }

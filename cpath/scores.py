@@ -117,8 +117,8 @@ class Scores:
         if empty:
             warnings.warn(
                 f"at sparsity={sparsity:g} the pathways of {empty} of {len(self)} images are empty: the largest "
-                f"scores of '{self.method}' tie, or are zero. Ask for less; of scores that only tell which "
-                "neurons to keep, sparsity=0 keeps these.",
+                f"scores of '{self.method}' tie, or are zero. Ask for a lower sparsity; sparsity=0 keeps every "
+                "neuron whose score is not zero.",
                 RuntimeWarning,
                 stacklevel=2,
             )

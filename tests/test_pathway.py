@@ -200,9 +200,9 @@ def test_masks_that_make_no_pathway_are_refused():
     flags = torch.ones(2, 3, dtype=torch.bool)
     for masks, message in [
         ({}, "at least one site"),
-        ({"a": flags, "b": flags[:1]}, r"one B ≥ 1; got B of \[1, 2\]"),
-        ({"a": flags[:0]}, "one B ≥ 1"),
-        ({"a": torch.tensor(True)}, "one B ≥ 1"),
+        ({"a": flags, "b": flags[:1]}, r"the same B ≥ 1; got B of \[1, 2\]"),
+        ({"a": flags[:0]}, "the same B ≥ 1"),
+        ({"a": torch.tensor(True)}, "the same B ≥ 1"),
         ({"a": flags.float()}, "site 'a' must be boolean, not torch.float32"),
     ]:
         with pytest.raises(cpath.MaskError, match=message):

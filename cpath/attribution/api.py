@@ -59,12 +59,19 @@ def get(name: str, **settings: Any) -> Attribution:
     return REGISTRY.make(name, settings) if name in REGISTRY else _pathway_gradient(name, settings)
 
 
+def _settings_error(made: Attribution | Method, settings: Iterable[str]) -> InputError:
+    return InputError(
+        f"'{made.name}' was passed as an object, so it cannot take further settings ({', '.join(settings)}): "
+        "give them to its constructor, or pass its name."
+    )
+
+
 def _pathway_gradient(method: str | Method, settings: dict[str, Any]) -> PathwayGradient:
     of_method = {key: value for key, value in settings.items() if key != "sparsity"}
     if isinstance(method, str):
         method = methods.get(method, **of_method)
     elif of_method:
-        raise InputError(f"settings ({', '.join(of_method)}) go with a name; '{method.name}' is made already.")
+        raise _settings_error(method, of_method)
     return PathwayGradient(method=method, sparsity=settings.get("sparsity", PathwayGradient.sparsity))
 
 
@@ -118,7 +125,7 @@ def attribute(
     elif not isinstance(method, Attribution):
         raise InputError(f"method must be a name, an Attribution or a Method, not {method!r}.")
     elif settings:
-        raise InputError(f"settings ({', '.join(settings)}) go with a name; '{method.name}' is made already.")
+        raise _settings_error(method, settings)
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
     with evaluating(model), differentiating(), within_memory(remedy):
         probe = ResponseProbe(model, images, target, activations=activations, max_batch=max_batch)
@@ -129,7 +136,10 @@ def attribute(
     maps = torch.cat(parts)
     shape = tuple(images.shape)
     if tuple(maps.shape) not in (shape, (shape[0], 1, *shape[2:])):
-        raise InputError(f"attribution '{method.name}' gave shape {tuple(maps.shape)} for images {shape}.")
+        raise InputError(
+            f"attribution '{method.name}' gave shape {tuple(maps.shape)} for images {shape}: it must give the same "
+            "shape, or one with a single channel."
+        )
     if not torch.isfinite(maps).all():
         raise InputError(f"attribution '{method.name}' gave NaN or infinite values: gradients overflow.")
     return maps

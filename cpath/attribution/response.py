@@ -117,7 +117,9 @@ class ResponseProbe(Probe):
         with torch.no_grad(), intercept(self.model, visit, activations=self.activation_names):
             self.response(self.images)
         if not seen:
-            raise SiteError(f"the model reached site '{site}' for some images but not for others.")
+            raise SiteError(
+                f"the model reached site '{site}' for some images but not for others: pass those for which it does."
+            )
         return seen[-1]
 
     def spatial_sites(self, wanted: str | None) -> tuple[str, ...]:
@@ -145,7 +147,7 @@ class ResponseProbe(Probe):
                 raise SiteError(f"the model has no site '{wanted}'. Its sites: {', '.join(shapes)}.")
             if len(shapes[wanted]) != 3:
                 raise SiteError(
-                    f"site '{wanted}' gives {shapes[wanted]} an image, but a map needs channels, height and width."
+                    f"site '{wanted}' gives {shapes[wanted]} per image, but a map needs channels, height and width."
                 )
             return (wanted,)
         maps = {name: shape for name, shape in shapes.items() if len(shape) == 3}

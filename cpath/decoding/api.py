@@ -151,8 +151,8 @@ def decode(
         images[no_gradient] = float("nan")
         warnings.warn(
             f"{int(no_gradient.sum())} of {len(no_gradient)} objectives have no gradient at any of {tries} start "
-            "images, so that there is no image of them: nothing of the pathway leads to the objective, or all of "
-            "it is dead there.",
+            "images, so no image was made for them: no neuron of the pathway leads to the objective, or all that "
+            "do are dead there.",
             RuntimeWarning,
             stacklevel=2,
         )

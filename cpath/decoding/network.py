@@ -91,7 +91,7 @@ class Network:
 
         loss = task.objective(layer)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise InputError("an objective must return one number a call, as a tensor.")
+            raise InputError("an objective must return a tensor with one number.")
 
     def start(self, task: Task, first: Start, tries: int, reseed: Callable[[int], None]) -> Start:
         """Find the first start at which a task has a gradient.

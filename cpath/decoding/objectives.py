@@ -106,7 +106,7 @@ def _part(values: Tensor, index: tuple[int, ...], where: str) -> Tensor:
     shape = tuple(values.shape[1:])
     inside = [0 <= place < size for place, size in zip(index, shape, strict=False)]
     if len(index) > len(shape) or not all(inside):
-        raise InputError(f"the objective asks for {index} of {where}, which gives {shape} an image.")
+        raise InputError(f"the objective asks for {index} of {where}, which gives {shape} per image.")
     for place in index:
         values = values[:, place]
     return values

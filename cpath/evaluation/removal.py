@@ -162,7 +162,7 @@ def _colour(fill: float | Sequence[float] | Tensor, images: Tensor) -> Tensor:
     colour = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
     if colour.dim() > 1 or colour.numel() not in (1, images.shape[1]):
         raise InputError(
-            f"fill must be one value or one a channel ({images.shape[1]}), not of shape {tuple(colour.shape)}."
+            f"fill must be one value or one per channel ({images.shape[1]}), not of shape {tuple(colour.shape)}."
         )
     if not torch.isfinite(colour).all():
         raise InputError("fill holds NaN or infinite values.")

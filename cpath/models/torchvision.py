@@ -75,7 +75,7 @@ def torchvision_model(
         theirs = len(chosen.meta["categories"])
         if theirs != classes:
             raise InputError(
-                f"{architecture}'s weights {weights} tell {theirs} classes apart, the dataset has {classes}: "
+                f"{architecture}'s weights {weights} are for {theirs} classes, the dataset has {classes}: "
                 "pass weights=None (model.weights=null) to train it or to load weights of yours (checkpoint=FILE)."
             )
     if architecture in ("googlenet", "inception_v3") and chosen is None:

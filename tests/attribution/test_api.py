@@ -220,7 +220,7 @@ def test_names_and_settings() -> None:
             cpath.attribute(model, images, "gradcam", **settings)
     with pytest.raises(cpath.InputError, match="sparsity"):
         cpath.attribute(model, images, "neuron_mct", sparsity=100)
-    with pytest.raises(cpath.InputError, match="made already"):
+    with pytest.raises(cpath.InputError, match="cannot take further settings"):
         cpath.attribute(model, images, cpath.attribution.GradCAM(), site="1")
     with pytest.raises(cpath.InputError, match="must be a name"):
         cpath.attribute(model, images, 3)  # type: ignore[arg-type]

@@ -197,7 +197,7 @@ def test_model_that_does_not_fit_the_data_is_an_error(configure):
 
 def test_weights_of_other_classes_are_an_error(configure):
     cfg = configure("model=squeezenet1_0", "model.weights=DEFAULT", "dataset.channels=3", small=False)
-    with pytest.raises(InputError, match="1000 classes apart"):
+    with pytest.raises(InputError, match="are for 1000 classes"):
         build_model(cfg, load_data(cfg))
 
 
