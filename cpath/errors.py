@@ -1,4 +1,4 @@
-"""Errors that cpath raises on purpose: each says what is wrong and what to do."""
+"""Errors that cpath raises on purpose. Each message says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 
 
 class CpathError(Exception):
-    """Anything cpath refuses to do."""
+    """Base class of all errors that cpath raises on purpose.
+
+    Example:
+        >>> try:
+        ...     cpath.find_pathway(model, images, sparsity=120)
+        ... except cpath.CpathError as error:
+        ...     print(error)
+        sparsity is the per cent of neurons to prune, 0 ≤ sparsity < 100 (per cent, not a fraction); got 120.
+    """
 
 
 class InputError(CpathError, ValueError):
@@ -21,19 +29,19 @@ class SiteError(CpathError, RuntimeError):
 
 
 class MaskError(CpathError, ValueError):
-    """A pathway does not fit the model or the images it is used with."""
+    """A pathway does not fit the model or the images that it is used with."""
 
 
 class StorageError(CpathError, OSError):
-    """A file cannot be written: the disk is full, the folder read-only. What was there before is left."""
+    """A file cannot be written: the disk is full or the folder read-only. An older file is left as it was."""
 
 
 class MissingImageError(CpathError, IndexError):
-    """A pathway has no image of that number."""
+    """There is no image of the given number."""
 
 
 class OutOfMemoryError(CpathError, torch.OutOfMemoryError):
-    """Too many images at once for the memory of the device."""
+    """The memory of the device is too small for the number of images at once."""
 
 
 class MissingPackageError(CpathError, ImportError):
@@ -45,18 +53,25 @@ class UnsupportedTorchError(CpathError, ImportError):
 
 
 class UnknownNameError(CpathError, KeyError):
-    """A name that nothing is registered under."""
+    """No method, attribution, site or other thing has the given name."""
 
     def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would show the repr, with quotes around the sentence
+        return str(self.args[0])  # KeyError would show the repr, with quotation marks around the sentence
 
 
 def unknown_name(
     kind: str, name: object, known: Iterable[str], renamed: Mapping[str, str] | None = None
 ) -> UnknownNameError:
-    """Error for an unknown ``name`` of some ``kind``, with the close matches and all known names.
+    """Make the error for an unknown name, with close matches and all known names.
 
-    Where ``renamed`` (new names by old ones) knows it, the error gives the new name alone.
+    Args:
+        kind: The kind of thing that was named, such as "method".
+        name: The unknown name.
+        known: All known names.
+        renamed: New names by old ones. If ``name`` is an old one, the error gives the new name alone.
+
+    Returns:
+        The error, to be raised.
     """
     if isinstance(name, str) and renamed and name in renamed:
         return UnknownNameError(f"the {kind} '{name}' is called '{renamed[name]}' now: use that name.")
