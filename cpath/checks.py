@@ -21,16 +21,19 @@ _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false"
 
 
 class Checked:
-    """Refuses, when it is made, a setting of another type than its annotation, where that is a plain one.
+    """Base class that refuses a setting of another type than its annotation, if the annotation is a plain type.
 
-    Raises `InputError`: 1.5 rounds, or a seed of True, would otherwise fail far from here, or not at all.
+    Without it 1.5 rounds, or a seed of True, would fail later and elsewhere, or not at all.
+
+    Raises:
+        InputError: If a setting has another type.
     """
 
     def __new__(cls, *_: Any, **settings: Any) -> Self:
-        """Checks what is given by name."""
+        """Check the settings that are given by name."""
         try:
             hints = get_type_hints(cls)
-        except Exception:  # a user's class with annotations that mean something to a type checker only
+        except Exception:  # annotations of a user's class that only a type checker can resolve
             hints = {}
         for name, value in settings.items():
             kinds = _alternatives(hints.get(name))
@@ -42,7 +45,7 @@ class Checked:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; anything else alone: of ``tuple[int, int]``, int is no alternative."""
+    """List the members of a union; any other annotation, such as ``tuple[int, int]``, is its only member."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
@@ -56,51 +59,126 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def check_name(name: Any) -> str:
-    """``name``, if it can also name a file; raises `InputError` otherwise."""
+    """Check a name, which must also be able to name a file.
+
+    Args:
+        name: The name.
+
+    Returns:
+        ``name``.
+
+    Raises:
+        InputError: If it is not made of letters, digits, ``_``, ``-`` and ``.``.
+    """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise InputError(f"a name consists of letters, digits, '_', '-' and '.', not {name!r}.")
     return name
 
 
 def check_count(name: str, value: Any) -> int:
-    """``value`` as a whole number of at least 1; raises `InputError` for anything else."""
+    """Check a number of things.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Its value.
+
+    Returns:
+        ``value`` as an int.
+
+    Raises:
+        InputError: If it is not a whole number of at least 1.
+    """
     return check_at_least(1, name, value)
 
 
 def check_seed(seed: Any) -> int:
-    """``seed`` as a whole number of at least 0; raises `InputError` for anything else."""
+    """Check a seed.
+
+    Args:
+        seed: The seed.
+
+    Returns:
+        ``seed`` as an int.
+
+    Raises:
+        InputError: If it is not a whole number of at least 0.
+    """
     return check_at_least(0, "seed", seed)
 
 
 def check_at_least(least: int, name: str, value: Any) -> int:
-    """``value`` as a whole number of at least ``least``; raises `InputError` for anything else."""
+    """Check a whole number.
+
+    Args:
+        least: Its smallest value.
+        name: Name of the argument, for the message.
+        value: Its value.
+
+    Returns:
+        ``value`` as an int.
+
+    Raises:
+        InputError: If it is not a whole number of at least ``least``.
+    """
     if not _is(value, int) or value < least:
         raise InputError(f"{name} must be at least {least}, a whole number, not {value!r}.")
     return int(value)
 
 
 def check_number(name: str, value: Any) -> float:
-    """``value`` as a finite number; raises `InputError` for anything else."""
+    """Check a number.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Its value.
+
+    Returns:
+        ``value`` as a float.
+
+    Raises:
+        InputError: If it is not a finite number.
+    """
     if not _is(value, float):
         raise InputError(f"{name} must be a finite number, not {value!r}.")
     return float(value)
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """``value``, if it is True or False; raises `InputError` for anything else."""
+    """Check a flag.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Its value.
+
+    Returns:
+        ``value``.
+
+    Raises:
+        InputError: If it is neither True nor False.
+    """
     if not isinstance(value, bool):
         raise InputError(f"{name} must be true or false, not {value!r}.")
     return value
 
 
 SomeImages = slice | SupportsIndex | Tensor
-"""Which of several images: a slice, a tensor of numbers or booleans; or the number of one."""
+"""Selection of images: a slice, a tensor of numbers or booleans, or the number of one."""
 
 
 def check_image(images: SomeImages, count: int, owner: str) -> slice | Tensor:
-    """Some of ``count`` images, or a slice of one of them.
+    """Check a selection of images.
 
-    Raises `MissingImageError` for one that is not there, `InputError` for what names none.
+    Args:
+        images: The selection.
+        count: Number of images to select from.
+        owner: Beginning of the sentence "… to ``count``" in the message, such as "scores belong".
+
+    Returns:
+        The selection, as a slice for a single number.
+
+    Raises:
+        MissingImageError: If there is no image of this number.
+        InputError: If ``images`` is no selection.
     """
     if isinstance(images, slice) or (isinstance(images, Tensor) and images.dim()):
         return images
@@ -114,20 +192,41 @@ def check_image(images: SomeImages, count: int, owner: str) -> slice | Tensor:
 
 
 def copied(model: nn.Module, purpose: str) -> nn.Module:
-    """A deep copy of ``model``; raises `InputError` where there can be none, which says what needs it."""
+    """Copy a model.
+
+    Args:
+        model: The model.
+        purpose: The work that needs a copy, for the message.
+
+    Returns:
+        A deep copy.
+
+    Raises:
+        InputError: If the model cannot be copied.
+    """
     try:
         return copy.deepcopy(model)
-    except Exception as error:  # whatever the model's own modules raise
+    except Exception as error:  # the model's own modules can raise anything
         raise InputError(f"the model cannot be copied (copy.deepcopy), which {purpose} needs: {error}") from error
 
 
 @contextmanager
 def within_memory(remedy: str) -> Iterator[None]:
-    """Raises `OutOfMemoryError` with the ``remedy`` where a device has no memory left."""
+    """Turn the errors of a device without free memory into `OutOfMemoryError`, inside a ``with`` block.
+
+    Args:
+        remedy: Advice that ends the message.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        OutOfMemoryError: If the device has no memory left.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        told = "can't allocate memory" in str(error)  # of a CPU, torch says it in a plain RuntimeError
+        told = "can't allocate memory" in str(error)  # for a CPU, torch raises a plain RuntimeError
         if not told and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         raise OutOfMemoryError(f"out of memory: {remedy}.") from error
