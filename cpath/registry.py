@@ -1,4 +1,4 @@
-"""Classes by name: what extraction methods and attributions have in common."""
+"""Registry of classes by name, which extraction methods and attributions share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cpath.checks import check_name
 from cpath.errors import InputError, unknown_name
 
 RESERVED = frozenset({"run", "network", "base", "untouched", "all", "original", "input", "quick"})
-"""Names that stand in the tables of the experiments where a method's would, for rows that belong to none."""
+"""Names that the tables of the experiments use in place of a method's, for rows that belong to no method."""
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[Any])
@@ -18,9 +18,12 @@ C = TypeVar("C", bound=type[Any])
 class Registry(dict[str, type[T]]):
     """Subclasses of one class by name, in the order of registration.
 
-    ``kind`` is what errors call them, ``base`` the class, which users know as ``base_name``; ``name_as`` is the
-    class attribute that holds the name. ``renamed`` gives the new names by old ones: who asks for an old name is
-    told the new one.
+    Args:
+        kind: Word for them in messages.
+        base: Their base class.
+        base_name: Name of the base class for users.
+        name_as: Class attribute that holds the name.
+        renamed: New names by old ones. The error for an old name gives the new one.
     """
 
     def __init__(
@@ -36,10 +39,17 @@ class Registry(dict[str, type[T]]):
         self._kind, self._base, self._base_name, self._name_as = kind, base, base_name, name_as
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator that puts the class under ``name``; the same class may come again (a module reloaded).
+        """Register a class under a name. The same class may be registered again, by a module that is reloaded.
 
-        Raises `InputError` for what is no subclass, for a name that another one has, for one that is reserved
-        (see `RESERVED`), and for what is no name.
+        Args:
+            name: The name.
+
+        Returns:
+            A class decorator.
+
+        Raises:
+            InputError: If the name is reserved (see `RESERVED`), no name, or taken by another class, or if the
+                class is no subclass of the base class.
         """
         if check_name(name) in RESERVED:
             raise InputError(
@@ -63,9 +73,18 @@ class Registry(dict[str, type[T]]):
         return add
 
     def make(self, name: object, settings: Mapping[str, Any]) -> T:
-        """What is registered under ``name``, made with ``settings``.
+        """Make an object of a registered class.
 
-        Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
+        Args:
+            name: Name of the class.
+            settings: Its keyword arguments.
+
+        Returns:
+            The object.
+
+        Raises:
+            UnknownNameError: If the name is unknown.
+            InputError: If a setting is unknown.
         """
         if not isinstance(name, str) or name not in self:
             raise unknown_name(self._kind, name, self, self.renamed)
