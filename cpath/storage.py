@@ -1,4 +1,4 @@
-"""Files of tensors with metadata: safetensors, written atomically, checked when read. Nothing unpickles."""
+"""Files of tensors with metadata: safetensors, written atomically, checked when read. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ _KEY = "cpath"
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """CRC-32 over ``metadata`` and the names, types, shapes and bytes of ``tensors``."""
+    """Compute the CRC-32 of the metadata and of the tensors' names, types, shapes and bytes.
+
+    Args:
+        tensors: Tensors by name.
+        metadata: Metadata that JSON can hold.
+
+    Returns:
+        8 hexadecimal digits.
+    """
     kinds = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
     crc = zlib.crc32(json.dumps([metadata, kinds], sort_keys=True).encode())
     for name in sorted(tensors):
@@ -34,7 +42,7 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """The values of ``tensor`` in the order of its indices, whatever its strides and type."""
+    """View the values of ``tensor`` in the order of its indices, independent of its strides and type."""
     values = tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1)
     if values.stride() != (1,):  # a single number may have any stride, and counts as contiguous all the same
         values = values.clone(memory_format=torch.contiguous_format)
@@ -43,10 +51,19 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of ``path`` at the end: a reader sees all of it, or what was there.
+    """Write a file that takes the place of ``path`` at the end of a ``with`` block.
 
-    Its mode is that of any new file of the user's (0666 without their umask), whoever writes it and whatever was
-    there. Raises `StorageError` where it cannot be written.
+    Readers see either the whole new file or the old one. The file's mode is that of any new file of the user (0666
+    without the umask), independent of its writer and of the old file.
+
+    Args:
+        path: The file to replace.
+
+    Returns:
+        A context manager, which gives the path to write to.
+
+    Raises:
+        StorageError: If the file cannot be written.
     """
     # Machines that share a folder number their processes alike.
     partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
@@ -67,9 +84,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _mode_of_a_new_file(path: Path) -> int:
-    """The mode that ``path``, where no file stays, gets from the user's umask or the folder's access list.
+    """Find the mode that a new file at ``path`` gets from the user's umask or the folder's access list.
 
-    A file tells: to ask for the umask is to change it for all threads meanwhile.
+    It is read off a file, because to ask for the umask is to change it for all threads meanwhile. No file stays.
     """
     path.unlink(missing_ok=True)  # of a process that was killed
     with open(path, "xb") as file:
@@ -79,7 +96,16 @@ def _mode_of_a_new_file(path: Path) -> int:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Writes ``tensors`` and JSON ``metadata`` to ``path``, as `replacing` does."""
+    """Write tensors and metadata to a file, as `replacing` does.
+
+    Args:
+        path: The file.
+        tensors: Tensors by name.
+        metadata: Metadata that JSON can hold.
+
+    Raises:
+        StorageError: If the file cannot be written.
+    """
     contents = _in_memory_of_their_own(tensors)
     header = {_KEY: json.dumps({**metadata, "checksum": checksum(contents, metadata)})}
     with replacing(Path(path)) as partial:
@@ -87,7 +113,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
 
 
 def _in_memory_of_their_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies on the CPU, or the tensors themselves where they are that: safetensors writes no others."""
+    """Copy tensors to contiguous CPU memory of their own, unless they have it: safetensors needs that."""
     taken: set[int] = set()
     own = {}
     for name, tensor in tensors.items():
@@ -102,9 +128,17 @@ def _in_memory_of_their_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def kept_tensors(
     path: Path, kind: str, version: int, make: Callable[[], object], expected: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `read_tensors` gives, of a file that ``make()`` writes unless it is there and whole.
+    """Read a file, and make it first unless it is there, whole, and of the expected origin.
 
-    It is made again, too, unless all that is ``expected`` stands in its metadata.
+    Args:
+        path: The file.
+        kind: Its kind.
+        version: Its format.
+        make: Function that writes the file.
+        expected: Metadata that the file must have.
+
+    Returns:
+        Tensors by name, and metadata.
     """
     if (found := whole_tensors(path, kind, version, expected)) is not None:
         return found
@@ -115,7 +149,17 @@ def kept_tensors(
 def whole_tensors(
     path: Path, kind: str, version: int, expected: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """What `read_tensors` gives; None where the file has to be made, or, as is then said, made again."""
+    """Read a file if it is there, whole, and of the expected origin. Otherwise log why it must be made again.
+
+    Args:
+        path: The file.
+        kind: Its kind.
+        version: Its format.
+        expected: Metadata that the file must have.
+
+    Returns:
+        Tensors by name, and metadata; None if the file must be made.
+    """
     if not path.exists():
         return None
     try:
@@ -131,9 +175,18 @@ def whole_tensors(
 
 
 def open_tensors(path: str | Path, kind: str, version: int) -> Any:
-    """A file of ``kind``, opened to read parts of its tensors (``get_slice``); its checksum is not checked.
+    """Open a file to read parts of its tensors. Its checksum is not checked.
 
-    Raises `InputError` for any other, newer or damaged file.
+    Args:
+        path: The file.
+        kind: Its kind.
+        version: Its format.
+
+    Returns:
+        The open file, whose ``get_slice`` reads parts.
+
+    Raises:
+        InputError: If the file is missing, damaged, of another kind or of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -147,7 +200,19 @@ def open_tensors(path: str | Path, kind: str, version: int) -> Any:
 
 
 def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file of ``kind``; raises `InputError` for any other, newer or damaged file."""
+    """Read a file and check its checksum.
+
+    Args:
+        path: The file.
+        kind: Its kind.
+        version: Its format.
+
+    Returns:
+        Tensors by name, and metadata.
+
+    Raises:
+        InputError: If the file is missing, damaged, of another kind or of another format.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no such {kind} file: {path}")
