@@ -1,7 +1,31 @@
-"""Replaying a forward pass: its costly operations are computed once and handed out again.
+"""Replay of a forward pass: its costly operations are computed once and answered from memory afterwards.
 
-Methods that change one site at a time run the network once a site. Up to the site every such pass computes the same
-numbers; `Replay` keeps those of the costly operations.
+A method that changes one site at a time runs the network once for each site. Up to the site, every such pass
+computes the same numbers; `Replay` keeps those of the costly operations: convolutions, linear layers,
+normalisation, max pooling and attention. Activation functions, additions and reshapes cost no more than copying
+their result, and run again.
+
+Worked example. Of the two-layer network of the package's examples, a replay keeps three tensors: the outputs of
+``conv1`` (2, 4, 8, 8), ``conv2`` (2, 6, 4, 4) and ``fc`` (2, 5).
+
+    >>> from cpath.replay import Replay
+    >>> replay = Replay.record(model, images)
+
+In a replayed run these operations do not look at their input. So the answer to other images is the recorded one:
+
+    >>> with torch.no_grad(), replay.handing_out():
+    ...     answer = model(torch.zeros_like(images))
+    >>> torch.equal(answer, model(images))
+    True
+
+At the site that a method changes it calls ``stop``, and from there on everything is computed:
+
+    >>> with torch.no_grad(), replay.handing_out() as memory:
+    ...     z = model.relu1(model.conv1(images))  # conv1 is answered from memory
+    ...     memory.stop()
+    ...     halved = model.fc(model.flatten(model.relu2(model.conv2(z / 2))))  # conv2 and fc are computed
+    >>> torch.equal(halved, answer)
+    False
 """
 
 from __future__ import annotations
@@ -14,7 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# Operations that cost more than copying what they give, in memory that is theirs alone.
+# Operations that cost more than copying their result, and that write it to memory of its own.
 _COSTLY: frozenset[Callable[..., Any]] = frozenset(
     (
         *(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
@@ -24,14 +48,14 @@ _COSTLY: frozenset[Callable[..., Any]] = frozenset(
 
 
 Operation = tuple[Callable[..., Any], nn.Parameter | None]
-"""A costly operation and the weight that it works with, by which it is known again."""
+"""A costly operation and its weight, by which it is recognised in the next run."""
 
 Step = tuple[Operation, Tensor | None]
-"""An operation and what it gave, a row an image; None where its rows are not the images."""
+"""An operation and its result, with one row per image; None if the rows are not images."""
 
 
 def _operation(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
-    # Where it stands differs: behind the buffers of a batch norm, behind the shape of a layer norm.
+    # The weight's position differs: behind the buffers of a batch norm, behind the shape of a layer norm.
     return func, next((value for value in (*args, *kwargs.values()) if isinstance(value, nn.Parameter)), None)
 
 
@@ -40,16 +64,28 @@ def _same(one: Operation, other: Operation) -> bool:
 
 
 class Replay:
-    """What the costly operations of a model gave for a batch of images, in call order."""
+    """Results of the costly operations of a model for a batch of images, in call order. Made by `record`.
+
+    Args:
+        steps: Operations and their results.
+    """
 
     def __init__(self, steps: list[Step]) -> None:
         self._steps = steps
 
     @classmethod
     def record(cls, run: Callable[[Tensor], object], images: Tensor) -> Self:
-        """That of ``run(images)``, the model's forward pass, which must leave ``images`` as they are."""
+        """Run a model and keep the results of its costly operations.
+
+        Args:
+            run: The model's forward pass, which must leave ``images`` as they are.
+            images: Images (B, C, H, W).
+
+        Returns:
+            The replay. It is empty if the model calls other operations for one image than for the batch.
+        """
         steps = _steps(run, images)
-        # The first image alone tells which rows are images, and which are rows of as many other things.
+        # A run of the first image alone tells rows that are images from other dimensions of the same size.
         alone = steps if len(images) == 1 else _steps(run, images[:1])
         if len(alone) != len(steps):
             return cls([])
@@ -61,13 +97,24 @@ class Replay:
         )
 
     def part(self, images: slice | Tensor) -> Self:
-        """That of some of the images."""
+        """Select images.
+
+        Args:
+            images: A slice, or a tensor of numbers or booleans.
+
+        Returns:
+            The replay of these images.
+        """
         return type(self)(
             [(operation, output if output is None else output[images]) for operation, output in self._steps]
         )
 
     def handing_out(self) -> HandingOut:
-        """A context in which the costly operations of the model's next run are answered from memory."""
+        """Answer the costly operations of the model's next run from memory, inside a ``with`` block.
+
+        Returns:
+            A context manager, which gives an object whose ``stop()`` ends it.
+        """
         return HandingOut(self._steps)
 
 
@@ -79,7 +126,7 @@ def _steps(run: Callable[[Tensor], object], images: Tensor) -> list[Step]:
 
 
 class _Recording(TorchFunctionMode):
-    """Keeps what the costly operations give for so many images."""
+    """Mode that keeps the results of costly operations for a number of images."""
 
     def __init__(self, images: int) -> None:
         super().__init__()
@@ -99,14 +146,18 @@ class _Recording(TorchFunctionMode):
 
 
 class HandingOut(TorchFunctionMode):
-    """Answers costly operations from memory until it is told to `stop`."""
+    """Mode that answers costly operations from memory until its method `stop` is called.
+
+    Args:
+        steps: Operations and their results.
+    """
 
     def __init__(self, steps: list[Step]) -> None:
         super().__init__()
         self._steps: Iterator[Step] | None = iter(steps)
 
     def stop(self) -> None:
-        """From here on the numbers differ: everything is computed."""
+        """Compute everything from here on, because the numbers differ."""
         self._steps = None
 
     def __torch_function__(
