@@ -10,6 +10,28 @@ forward pass on, the number of the call follows:
 ``layer1.0.relu#2``   the second call of the same module (torchvision ResNets)
 ``layer1.0:relu``     a functional call inside module ``layer1.0``
 ====================  ==================================================
+
+Worked example. This block calls one ReLU module twice, and a functional ReLU between:
+
+    >>> class Block(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.conv1 = nn.Conv2d(3, 3, 3, padding=1)
+    ...         self.conv2 = nn.Conv2d(3, 3, 3, padding=1)
+    ...         self.relu = nn.ReLU(inplace=True)
+    ...
+    ...     def forward(self, x):
+    ...         out = self.relu(self.conv1(x))
+    ...         out = torch.nn.functional.relu(self.conv2(out))
+    ...         return self.relu(out - x)
+    >>> network = nn.Sequential(OrderedDict(block=Block(), flatten=nn.Flatten(), fc=nn.Linear(192, 5)))
+    >>> with cpath.observe(network) as seen, torch.no_grad():
+    ...     _ = network(images)
+    >>> for name, z in seen.activations.items():
+    ...     print(name, tuple(z.shape))
+    block.relu (2, 3, 8, 8)
+    block:relu (2, 3, 8, 8)
+    block.relu#2 (2, 3, 8, 8)
 """
 
 from __future__ import annotations
@@ -33,12 +55,12 @@ from cpath._torch import MODULE_CALL, REENTRANT_CHECKPOINT, compiled_from, in_ba
 from cpath.errors import InputError, SiteError, unknown_name
 
 Visitor = Callable[[str, Tensor], Tensor | None]
-"""Called with a site's name and output; returns what the model shall see instead, or None."""
+"""Function of a site's name and output that returns the value that takes the output's place, or None."""
 
 DEFAULT_ACTIVATIONS = ("relu",)
 
 
-# Those of torch.nn.functional that can be sites.
+# Functions of torch.nn.functional that can be sites.
 _FUNCTIONS = (
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh"),
     *("hardsigmoid", "softplus", "sigmoid", "tanh", "logsigmoid", "softsign", "tanhshrink"),
@@ -47,7 +69,7 @@ _FUNCTIONS = (
 
 @dataclass(frozen=True)
 class _Activation:
-    """How one callable of torch computes an activation function."""
+    """One callable of torch that computes an activation function."""
 
     name: str
     compute: Callable[..., Tensor]  # never in place
@@ -74,7 +96,7 @@ def _activation_table() -> dict[Callable[..., Any], _Activation]:
 
 
 def _kind(entry: _Activation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Name of the activation function that a call computes: ``nn.ReLU6`` is a `hardtanh` from 0 to 6."""
+    """Name the activation function that a call computes: ``nn.ReLU6`` calls `hardtanh` from 0 to 6."""
     if entry.name != "hardtanh":
         return entry.name
     low = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
@@ -88,14 +110,35 @@ ACTIVATIONS = tuple(dict.fromkeys(activation.name for activation in _TABLE.value
 
 
 def check_model(model: object) -> nn.Module:
-    """``model``, if it is a module; raises `InputError` otherwise."""
+    """Check that a model is a module.
+
+    Args:
+        model: The model.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        InputError: If it is none.
+    """
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, not {model!r}. Wrap a function in one.")
     return model
 
 
 def check_activations(activations: object) -> tuple[str, ...]:
-    """Names of activation functions, of one or several; raises a cpath error for anything else."""
+    """Check names of activation functions.
+
+    Args:
+        activations: One name, or several.
+
+    Returns:
+        The names.
+
+    Raises:
+        InputError: If ``activations`` are no names.
+        UnknownNameError: If a name is unknown.
+    """
     if isinstance(activations, str):
         activations = (activations,)
     if not isinstance(activations, Iterable):
@@ -107,16 +150,31 @@ def check_activations(activations: object) -> tuple[str, ...]:
     return names
 
 
-# A neuron is dead or active. Not its sign tells: a GELU that gives −0.1 passes something on.
+# A neuron is dead if its output is zero, and active otherwise. The sign does not matter: a GELU of −0.1 is active.
 
 
 def is_dead(output: Tensor) -> Tensor:
-    """True where a neuron of a site's ``output`` is dead."""
+    """Mark the dead neurons of a site.
+
+    Args:
+        output: Output (B, *site).
+
+    Returns:
+        Booleans (B, *site), True where the output is 0.
+    """
     return output == 0
 
 
 def is_active(output: Tensor, out: Tensor | None = None) -> Tensor:
-    """True where a neuron of a site's ``output`` is active."""
+    """Mark the active neurons of a site.
+
+    Args:
+        output: Output (B, *site).
+        out: Booleans (B, *site) to write the result to, if any.
+
+    Returns:
+        Booleans (B, *site), True where the output is not 0.
+    """
     if out is not None and output.device.type == "cpu" and output.dtype != torch.bfloat16:
         np.not_equal(output.numpy(), 0, out=out.numpy())  # three times as fast
         return out
@@ -124,7 +182,18 @@ def is_active(output: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The plain module behind ``torch.compile`` and data parallelism; raises `SiteError` for a scripted model."""
+    """Get the plain module behind ``torch.compile`` and data parallelism.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: If ``model`` is no module.
+        SiteError: If it is a scripted model, which has no sites.
+    """
     model = check_model(model)
     while True:
         parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
@@ -141,7 +210,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class _SiteMode(TorchFunctionMode):
-    """Calls ``visit`` at every site of ``model``. See `intercept`."""
+    """Mode that calls ``visit`` at every site of ``model``. See `intercept`."""
 
     def __init__(
         self,
@@ -172,9 +241,9 @@ class _SiteMode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if self._changes and saves_with_hooks():
-            # Activation checkpointing keeps nothing of what an operation saves for the backward pass, but runs the
-            # model again then, unchanged. So it is kept here. Detached, because an output that its own operation
-            # holds would never be freed.
+            # Activation checkpointing drops the tensors that an operation saves for its backward pass, and runs the
+            # model again then, but without our changes. So they are kept here. They are detached, because an output
+            # that its own operation holds would never be freed.
             with saved_tensors_hooks(Tensor.detach, _itself):
                 return self._call(func, args, kwargs or {})
         return self._call(func, args, kwargs or {})
@@ -194,7 +263,7 @@ class _SiteMode(TorchFunctionMode):
         return self._edited(entry, name, args, kwargs)
 
     def _edited(self, entry: _Activation, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        # torch.nn.functional passes `inplace` on by name, however the model passed it.
+        # torch.nn.functional passes `inplace` on by name, also if the model passed it by position.
         inplace = entry.always_inplace or bool(kwargs.get("inplace", False))
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
         # Never in place: autograd keeps the activation's output for its backward pass.
@@ -208,7 +277,7 @@ class _SiteMode(TorchFunctionMode):
         return source.copy_(result)
 
     def _site_name(self, kind: str) -> str | None:
-        """Name of the site that is being called; None outside the model's forward pass."""
+        """Name the site that is being called; None outside the model's forward pass."""
         if in_backward_pass():  # checkpointing runs a part again
             return None
         inner: nn.Module | None = None
@@ -250,17 +319,17 @@ def _itself(saved: Tensor) -> Tensor:
 
 
 def _check_no_gradient(inputs: Iterable[object]) -> None:
-    """Raises `SiteError` where what is checkpointed, with the ``inputs``, is to have gradients."""
+    """Raise `SiteError` if gradients are to pass a checkpointed part of the model that has the given ``inputs``."""
     if any(isinstance(value, Tensor) and value.requires_grad for value in inputs):
         raise SiteError(
             "the model checkpoints activations with use_reentrant=True: its backward pass runs it again, "
-            "unchanged, and gives gradients of another network. Turn checkpointing off, say use_reentrant=False, "
-            "or run the model under torch.no_grad() where no gradients are needed."
+            "unchanged, and gives gradients of another network. Turn checkpointing off, pass use_reentrant=False, "
+            "or run the model under torch.no_grad() if no gradients are needed."
         )
 
 
 def _same_thread(model: nn.Module) -> nn.Module:
-    """The module behind ``model``; raises `SiteError` where that runs in threads of its own, on copies."""
+    """Get the module behind ``model``; raise `SiteError` if it runs copies of it in threads of their own."""
     if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
         raise SiteError(
             "a DataParallel model runs copies of itself in other threads, where no site is seen: "
@@ -270,7 +339,7 @@ def _same_thread(model: nn.Module) -> nn.Module:
 
 
 def _check_not_scripted(modules: dict[str, nn.Module], kinds: Iterable[str]) -> None:
-    """Raises `SiteError` for a scripted part of a model that hides a site."""
+    """Raise `SiteError` for a scripted part of a model that hides a site."""
     for name, module in modules.items():
         if not isinstance(module, torch.jit.ScriptModule):
             continue
@@ -294,27 +363,46 @@ def intercept(
     in_place: bool = False,
     inputs: Callable[[str, Tensor], object] | None = None,
 ) -> TorchFunctionMode:
-    """Context in which ``visit(name, output)`` is called at every site of ``model``, in call order.
+    """Call a function at every site of a model, in call order, inside a ``with`` block.
 
-    At the sites named in ``edits`` the value that ``visit`` returns (unless None) takes the output's place. An
-    in-place activation then also writes it into its input, as the model expects; ``write_back=False`` leaves
-    that out, which only models that ignore the return value of an in-place activation notice. ``in_place`` says
-    that ``visit`` itself changes the outputs, in their memory.
-    ``inputs(name, value)`` is called with each site's pre-activation, before the activation runs.
-    Only the thread that entered the context sees it. Call the model itself, not its ``forward``.
+    Only the thread that entered the block is seen. Call the model itself, not its ``forward``. A changed network
+    keeps what its backward pass needs, with or without activation checkpointing.
 
-    A network that is changed keeps what its backward pass needs, whether or not it checkpoints activations. Raises
-    `SiteError` where sites are hidden: in a scripted model or part, in a DataParallel model on several GPUs; and
-    where gradients of a changed network pass a checkpoint with ``use_reentrant=True``.
+    Args:
+        model: The model.
+        visit: Called as ``visit(name, output)``. At the sites in ``edits``, its return value takes the output's
+            place, unless it is None.
+        edits: Names of these sites. `EVERY_SITE` contains all.
+        activations: Names of the activation functions whose calls are sites.
+        write_back: Write the new output of an in-place activation to its input too, as the model expects. Without
+            it a model that ignores the return value of an in-place activation goes on with the wrong values.
+        in_place: Set if ``visit`` itself changes outputs in place.
+        inputs: Called as ``inputs(name, value)`` with each site's pre-activation, before the activation runs.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        SiteError: If sites are hidden, in a scripted model or part, or in a DataParallel model on several GPUs; or
+            if gradients of a changed network pass a checkpoint with ``use_reentrant=True``.
     """
     return _SiteMode(model, visit, edits, activations, write_back, in_place, inputs)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts every module of ``model`` into eval mode, and each back into the mode it had.
+    """Put every module of a model into eval mode inside a ``with`` block, and each back into its mode afterwards.
 
-    The mode is the model's own: two threads with one model in train mode put each other's back too early.
+    The mode is the model's own: two threads that use one model in train mode restore each other's mode too early.
+
+    Args:
+        model: The model.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        InputError: If ``model`` is no module.
     """
     training = [module for module in check_model(model).modules() if module.training]
     for module in training:
@@ -328,47 +416,66 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def differentiating() -> Iterator[None]:
-    """Gradients as usual, whatever the caller switched off (``no_grad``, ``inference_mode``)."""
+    """Compute gradients inside a ``with`` block, even if the caller is under ``no_grad`` or ``inference_mode``.
+
+    Returns:
+        A context manager.
+    """
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 @dataclass
 class Observation:
-    """What `observe` saw in the last forward pass."""
+    """Outputs of the sites in the last forward pass. Made by `observe`.
+
+    Attributes:
+        activations: Output (B, *site) of every site, in call order; detached copies.
+    """
 
     activations: dict[str, Tensor] = field(default_factory=dict)
-    """Output of every site, (B, *site), in call order; detached copies."""
 
 
 class _Everything:
-    """Contains any name."""
+    """Container of every name."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
 EVERY_SITE = _Everything()
-"""For ``edits``: every site."""
+"""Value of ``edits`` that stands for every site."""
 
 
 @contextmanager
 def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATIONS) -> Iterator[Observation]:
-    """Records the output of every site while ``model`` runs in eval mode.
+    """Record the output of every site while a model runs in eval mode, inside a ``with`` block.
 
-    >>> with cpath.observe(model) as seen:
-    ...     logits = model(images)
-    >>> seen.activations["layer1.0.relu"]      # (B, *site)
+    A second forward pass replaces the outputs of the first one. Only the thread that entered the block is seen.
+    Call the model itself, not its ``forward``.
 
-    ``activations`` names the functions that count as sites (see `ACTIVATIONS`). A second forward pass replaces
-    what the first one left. Only what the thread that entered runs is seen; call the model itself, not its
-    ``forward``. Raises `SiteError` for a model or a part of it that is scripted, and for DataParallel on
-    several GPUs, which runs in threads of its own.
+    Args:
+        model: The model.
+        activations: Names of the activation functions whose calls are sites (see `ACTIVATIONS`).
+
+    Returns:
+        A context manager, which gives an `Observation`.
+
+    Raises:
+        SiteError: If the model or a part of it is scripted, or it is a DataParallel model on several GPUs, which
+            runs in threads of its own.
+        UnknownNameError: If there is no activation function of a given name.
+
+    Example:
+        >>> with cpath.observe(model) as seen:
+        ...     logits = model(images)
+        >>> seen.activations["relu1"].shape
+        torch.Size([2, 4, 8, 8])
     """
     seen = Observation()
 
     def visit(name: str, output: Tensor) -> None:
-        if name in seen.activations:  # a name comes back only in a new forward pass
+        if name in seen.activations:  # no name occurs twice in one forward pass
             seen.activations.clear()
         # A copy, because later in-place operations of the model would change the original.
         seen.activations[name] = output.detach().clone()
