@@ -25,18 +25,32 @@ Target = None | int | Tensor
 
 @dataclass(frozen=True)
 class Record:
-    """One forward pass, and a backward pass of the response where gradients were asked for."""
+    """Results of one forward pass, and of a backward pass of the response if it was asked for.
+
+    Attributes:
+        logits: Logits (B, classes).
+        activations: Output (B, *site) of every site, in call order.
+        gradients: Gradient (B, *site) of the response with respect to each of them; empty if not asked for.
+    """
 
     logits: Tensor
-    """(B, classes)"""
     activations: dict[str, Tensor]
-    """Output of every site, (B, *site), in call order."""
     gradients: dict[str, Tensor]
-    """Gradient of the response with respect to each of them; empty when not asked for."""
 
 
 def check_images(model: nn.Module, images: object) -> Tensor:
-    """The images, if ``model`` can take them; raises `InputError` otherwise."""
+    """Check that a model can take the images.
+
+    Args:
+        model: The model.
+        images: The images.
+
+    Returns:
+        ``images``.
+
+    Raises:
+        InputError: If they are not a batch of finite floats of the model's dtype on its device.
+    """
     if not isinstance(images, Tensor):
         raise InputError(f"images must be a tensor (B, C, H, W), not {type(images).__name__}.")
     if images.layout != torch.strided:
@@ -61,7 +75,19 @@ def check_images(model: nn.Module, images: object) -> Tensor:
 
 
 def check_target(target: Target, batch: int, device: torch.device) -> Tensor | None:
-    """``target`` as a (B,) int64 tensor on ``device``, or None; raises `InputError` for anything else."""
+    """Check the classes to explain.
+
+    Args:
+        target: None, an int, or ints (B,).
+        batch: Number of images B.
+        device: Device of the images.
+
+    Returns:
+        Classes (B,), int64, on ``device``; None for None.
+
+    Raises:
+        InputError: If ``target`` is none of these.
+    """
     if target is None:
         return None
     try:
@@ -81,9 +107,18 @@ def check_target(target: Target, batch: int, device: torch.device) -> Tensor | N
 
 
 def check_logits(logits: object, batch: int, *, differentiable: bool = False) -> Tensor:
-    """The model's output, if it is (B, classes) and finite; raises `InputError` otherwise.
+    """Check that a model's output is finite logits.
 
-    With ``differentiable`` it also has to be part of autograd's graph.
+    Args:
+        logits: The output.
+        batch: Number of images B.
+        differentiable: The output must also be part of autograd's graph.
+
+    Returns:
+        ``logits`` (B, classes).
+
+    Raises:
+        InputError: If they are anything else.
     """
     if not isinstance(logits, Tensor):
         raise InputError(
@@ -93,7 +128,7 @@ def check_logits(logits: object, batch: int, *, differentiable: bool = False) ->
     if logits.dim() != 2 or logits.shape[0] != batch or not logits.shape[1]:
         raise InputError(
             f"the model returned shape {tuple(logits.shape)}, not logits ({batch}, classes): "
-            "wrap it in a module that returns one row of logits an image."
+            "wrap it in a module that returns one row of logits per image."
         )
     if not logits.is_floating_point():
         raise InputError(f"the model returned {logits.dtype}, not logits: it must return floats.")
@@ -105,7 +140,17 @@ def check_logits(logits: object, batch: int, *, differentiable: bool = False) ->
 
 
 def check_gradient(logits: Tensor) -> Tensor:
-    """The logits, if they are part of autograd's graph; raises `InputError` otherwise."""
+    """Check that logits are part of autograd's graph.
+
+    Args:
+        logits: The logits.
+
+    Returns:
+        ``logits``.
+
+    Raises:
+        InputError: If they have no gradient.
+    """
     if not logits.requires_grad:
         raise InputError(
             "the model's logits have no gradient: it detaches them, runs under no_grad(), or does not use the "
@@ -115,7 +160,15 @@ def check_gradient(logits: Tensor) -> Tensor:
 
 
 def gradient_at(value: Tensor, source: Tensor) -> Tensor | None:
-    """∂value/∂source; None where ``value`` does not depend on ``source``."""
+    """Compute ∂value/∂source.
+
+    Args:
+        value: A scalar.
+        source: Any tensor.
+
+    Returns:
+        The gradient; None if ``value`` does not depend on ``source``.
+    """
     if not value.requires_grad:
         return None
     (found,) = torch.autograd.grad(value, source, allow_unused=True)
@@ -123,7 +176,19 @@ def gradient_at(value: Tensor, source: Tensor) -> Tensor | None:
 
 
 def check_site(name: str, output: Tensor, batch: int) -> Tensor:
-    """A site's output, if its first dimension is the batch; raises `SiteError` otherwise."""
+    """Check that the first dimension of a site's output is the batch.
+
+    Args:
+        name: Name of the site.
+        output: Its output.
+        batch: Number of images B.
+
+    Returns:
+        ``output`` (B, *site).
+
+    Raises:
+        SiteError: If it is not.
+    """
     if output.dim() == 0 or output.shape[0] != batch:
         raise SiteError(
             f"site '{name}' gives shape {tuple(output.shape)}, but its first dimension must be the batch "
@@ -133,7 +198,14 @@ def check_site(name: str, output: Tensor, batch: int) -> Tensor:
 
 
 def no_gradient_error(name: str) -> SiteError:
-    """Error for a site that is not part of autograd's graph."""
+    """Make the error for a site that is not part of autograd's graph.
+
+    Args:
+        name: Name of the site.
+
+    Returns:
+        The error, to be raised.
+    """
     return SiteError(
         f"site '{name}' runs where gradients are switched off or does not depend on the images: its neurons have "
         "no gradient. Remove the no_grad() in the model, or its checkpointing with use_reentrant=True."
@@ -141,7 +213,14 @@ def no_gradient_error(name: str) -> SiteError:
 
 
 def no_sites_error(activations: Iterable[str]) -> SiteError:
-    """Error for a model in which no activation function was seen."""
+    """Make the error for a model in which no activation function was seen.
+
+    Args:
+        activations: Names of the activation functions that were looked for.
+
+    Returns:
+        The error, to be raised.
+    """
     wanted = ", ".join(check_activations(activations)) or "none named"
     return SiteError(
         f"no site found: the model calls none of the activation functions looked for ({wanted}). Name those "
@@ -151,18 +230,40 @@ def no_sites_error(activations: Iterable[str]) -> SiteError:
 
 @dataclass
 class _Lanes:
-    """Whether `torch.vmap` can run the model; None until it was tried. Shared by the parts of a probe."""
+    """Properties of the model that are found by trying, and shared by the parts of a probe; None until then.
+
+    Attributes:
+        possible: `torch.vmap` can run the model.
+        uses_returned: The model uses the return values of its in-place activations, so that nothing has to be
+            written back to their inputs.
+    """
 
     possible: bool | None = None
     uses_returned: bool | None = None
-    """Whether the model goes on with what its in-place activations return: nothing need be written back."""
 
 
 class Probe:
-    """``images`` (B, C, H, W) in front of ``model``, explained for ``target``.
+    """Batch of images in front of a model, explained for a target.
 
-    ``max_batch`` bounds the number of images that are in one forward pass at the same time where a method runs
-    an image more than once. The model must be in eval mode while a probe is used (`cpath.score` sees to it).
+    The model must be in eval mode while a probe is used (`cpath.score` sees to it).
+
+    Args:
+        model: A classifier that maps ``images`` to logits (B, classes).
+        images: Floats (B, C, H, W) on the model's device.
+        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        activations: Names of the activation functions whose calls are sites.
+        max_batch: Largest number of images in one forward pass, if a method runs an image more than once.
+
+    Raises:
+        InputError: If model, images or target are unusable.
+        SiteError: If the model is scripted.
+        UnknownNameError: If there is no activation function of a given name.
+
+    Example:
+        >>> probe = cpath.Probe(model, images)
+        >>> record = probe.record()
+        >>> record.gradients["relu2"].shape, probe.target.shape
+        (torch.Size([2, 6, 4, 4]), torch.Size([2]))
     """
 
     def __init__(
@@ -176,7 +277,7 @@ class Probe:
     ) -> None:
         self.model = unwrap(model)
         images = check_images(self.model, images)
-        # What was made under inference_mode could not be kept for a backward pass.
+        # Tensors made under inference_mode cannot be saved for a backward pass.
         self.images = images.clone() if images.is_inference() else images
         self.activation_names = check_activations(activations)
         self.max_batch = max_batch
@@ -189,7 +290,14 @@ class Probe:
         return len(self.images)
 
     def part(self, images: slice | Tensor) -> Self:
-        """A probe of some of the images (a slice, or their indices), with their targets."""
+        """Select images, with their targets.
+
+        Args:
+            images: A slice, or a tensor of numbers or booleans.
+
+        Returns:
+            A probe of these images.
+        """
         part = copy.copy(self)
         part.images = self.images[images]
         part._asked = None if self._asked is None else self._asked[images]
@@ -198,9 +306,12 @@ class Probe:
         return part
 
     def remembering(self) -> Self:
-        """A probe of the same images that runs no costly operation before the site of `responses` again.
+        """Keep the results of costly operations, so that `responses` does not run those before its site again.
 
-        It keeps what these operations give: about as much memory as the activations take.
+        They take about as much memory as the activations.
+
+        Returns:
+            A probe of the same images.
         """
         probe = copy.copy(self)
         probe._replay = Replay.record(lambda images: self._call(images.clone()), self.images)
@@ -208,21 +319,35 @@ class Probe:
 
     @property
     def target(self) -> Tensor:
-        """(B,) class that each image is explained for: as asked, or the predicted one."""
+        """Class (B,) that each image is explained for: the one asked for, or the predicted one."""
         if self._resolved is None:
             with torch.no_grad():
                 return self._resolve_target(check_logits(self._run(), len(self)))
         return self._resolved
 
     def record(self, masks: Mapping[str, Tensor] | None = None, *, gradients: bool = True) -> Record:
-        """One forward pass, and one backward pass to the sites unless ``gradients=False``.
+        """Run one forward pass, and one backward pass to the sites.
 
-        With ``masks`` (by site, (B, *site), of 0 and 1) the network is the restricted one: its sites' outputs are
-        what is left after masking, and the gradients are with respect to those. Masks of the images' own type
-        are many times faster than boolean ones on a CPU.
+        Args:
+            masks: Masks (B, *site) of 0 and 1 by site, with which the network is the restricted one: the recorded
+                outputs are masked, and the gradients are with respect to these. Masks of the images' own type are
+                many times faster than boolean ones on a CPU.
+            gradients: Run the backward pass.
+
+        Returns:
+            Logits, outputs and gradients.
+
+        Raises:
+            SiteError: If there is no site, or a site has no gradient.
+            InputError: If the model's output is no finite logits, or the target no class of the model.
+
+        Example:
+            >>> record = cpath.Probe(model, images).record(gradients=False)
+            >>> {name: tuple(z.shape) for name, z in record.activations.items()}
+            {'relu1': (2, 4, 8, 8), 'relu2': (2, 6, 4, 4)}
         """
         record = self._record(masks, gradients, copies=False)
-        if record is None:  # the model changed a site's output in place after the site: note copies
+        if record is None:  # the model changed a site's output in place after the site: keep copies
             record = self._record(masks, gradients, copies=True)
         assert record is not None
         return record
@@ -236,8 +361,8 @@ class Probe:
         def visit(name: str, output: Tensor) -> Tensor:
             check_site(name, output, len(self))
             if masks is not None and in_place:
-                # Not told to autograd: ReLU's backward pass asks only where its output is positive, so that a
-                # masked output is masked in the gradient too.
+                # Hidden from autograd: ReLU's backward pass only uses the places where its output is positive, so
+                # that a masked output is masked in the gradient too.
                 output.data.mul_(masks[name])
             elif masks is not None:
                 output = output * masks[name].to(output.dtype)
@@ -275,10 +400,24 @@ class Probe:
         return Record(logits.detach(), outputs, found)
 
     def responses(self, site: str, values: Tensor) -> Tensor:
-        """(K, B) responses with ``site``'s output replaced by each of ``values`` (K, B, *site).
+        """Compute the responses with the output of a site replaced.
 
-        What comes before the site is computed once, the rest in K lanes by `torch.vmap`; a model that vmap
-        cannot run gets K full passes instead. Differentiable in ``values``.
+        The part before the site is computed once, the rest in K lanes by `torch.vmap`; a model that vmap cannot run
+        gets K full passes instead.
+
+        Args:
+            site: Name of the site.
+            values: Replacements (K, B, *site).
+
+        Returns:
+            Responses (K, B), differentiable in ``values``.
+
+        Example:
+            >>> probe = cpath.Probe(model, images, target=3)
+            >>> z = probe.record(gradients=False).activations["relu1"]
+            >>> values = torch.stack([z, torch.zeros_like(z)])
+            >>> torch.allclose(probe.responses("relu1", values)[0], model(images)[:, 3])
+            True
         """
         if len(values) > 1 and self._lanes.possible is None:
             self._lanes.possible = self._survives_without_write_back()
@@ -293,7 +432,7 @@ class Probe:
             return torch.stack([self._response(site, value, values.requires_grad, True) for value in values])
 
     def _in_lanes(self, site: str, values: Tensor) -> Tensor:
-        differentiable = values.requires_grad  # a lane of them does not tell
+        differentiable = values.requires_grad  # inside vmap a lane does not say so
 
         def lane(value: Tensor) -> Tensor:
             return self._response(site, value, differentiable, write_back=False)
@@ -316,12 +455,12 @@ class Probe:
             return self._run().gather(1, self.target.unsqueeze(1)).squeeze(1)
 
     def _run(self) -> Tensor:
-        """The model's output for a copy of the images: a model may change its input in place."""
+        """Run the model on a copy of the images, because a model may change its input in place."""
         logits: Tensor = self._call(self.images.clone())
         return logits
 
     def _call(self, images: Tensor) -> Any:
-        """What the model returns for ``images``; an error of its own is noted to be that."""
+        """Run the model on ``images``, and add a note to an error of its own that says so."""
         try:
             return self.model(images)
         except CpathError:
@@ -331,9 +470,17 @@ class Probe:
             raise
 
     def gated(self, gates: Mapping[str, Tensor]) -> Tensor:
-        """(B, classes) logits of the network whose sites' outputs are multiplied by ``gates`` (B, *site).
+        """Compute the logits of the network whose sites' outputs are multiplied by gates.
 
-        Differentiable in the gates, in the caller's grad mode.
+        Args:
+            gates: Gates (B, *site) by site.
+
+        Returns:
+            Logits (B, classes), differentiable in the gates, in the caller's grad mode.
+
+        Raises:
+            SiteError: If a site has no gradient.
+            InputError: If the logits have no gradient.
         """
         differentiable = torch.is_grad_enabled()
 
@@ -353,7 +500,7 @@ class Probe:
         return check_gradient(logits) if differentiable else logits
 
     def _survives_without_write_back(self) -> bool:
-        """Whether the model uses what its in-place activations return: then nothing need be written back."""
+        """Check that the model uses the return values of its in-place activations, not their inputs."""
         if self._lanes.uses_returned is None:
             self._lanes.uses_returned = self._try_without_write_back()
         return self._lanes.uses_returned
@@ -389,10 +536,10 @@ class Probe:
 def _in_memory_of_their_own(
     gradients: Mapping[str, Tensor | None], outputs: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """``gradients``, safe to be changed in place; zeros of the ``outputs`` for None.
+    """Make gradients safe to be changed in place; zeros of the shape of ``outputs`` take the place of None.
 
-    Autograd hands the same memory to several sites (both sides of an addition, the parts of a concatenation),
-    and views that repeat one number (behind a sum).
+    Autograd gives several sites the same memory (both sides of an addition, the parts of a concatenation), and
+    views that repeat one number (behind a sum).
     """
     taken: set[int] = set()
     owned = {}
