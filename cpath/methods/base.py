@@ -1,4 +1,4 @@
-"""What an extraction method is, and the registry of names."""
+"""Base class of extraction methods, and the registry of their names."""
 
 from __future__ import annotations
 
@@ -17,44 +17,76 @@ from cpath.registry import Registry
 
 @dataclass(frozen=True)
 class Contributions:
-    """What a method found."""
+    """Contributions that a method computes with a residual.
+
+    Args:
+        values: Contributions (B, *site) by site, in call order, signed if the method knows a sign. The score is the
+            magnitude.
+        residual: Relative completeness residual (B,) by site, if the method knows it.
+
+    Example:
+        >>> values = cpath.Probe(model, images).record(gradients=False).activations
+        >>> cpath.Contributions(values).residual is None
+        True
+    """
 
     values: dict[str, Tensor]
-    """(B, *site) by site, in call order. Signed where the method knows a sign; the score is the magnitude."""
     residual: dict[str, Tensor] | None = None
-    """(B,) by site: relative completeness residual, where the method knows it."""
 
 
 class Method(Checked, ABC):
-    """An extraction method: a pure function of a `Probe`, with its settings as keyword arguments.
+    """Extraction method: a pure function of a `Probe`, with its settings as keyword arguments.
 
-    A subclass is a frozen dataclass with keyword-only fields, registered under a name:
+    A subclass is a frozen dataclass with keyword-only fields, registered under a name.
 
-    >>> @cpath.register("activation")
-    ... @dataclass(frozen=True, kw_only=True)
-    ... class Activation(cpath.Method):
-    ...     def contributions(self, probe):
-    ...         return probe.record(gradients=False).activations
+    Attributes:
+        name: Name of the method, given by `register`.
+        costly: True if the experiments should store its scores instead of computing them again.
+        graded: True if its scores rank the neurons. If they only tell which neurons to keep, `cpath.find_pathway`
+            and the experiments keep these at every sparsity.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @cpath.register("activation_power")
+        ... @dataclass(frozen=True, kw_only=True)
+        ... class ActivationPower(cpath.Method):
+        ...     power: float = 1.0
+        ...
+        ...     def contributions(self, probe):
+        ...         record = probe.record(gradients=False)
+        ...         return {name: z**self.power for name, z in record.activations.items()}
+        >>> cpath.find_pathway(model, images, ActivationPower(power=2.0), sparsity=90).method
+        'activation_power'
     """
 
     name: ClassVar[str] = "unregistered"
     costly: ClassVar[bool] = True
-    """Whether the experiments should keep its scores rather than compute them again."""
     graded: ClassVar[bool] = True
-    """Whether its scores rank the neurons. Where they only tell which to keep, `cpath.find_pathway` and the
-    experiments keep these, whatever the sparsity."""
 
     def at(self, sparsity: float) -> Method:
-        """The method for pathways of ``sparsity`` per cent: itself, unless its search has to know the sparsity."""
+        """Adapt the method to a sparsity.
+
+        Args:
+            sparsity: Per cent of the neurons to prune.
+
+        Returns:
+            The method itself, unless its search has to know the sparsity.
+        """
         return self
 
     @abstractmethod
     def contributions(self, probe: Probe) -> Contributions | Mapping[str, Tensor]:
-        """What each neuron contributes, (B, *site) by site in call order.
+        """Compute the contribution of each neuron.
 
-        An image's values must not depend on the rest of the batch. Randomness comes from
-        `cpath.methods.image_generators`, so that a batch equals its images one by one. Boolean values, of a
-        method that only tells which neurons to keep, count as 0 and 1.
+        The values of an image must not depend on the rest of the batch. Randomness comes from
+        `cpath.methods.image_generators`, so that a batch gives what its images give one by one.
+
+        Args:
+            probe: The images in front of the model.
+
+        Returns:
+            Contributions (B, *site) by site, in call order. Boolean values, of a method that only tells which
+            neurons to keep, count as 0 and 1.
         """
 
 
@@ -73,24 +105,71 @@ REGISTRY: Registry[Method] = Registry(
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Class decorator: ``name`` then stands for the method in the API, the configuration and the tests."""
+    """Register an extraction method under a name, for the API, the configuration and the tests.
+
+    Args:
+        name: The name: letters, digits, ``_``, ``-`` and ``.``.
+
+    Returns:
+        A class decorator.
+
+    Raises:
+        InputError: If the name is taken, reserved or no name, or the class is not a `Method`.
+
+    Example:
+        >>> @cpath.register("activation")
+        ... class Activation(cpath.Method):
+        ...     def contributions(self, probe):
+        ...         return probe.record(gradients=False).activations
+        >>> cpath.score(model, images, "activation")
+        Scores(method='activation', images=2, sites=2, neurons=352)
+    """
     return REGISTRY.register(name)
 
 
 def names() -> tuple[str, ...]:
-    """Names of all registered methods, in the order of registration."""
+    """List the names of all registered methods, in the order of registration.
+
+    Returns:
+        The names.
+
+    Example:
+        >>> cpath.methods.names()[:3]
+        ('neuron_mct', 'neuron_intgrad', 'greedy')
+    """
     return tuple(REGISTRY)
 
 
 def get(name: str, **settings: Any) -> Method:
-    """The method registered under ``name``, made with ``settings``.
+    """Make the method of a name.
 
-    Raises `UnknownNameError` for an unknown name, `InputError` for an unknown setting.
+    Args:
+        name: Name of the method.
+        settings: Its settings.
+
+    Returns:
+        The method.
+
+    Raises:
+        UnknownNameError: If no method has this name.
+        InputError: If a setting is unknown or unusable.
+
+    Example:
+        >>> cpath.methods.get("neuron_intgrad", nodes=5)
+        NeuronIntGrad(nodes=5, rule='endpoint', residual=True)
     """
     return REGISTRY.make(name, settings)
 
 
 def check_contributions(contributions: Tensor, method: str) -> None:
-    """Raises `InputError` where ``contributions``, none of them negative, hold NaN: no order would be left."""
+    """Check that contributions can be ordered.
+
+    Args:
+        contributions: Magnitudes.
+        method: Name of the method, for the message.
+
+    Raises:
+        InputError: If there is a NaN among them.
+    """
     if not contributions.amin() >= 0:
         raise InputError(f"method '{method}' gave NaN contributions: gradients overflow for these images.")

@@ -1,4 +1,4 @@
-"""Baselines: what a method must beat to have found anything."""
+"""Baselines, which a method must beat to have found anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from cpath.sites import is_active
 @register("random")
 @dataclass(frozen=True, kw_only=True)
 class Random(Method):
-    """U(0, 1) for every neuron, seeded per image by ``seed`` and the image itself."""
+    """Random scores: U(0, 1) for every neuron, drawn from the seed and the image itself.
+
+    Args:
+        seed: Seed of the draws.
+
+    Example:
+        >>> cpath.find_pathway(model, images, cpath.methods.Random(seed=1), sparsity=75).sparsity
+        tensor([75., 75.], dtype=torch.float64)
+    """
 
     costly: ClassVar[bool] = False
     seed: int = 0
@@ -29,7 +37,7 @@ class Random(Method):
         check_seed(self.seed)
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """U(0, 1)."""
+        """Draw U(0, 1) for every neuron."""
         activations = probe.record(gradients=False).activations
         layout = SiteLayout.of(activations)
         # In half precision the draws would collapse onto a few thousand values, whose ties are never split.
@@ -43,12 +51,20 @@ class Random(Method):
 @register("active")
 @dataclass(frozen=True, kw_only=True)
 class Active(Method):
-    """1 for every active neuron: the active subnetwork."""
+    """Active subnetwork: score 1 for every active neuron, 0 for the dead ones.
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, cpath.methods.Active(), sparsity=0)
+        >>> with pathway.restrict(model):
+        ...     restricted = model(images)
+        >>> torch.allclose(restricted, model(images))
+        True
+    """
 
     costly: ClassVar[bool] = False
     graded: ClassVar[bool] = False
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """1 where z ≠ 0, which for ReLU is z > 0."""
+        """Mark the neurons with z ≠ 0, which for ReLU is z > 0."""
         activations = probe.record(gradients=False).activations
         return {name: is_active(activation).to(activation.dtype) for name, activation in activations.items()}

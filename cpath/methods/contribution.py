@@ -1,4 +1,4 @@
-"""Contribution methods: what removing a neuron would take from the response (paper, section 3.1)."""
+"""Contribution methods: the loss of response if a neuron is removed (Khakzar et al. 2021, section 3.1)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ from cpath.probe import Probe, Record, gradient_at
 @register("neuron_mct")
 @dataclass(frozen=True, kw_only=True)
 class NeuronMCT(Method):
-    """First-order marginal contribution: score |z · ∂f/∂z|, with one backward pass for all sites."""
+    """First-order marginal contribution: score |z · ∂f/∂z|, with one backward pass for all sites.
+
+    Source: Khakzar et al. 2021, section 3.1.
+
+    Example:
+        >>> cpath.score(model, images, cpath.methods.NeuronMCT())
+        Scores(method='neuron_mct', images=2, sites=2, neurons=352)
+    """
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """Signed contributions z · ∂f/∂z."""
+        """Compute the signed contributions z · ∂f/∂z."""
         record = probe.record()
         return {name: gradient.mul_(record.activations[name]) for name, gradient in record.gradients.items()}
 
@@ -27,11 +34,26 @@ class NeuronMCT(Method):
 @register("neuron_intgrad")
 @dataclass(frozen=True, kw_only=True)
 class NeuronIntGrad(Method):
-    """Integrated gradients of each site's neurons, from 0 to their value: |z · ∫ ∂f(α z)/∂z dα|.
+    """Integrated gradients of each site's neurons, from 0 to their value: score |z · ∫ ∂f(α z)/∂z dα|.
 
-    One site is scaled at a time and everything after it recomputed; ``rule`` and ``nodes`` name the quadrature
-    over α (`cpath.methods.quadrature.RULES`). The completeness residual is reported with the scores; without it
-    (``residual=False``) one pass less is needed, beside those of the nodes.
+    One site is scaled at a time, and everything after it is recomputed. The completeness residual is reported with
+    the scores.
+
+    Args:
+        nodes: Number of quadrature nodes over α.
+        rule: Name of the quadrature (`cpath.methods.quadrature.RULES`).
+        residual: Compute the residual, which takes one pass per site beside those of the nodes.
+
+    Raises:
+        UnknownNameError: If there is no such rule.
+        InputError: If the rule needs more nodes.
+
+    Source: Khakzar et al. 2021, section 3.1.
+
+    Example:
+        >>> scores = cpath.score(model, images, cpath.methods.NeuronIntGrad(nodes=5))
+        >>> {name: residual.shape for name, residual in scores.residual.items()}
+        {'relu1': torch.Size([2]), 'relu2': torch.Size([2])}
     """
 
     nodes: int = 9
@@ -42,16 +64,26 @@ class NeuronIntGrad(Method):
         quadrature(self.rule, self.nodes)  # raises for unusable settings
 
     def contributions(self, probe: Probe) -> Contributions:
-        """Signed z · Σ w_k ∂f(α_k z)/∂z, with the residual."""
+        """Compute the signed contributions z · Σ w_k ∂f(α_k z)/∂z, with the residual."""
         return weighted_gradients(probe, *quadrature(self.rule, self.nodes), residual=self.residual)
 
 
 def weighted_gradients(
     probe: Probe, alphas: Sequence[float], weights: Sequence[float], residual: bool = True
 ) -> Contributions:
-    """Signed z · Σ w_k ∂f(α_k z)/∂z of every site, with the residual; ``alphas`` ≥ 0 in ascending order."""
+    """Compute the signed contributions z · Σ w_k ∂f(α_k z)/∂z of every site.
+
+    Args:
+        probe: The images in front of the model.
+        alphas: Nodes α_k ≥ 0, in ascending order.
+        weights: Their weights w_k.
+        residual: Compute the completeness residual too.
+
+    Returns:
+        Contributions, with the residual if asked for.
+    """
     record = probe.record()
-    # At α = 1 the network is the unscaled one: its gradient is at hand for every site.
+    # At α = 1 the network is the unscaled one, whose gradient the record has for every site.
     at_one = sum(weight for alpha, weight in zip(alphas, weights, strict=True) if alpha == 1)
     nodes = [(alpha, weight) for alpha, weight in zip(alphas, weights, strict=True) if alpha != 1]
     for gradient in record.gradients.values():
@@ -86,12 +118,12 @@ def weighted_gradients(
     )
 
 
-# What is remembered of the network before a site takes about as much as the activations: no more than this.
+# Largest memory for the results that are kept of the network before a site, which is about that of the activations.
 _REMEMBERED_BYTES = 2**30
 
 
 def _groups(record: Record) -> list[slice]:
-    """The images in as many as may be remembered at once."""
+    """Divide the images into groups whose results can be kept at once."""
     each = sum(activation[0].numel() * activation.element_size() for activation in record.activations.values())
     return _parts(len(record.logits), max(1, _REMEMBERED_BYTES // each))
 
@@ -101,14 +133,14 @@ def _parts(count: int, size: int) -> list[slice]:
 
 
 def _at_zero(probe: Probe, site: str, activation: Tensor) -> Tensor:
-    """(B,) responses without the site."""
+    """Compute the responses (B,) with the site's output set to zero."""
     with torch.no_grad():
         return probe.responses(site, torch.zeros_like(activation).unsqueeze(0))[0]
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """How many images, and how many nodes of each, share a pass."""
+    """Numbers of images, and of nodes of each, that share a pass."""
 
     images: int
     lanes: int
@@ -119,7 +151,7 @@ _CPU_TENSOR_BYTES = 24 * 2**20
 
 
 def _rows_per_pass(record: Record, lanes: int, max_batch: int) -> dict[str, _Rows]:
-    """By site: the largest passes that keep to ``max_batch`` and, on a CPU, to tensors of a handy size."""
+    """Find the largest passes, by site, that keep to ``max_batch`` and, on a CPU, to tensors of a suitable size."""
     plan, widest = {}, 0
     for name, activation in reversed(record.activations.items()):
         widest = max(widest, activation[0].numel() * activation.element_size())
@@ -136,9 +168,18 @@ def integrate(
     nodes: Sequence[tuple[float, float]],
     lanes: int,
 ) -> tuple[Tensor | None, bool]:
-    """Adds Σ w_k ∂f(α_k z)/∂z over the ``nodes`` (α_k, w_k), ``lanes`` in a pass, to ``gradient`` in place.
+    """Add Σ w_k ∂f(α_k z)/∂z to ``gradient``, in place.
 
-    Returns the response (B,) at the first node, None without nodes, and whether the response depends on the site.
+    Args:
+        probe: The images in front of the model.
+        site: Name of the site.
+        activation: Its output z (B, *site).
+        gradient: Tensor (B, *site) to add to.
+        nodes: Pairs (α_k, w_k).
+        lanes: Number of nodes in one pass.
+
+    Returns:
+        The response (B,) at the first node, None without nodes; and True if the response depends on the site.
     """
     first: Tensor | None = None
     depends = False

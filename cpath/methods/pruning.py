@@ -1,4 +1,4 @@
-"""Iterative pruning: the weakest neurons go first, and what is left is measured again."""
+"""Iterative pruning: the weakest neurons go first, and the rest is measured again."""
 
 from __future__ import annotations
 
@@ -22,21 +22,35 @@ from cpath.threshold import count_true, for_each_row, keep_above_kth
 @register("greedy")
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Method):
-    """Iterative pruning: neurons are scored by the round that removes them, within a round by their contribution.
+    """Iterative pruning: neurons are ordered by the round that removes them, within a round by their contribution.
 
-    Each of the ``rounds`` measures |z · ∂f/∂z| in the network as pruned so far and removes the weakest of the
-    neurons that are active now, so that after round r of R at most A · (1 − r/R)^power of them are left, A being
-    the number of neurons active at the start: the number removed runs from 0 to the whole, in steps that with a
-    ``power`` above 1 become finer as the network becomes smaller. An active neuron that contributes nothing goes
-    in any case. Removed neurons never return. Dead ones are not removed: removing others can bring them to
-    life, and from then on they count. One that was never active in any round scores 0.
+    Each round measures |z · ∂f/∂z| in the network as pruned so far and removes the weakest of the neurons that are
+    active now. After round r of R at most A · (1 − r/R)^power of them are left, A being the number of neurons
+    active at the start: the number removed runs from 0 to the whole, in steps that become finer as the network
+    becomes smaller if the power is above 1. An active neuron that contributes nothing is removed in any case.
+    Removed neurons never return. Dead ones are not removed: removing others can bring them to life, and from then
+    on they count. A neuron that was never active in any round scores 0.
 
-    A score from r to r + 1 says that round r, counted from 1, removed the neuron. Its fraction rises with the
-    contribution, to the precision of float32, and says nothing else; scores are float64 to hold both.
+    A score between r and r + 1 says that round r, counted from 1, removed the neuron. Its fraction rises with the
+    contribution, to the precision of float32, and has no other meaning; scores are float64 to hold both.
 
-    Few large steps remove neurons before others come to life in their stead: on an ImageNet SqueezeNet the dead
+    Few large steps remove neurons before others come to life in their place: on an ImageNet SqueezeNet the dead
     share of the 90 % pathway is 0.26 with 5 equal steps, 0.50 with 10 and 0.58 with 20, but 0.78, 0.75 and 0.75
-    with 10, 20 and 40 steps of power 2: hence the default.
+    with 10, 20 and 40 steps of power 2, hence the default.
+
+    Args:
+        rounds: Number of rounds R.
+        power: Exponent of the schedule; 1 for equal steps.
+
+    Raises:
+        InputError: If a setting is out of range.
+
+    Source: greedy pruning in Khakzar et al. 2021, which finds dead neurons in its pathways.
+
+    Example:
+        >>> scores = cpath.score(model, images, cpath.methods.Greedy(rounds=4))
+        >>> int(scores.flat.max())  # the last round removes the strongest neurons
+        4
     """
 
     rounds: int = 10
@@ -48,7 +62,7 @@ class Greedy(Method):
             raise InputError(f"power must be a positive number, not {self.power}.")
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """Round of removal, from 1, plus a fraction that rises with the contribution; 0 where never active."""
+        """Compute the round of removal, from 1, plus a fraction by the contribution; 0 if never active."""
         pruning = _Pruning(probe, self.name)
         start = pruning.active_counts()
         for done in range(1, self.rounds + 1):
@@ -60,7 +74,7 @@ class Greedy(Method):
 
 
 class _Pruning:
-    """The network of each image as pruned so far, and when its neurons went. All (B, neurons)."""
+    """Network of each image as pruned so far, and the round of removal of its neurons, all (B, neurons)."""
 
     def __init__(self, probe: Probe, method: str) -> None:
         record = probe.record()
@@ -76,7 +90,7 @@ class _Pruning:
         self._note(record)
 
     def measure(self) -> None:
-        """Runs the network as pruned so far."""
+        """Run the network as pruned so far."""
         self._note(self._probe.record(self.layout.views(self._left)))
 
     def _note(self, record: Record) -> None:
@@ -88,7 +102,7 @@ class _Pruning:
 
         def note_active(_: Tensor, image: slice) -> None:
             for name, activation in record.activations.items():
-                is_active(activation[image], out=active[name][image])  # what was removed is not
+                is_active(activation[image], out=active[name][image])  # removed neurons are zero, so not active
 
         if self._active.device.type == "cpu":
             for_each_row(note_active, self._active, [slice(row, row + 1) for row in range(len(self._active))])
@@ -96,11 +110,11 @@ class _Pruning:
             note_active(self._active, slice(None))
 
     def active_counts(self) -> list[int]:
-        """By image: the neurons that are active now."""
+        """Count the neurons of each image that are active now."""
         return count_true(self._active).tolist()
 
     def remove_weakest(self, leave: list[int], round_: int) -> bool:
-        """Removes all but at most ``leave[i]`` of image i's active neurons, the strongest; whether any went."""
+        """Remove all but the strongest ``leave[i]`` of image i's active neurons; return True if any was removed."""
         neurons = self.layout.neurons
         # Inactive neurons contribute 0, so that among all N the weakest active ones follow them.
         kept = keep_above_kth(self._contributions, [neurons - most for most in leave])
@@ -116,8 +130,8 @@ class _Pruning:
         return bool(weakest.any())
 
 
-# Non-negative floats are ordered as their bits are: 31 of them fit behind the point of a float64, so that nothing
-# has to be sorted, which would take as long as a pass through the network.
+# Non-negative floats have the same order as their bits read as integers. 31 bits fit behind the point of a float64,
+# so that nothing has to be sorted, which would take as long as a pass through the network.
 _FRACTION = 2.0**-31
 _SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -125,7 +139,7 @@ _SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _note_removal(
     round_: int, contributions: Tensor, active: Tensor, kept: Tensor, scores: Tensor, left: Tensor
 ) -> int:
-    """Scores what is active in an image and not kept, and removes it from what is left; returns how much it is."""
+    """Score the active neurons of an image that are not kept, remove them, and return their number."""
     weakest = np.greater(active.numpy(), kept.numpy(), out=kept.numpy())
     gone = np.flatnonzero(weakest)
     bits = contributions.numpy()[gone].view(np.int32)

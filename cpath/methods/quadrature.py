@@ -45,7 +45,24 @@ RULES = {
 
 
 def quadrature(rule: str, n: int) -> tuple[list[float], list[float]]:
-    """The ``n`` nodes of ``rule`` on [0, 1] in ascending order, and their weights, which sum to 1."""
+    """Compute the nodes and weights of a quadrature on [0, 1].
+
+    Args:
+        rule: Name of the rule (see `RULES`).
+        n: Number of nodes.
+
+    Returns:
+        The nodes in ascending order, and their weights, which sum to 1.
+
+    Raises:
+        UnknownNameError: If there is no such rule.
+        InputError: If the rule needs more nodes.
+
+    Example:
+        >>> from cpath.methods.quadrature import quadrature
+        >>> quadrature("midpoint", 2)
+        ([0.25, 0.75], [0.5, 0.5])
+    """
     if rule not in RULES:
         raise unknown_name("quadrature rule", rule, RULES)
     nodes, weights = RULES[rule](check_count("nodes", n))

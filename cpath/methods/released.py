@@ -1,6 +1,7 @@
-"""What the code released with the paper computes where it departs from the paper's definitions.
+"""Computations of the code released with the paper, where they depart from the paper's definitions.
 
-Offered so that both readings stand side by side in a report; `neuron_intgrad` and `greedy` are the definitions.
+They are offered so that both readings stand side by side in a report. `neuron_intgrad` and `greedy` are the
+definitions.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cpath.probe import Probe
 from cpath.threshold import check_sparsity, keep_above
 
 ACCUMULATED_SCALES = tuple(k * (k + 1) / 20 for k in range(11))
-"""0, .1, .3, .6, 1, 1.5 … 5.5: each node scales what the one before left, by adding the next tenth."""
+"""0, .1, .3, .6, 1, 1.5 … 5.5: each node adds the next tenth to the scale of the node before."""
 
 
 @register("neuron_intgrad_released")
@@ -28,13 +29,19 @@ ACCUMULATED_SCALES = tuple(k * (k + 1) / 20 for k in range(11))
 class NeuronIntGradReleased(Method):
     """NeuronIntGrad as released: |z · mean of ∂f(α z)/∂z over 11 nodes|, with α from 0 to 5.5 instead of to 1.
 
-    The released code accumulates the scale from node to node (`ACCUMULATED_SCALES`), so that most nodes lie
-    outside the path from 0 to z and no integral is approximated: the residual says so. Our reading of what is
-    not specified: one site is scaled at a time, the scores multiply by the unscaled z, and all nodes weigh 1/11.
+    The released code accumulates the scale from node to node (`ACCUMULATED_SCALES`), so that most nodes lie outside
+    the path from 0 to z and no integral is approximated, as the residual shows. Our reading of what is not
+    specified: one site is scaled at a time, the scores multiply by the unscaled z, and all nodes weigh 1/11.
+
+    Source: the code released with Khakzar et al. 2021.
+
+    Example:
+        >>> cpath.score(model, images, cpath.methods.NeuronIntGradReleased())
+        Scores(method='neuron_intgrad_released', images=2, sites=2, neurons=352)
     """
 
     def contributions(self, probe: Probe) -> Contributions:
-        """Signed z · mean of ∂f(α_k z)/∂z, with the residual."""
+        """Compute the signed contributions z · mean of ∂f(α_k z)/∂z, with the residual."""
         nodes = len(ACCUMULATED_SCALES)
         return weighted_gradients(probe, ACCUMULATED_SCALES, [1 / nodes] * nodes)
 
@@ -45,10 +52,24 @@ class GreedyReleased(Method):
     """Greedy pruning as released: after each round every neuron of score zero is switched back on.
 
     Round r of R scores |z · ∂f/∂z| in the network as masked so far, counts every zero as the largest score, and
-    masks what is not above the threshold at sparsity r/R · ``sparsity``, save the zeros. A masked neuron scores
-    zero, so it returns one round later, and a dead one never leaves: the pathway misses the requested sparsity.
-    The score is 1 for what the last round keeps. The released code takes rounds of one per cent each
-    (``rounds`` = ``sparsity``); fewer are cheaper and leave the fault as it is.
+    masks what is not above the threshold at sparsity r/R · ``sparsity``, except the zeros. A masked neuron scores
+    zero, so it returns one round later, and a dead one never leaves: the pathway misses the requested sparsity. The
+    score is 1 for the neurons that the last round keeps.
+
+    Args:
+        rounds: Number of rounds. The released code takes rounds of one per cent each (``rounds`` = ``sparsity``);
+            fewer are cheaper and leave the fault as it is.
+        sparsity: Per cent of the neurons that the last round is to prune.
+
+    Raises:
+        InputError: If a setting is out of range.
+
+    Source: the code released with Khakzar et al. 2021.
+
+    Example:
+        >>> pathway = cpath.find_pathway(model, images, cpath.methods.GreedyReleased(), sparsity=90)
+        >>> bool((pathway.sparsity < 90).all())
+        True
     """
 
     graded: ClassVar[bool] = False
@@ -60,11 +81,11 @@ class GreedyReleased(Method):
         check_sparsity(self.sparsity)
 
     def at(self, sparsity: float) -> Method:
-        """The rounds lead up to one sparsity, and what they keep on the way is not nested."""
+        """Adapt the rounds to one sparsity: the neurons that they keep on the way are not nested."""
         return replace(self, sparsity=sparsity)
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """1 for what the last round keeps."""
+        """Mark the neurons that the last round keeps."""
         record = probe.record()
         layout = SiteLayout.of(record.activations)
         dtype, device = common_dtype(record.activations), record.logits.device

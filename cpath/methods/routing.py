@@ -25,14 +25,30 @@ class DGR(Method):
     """Distillation guided routing: the score is the gate λ ≥ 0 that multiplies the neuron, trained from 1.
 
     Minimises −Σ_c p_c log q_c + γ Σ_i λ_i, where p and q are the softmax outputs of the original and of the gated
-    network, by SGD with momentum; gates are clamped to [0, ``max_gate``] after each step. An iteration is one
-    step and the gates that it makes: of the iterations in which the predicted class is unchanged, the one of
-    the lowest loss gives the gates (the untrained gates are no candidate). For an image that has none, γ is
-    divided by 10 and the training repeated from the start, at most ``retries`` times, and until γ is too small
-    to change a bit of what the network answers; an image for which all fail scores 0 everywhere, an empty
-    pathway, with a warning. The target plays no part: p and the predicted class are the network's own.
+    network, by SGD with momentum. The gates are clamped after each step. Of the iterations (one step each) in which
+    the predicted class is unchanged, the one of the lowest loss gives the gates; the untrained gates are no
+    candidate. For an image that has none, γ is divided by 10 and the training repeated from the start, until γ is
+    too small to change a bit of the network's answer. An image for which all attempts fail scores 0 everywhere, an
+    empty pathway, with a warning. The target plays no part: p and the predicted class are the network's own.
 
-    Khakzar et al. put the gates on neurons, Wang et al. on channels.
+    Args:
+        iterations: Number of SGD steps.
+        learning_rate: Learning rate.
+        momentum: Momentum, in [0, 1).
+        gamma: Weight γ of the gates in the loss.
+        max_gate: Largest value of a gate.
+        retries: Largest number of repetitions with a smaller γ.
+
+    Raises:
+        InputError: If a setting is out of range.
+
+    Source: Wang et al., Interpret Neural Networks by Identifying Critical Data Routing Paths, CVPR 2018, which puts
+    the gates on channels; Khakzar et al. 2021 put them on neurons, as here.
+
+    Example:
+        >>> scores = cpath.score(model, images, cpath.methods.DGR(iterations=5))
+        >>> bool((scores.flat >= 0).all()), scores.flat.shape
+        (True, torch.Size([2, 352]))
     """
 
     iterations: int = 1000
@@ -54,7 +70,7 @@ class DGR(Method):
                 raise InputError(f"{setting} must be a finite number, not negative; got {value}.")
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """Gates, (B, *site) by site."""
+        """Train the gates (B, *site) by site."""
         record = probe.record(gradients=False)
         layout = SiteLayout.of(record.activations)
         device = record.logits.device
@@ -72,8 +88,8 @@ class DGR(Method):
             unsolved = unsolved[~solved]
             if not len(unsolved):
                 break
-            # A γ that cannot move a gate by one rounding, and the same course as with ten times as much: to
-            # divide it again is in vain. (Courses alone may be the same because both γ close every gate.)
+            # If γ cannot move a gate by one rounding error, and the training ran as with the γ before, dividing it
+            # again changes nothing. (Equal runs alone prove nothing: both γ may close every gate.)
             reach = gamma * self.learning_rate * self.iterations / (1 - self.momentum)
             if before is not None and reach < torch.finfo(dtype).eps and torch.equal(course, before):
                 break
@@ -89,7 +105,7 @@ class DGR(Method):
         return layout.views(found)
 
     def _start(self, probe: Probe, layout: SiteLayout) -> Tensor:
-        """(B, neurons) gates to start from."""
+        """Make the gates (B, neurons) to start from."""
         return torch.ones(len(probe), layout.neurons)
 
     def _train(
@@ -102,9 +118,10 @@ class DGR(Method):
         found: Tensor,
         rows: list[int],
     ) -> tuple[Tensor, Tensor]:
-        """Trains ``gates`` in place; copies the best ones of image i to ``found[rows[i]]``.
+        """Train ``gates`` in place and copy the best ones of image i to ``found[rows[i]]``.
 
-        (B,) found any; (iterations, B) the distance of the outputs after each step.
+        Returns:
+            True (B,) where any were found, and the distance (iterations, B) of the outputs after each step.
         """
         teacher, predicted = logits.softmax(1), logits.argmax(1)
         lowest = torch.full((len(probe),), float("inf"), dtype=torch.float64, device=gates.device)
@@ -128,10 +145,10 @@ class DGR(Method):
 
 
 class _GateSGD:
-    """SGD on the flat ``gates`` (B, neurons), each site stepped as soon as the backward pass has its gradient.
+    """SGD on the flat ``gates`` (B, neurons), which steps each site as soon as the backward pass has its gradient.
 
-    So the gradients of all gates never lie in memory together, and each is used while it is in the cache. A
-    context: leaving it removes the hooks, whose cycle of references would keep the buffers alive.
+    So the gradients of all gates never lie in memory together, and each is used while it is in the cache. It is a
+    context manager: leaving it removes the hooks, whose cycle of references would keep the buffers alive.
     """
 
     def __init__(self, layout: SiteLayout, gates: Tensor, gamma: float, settings: DGR) -> None:
@@ -139,8 +156,8 @@ class _GateSGD:
         self._settings = settings
         self._velocity = layout.views(torch.zeros_like(gates))
         self._stepped: set[str] = set()
-        # Leaves in the memory of `gates`. `data`, because tensors that were detached count their changes
-        # together: autograd would take the step of one site for a change of all.
+        # Leaves in the memory of `gates`. They are made by `data`, because detached tensors share one count of
+        # changes, and autograd would take the step of one site for a change of all.
         self.gates = {name: view.data.requires_grad_() for name, view in layout.views(gates).items()}
         self._hooks = [
             gate.register_post_accumulate_grad_hook(partial(self._receive, name))  # type: ignore[no-untyped-call]
@@ -155,7 +172,7 @@ class _GateSGD:
             hook.remove()
 
     def step(self, logits: Tensor, gradient: Tensor) -> None:
-        """One step down the loss whose gradient at the ``logits`` is given."""
+        """Take one step down the loss whose gradient at the ``logits`` is given."""
         self._stepped.clear()
         torch.autograd.backward(logits, gradient, inputs=list(self.gates.values()))
         for name, gate in self.gates.items():
@@ -178,7 +195,18 @@ class _GateSGD:
 @register("dgr_random_init")
 @dataclass(frozen=True, kw_only=True)
 class DGRRandomInit(DGR):
-    """`DGR` whose gates start at U(0, 1), drawn per image from ``seed`` and the image itself."""
+    """`DGR` with gates that start at U(0, 1), drawn from the seed and the image itself.
+
+    Args:
+        seed: Seed of the first gates.
+
+    Source: Khakzar et al. 2021, DGR with random initialisation.
+
+    Example:
+        >>> method = cpath.methods.DGRRandomInit(iterations=20, learning_rate=3.0, seed=1)
+        >>> cpath.score(model, images, method).method
+        'dgr_random_init'
+    """
 
     seed: int = 0
 
@@ -187,7 +215,7 @@ class DGRRandomInit(DGR):
         check_seed(self.seed)
 
     def _start(self, probe: Probe, layout: SiteLayout) -> Tensor:
-        """U(0, 1), the same at every try."""
+        """Draw the gates from U(0, 1), the same at every attempt."""
         return torch.stack(
             [torch.rand(layout.neurons, generator=g) for g in image_generators(probe.images, self.seed, self.name)]
         )
