@@ -21,6 +21,9 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, crop: int = 0, 
     Returns:
         Images (B, C, H, W).
 
+    Raises:
+        InputError: If ``crop`` is negative.
+
     Example:
         >>> generator = torch.Generator().manual_seed(0)
         >>> cpath.data.crop_and_flip(images, generator, crop=2, flip=True).shape

@@ -96,7 +96,7 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
             Numbers of the images (count,).
 
         Raises:
-            InputError: If ``count`` is below 1 or above the number of images.
+            InputError: If ``count`` is below 1 or above the number of images, or ``seed`` is negative.
         """
         if count is None:
             return torch.arange(len(self))
@@ -113,7 +113,10 @@ class Normalisation:
 
     Args:
         mean: Mean of each channel.
-        std: Standard deviation of each channel.
+        std: Standard deviation of each channel, above 0.
+
+    Raises:
+        InputError: If they are not numbers, one for each channel, or a standard deviation is not above 0.
 
     Example:
         >>> scale = cpath.data.Normalisation(mean=(0.5,), std=(0.25,))
@@ -128,7 +131,7 @@ class Normalisation:
         for name in ("mean", "std"):
             values = getattr(self, name)
             if isinstance(values, str) or not isinstance(values, Sequence):
-                raise InputError(f"{name} must be numbers, one a channel, not {values!r}.")
+                raise InputError(f"{name} must be numbers, one per channel, not {values!r}.")
             for value in values:
                 check_number(name, value)
         if not self.mean or len(self.mean) != len(self.std):
@@ -136,7 +139,7 @@ class Normalisation:
                 f"mean and std must have a number for each channel; got {len(self.mean)} and {len(self.std)}."
             )
         if min(self.std) <= 0:
-            raise InputError(f"std must be above 0 in every channel, for pixels are divided by it; got {self.std}.")
+            raise InputError(f"std must be above 0 in every channel, as pixels are divided by it; got {self.std}.")
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Normalise pixels.
@@ -254,16 +257,24 @@ class TensorSplit(Split):
 
 
 def check_cut(size: object, resize: object) -> tuple[int, int]:
-    """``size`` and ``resize`` of images (``resize`` None: ``size``); raises `InputError` where none can be cut so.
+    """Check that a centre of ``size`` pixels can be cropped from an image whose shorter side has ``resize``.
 
-    The centre of ``size`` pixels is cut out of an image whose shorter side has ``resize``.
+    Args:
+        size: Side of the square that is cropped.
+        resize: Length that the shorter side is resized to; None for ``size``.
+
+    Returns:
+        ``size`` and ``resize`` as ints.
+
+    Raises:
+        InputError: If they are not whole numbers of at least 1, or ``resize`` is below ``size``.
     """
     size = check_count("size", size)
     resize = size if resize is None else check_count("resize", resize)
     if resize < size:
         raise InputError(
-            f"resize must be at least size: of an image whose shorter side has {resize} pixels no centre of {size} "
-            f"can be cut. Pass resize={size} or more (dataset.resize={size}), or a smaller size (dataset.size)."
+            f"resize must be at least size: no centre of {size} pixels can be cropped from an image whose shorter side "
+            f"has {resize}. Pass resize={size} or more (dataset.resize={size}), or a smaller size (dataset.size)."
         )
     return size, resize
 

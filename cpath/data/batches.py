@@ -27,6 +27,9 @@ class Batches:
         rank: Number of this process.
         ranks: Number of processes.
 
+    Raises:
+        InputError: If a number is out of range.
+
     Example:
         >>> scale = cpath.data.Normalisation(mean=(0.5,), std=(0.25,))
         >>> split = cpath.data.TensorSplit(torch.rand(5, 1, 4, 4), torch.arange(5), list("abcde"), scale)

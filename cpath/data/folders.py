@@ -203,7 +203,7 @@ def imagefolder(
 
 
 def _of_colours(name: str, values: object, otherwise: float) -> tuple[float, ...]:
-    """One number for each of the three channels of a decoded image."""
+    """Check one number for each of the three channels of a decoded image."""
     if values is None:
         return (otherwise,) * 3
     found = () if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
