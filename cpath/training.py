@@ -50,6 +50,9 @@ class Recipe:
         augmentation: Called with a training batch (B, C, H, W), normalised and on the device, and a generator on
             that device; gives such a batch. None for the images as they are.
 
+    Raises:
+        InputError: If ``epochs`` or ``batch_size`` is below 1.
+
     Example:
         >>> cpath.training.Recipe(epochs=2, batch_size=256, optimizer=torch.optim.Adam).batch_size
         256

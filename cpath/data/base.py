@@ -273,8 +273,9 @@ def check_cut(size: object, resize: object) -> tuple[int, int]:
     resize = size if resize is None else check_count("resize", resize)
     if resize < size:
         raise InputError(
-            f"resize must be at least size: no centre of {size} pixels can be cropped from an image whose shorter side "
-            f"has {resize}. Pass resize={size} or more (dataset.resize={size}), or a smaller size (dataset.size)."
+            f"resize must be at least size: no centre of {size} pixels can be cropped from an image whose shorter "
+            f"side has {resize}. Pass resize={size} or more (dataset.resize={size}), or a smaller size "
+            "(dataset.size)."
         )
     return size, resize
 
