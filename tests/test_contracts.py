@@ -1,10 +1,10 @@
 """The promises that every registered method keeps. A new method is tested here the day it is registered."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal
 
 import pytest
@@ -17,6 +17,21 @@ from cpath.methods.base import REGISTRY
 from tests import zoo
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+
+# First stands the one that `one_at_a_time` tries together with everything else: the method that runs the model in
+# the most ways, and the model that calls a module twice.
+METHODS = ("neuron_intgrad", *(name for name in cpath.methods.names() if name != "neuron_intgrad"))
+MODELS = ("residual", *(name for name in zoo.MODELS if name != "residual"))
+
+
+def one_at_a_time(*axes: Sequence[object]) -> list[tuple[object, ...]]:
+    """The first value of every axis, and each other value beside the first ones of all other axes.
+
+    For what does not depend on each other, where all combinations would try the same code again and again.
+    """
+    first = [axis[0] for axis in axes]
+    others = [(*first[:at], value, *first[at + 1 :]) for at, axis in enumerate(axes) for value in axis[1:]]
+    return [tuple(first), *others]
 
 
 @pytest.fixture
@@ -73,11 +88,14 @@ def test_model_that_raises_while_restricted_is_left_as_it_was(images):
             use()
 
 
-@pytest.mark.parametrize("target", [5, -1, 0.0, torch.tensor([0, 1]), torch.tensor([0, 1, 5])])
-def test_wrong_target_is_refused_and_the_model_left_as_it_was(model, method, images, target):
-    model.train()
+WRONG_TARGETS = (5, -1, 0.0, torch.tensor([0, 1]), torch.tensor([0, 1, 5]))  # the first is noticed after a pass
+
+
+@pytest.mark.parametrize(("method", "name", "target"), one_at_a_time(METHODS, MODELS, WRONG_TARGETS))
+def test_wrong_target_is_refused_and_the_model_left_as_it_was(method, name, images, target):
+    model = zoo.make(name).train()
     with zoo.untouched(model), pytest.raises(cpath.InputError, match="target"):
-        cpath.score(model, images, method, target)
+        cpath.score(model, images, zoo.quick(method), target)
 
 
 def test_images_are_left_as_they_were(method, images):
@@ -187,18 +205,26 @@ def test_order_of_the_images_does_not_matter(method, double):
     torch.testing.assert_close(found, cpath.score(model, double, method).flat[order], **CLOSE)
 
 
-@pytest.mark.parametrize("max_batch", [1, 2, 4])
-def test_max_batch_does_not_change_the_result(double_model, method, double, max_batch):
-    whole = cpath.score(double_model, double, method, target=[4, 0, 1])
-    part = cpath.score(double_model, double, method, target=[4, 0, 1], max_batch=max_batch)
+SIZES = [
+    *product(METHODS, MODELS, (2,)),
+    *one_at_a_time(METHODS, MODELS, (1,)),
+    *one_at_a_time(METHODS, MODELS, (4,)),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "max_batch"), SIZES)
+def test_max_batch_does_not_change_the_result(method, name, double, max_batch):
+    model, method = zoo.make(name, torch.float64), zoo.quick(method)
+    whole = cpath.score(model, double, method, target=[4, 0, 1])
+    part = cpath.score(model, double, method, target=[4, 0, 1], max_batch=max_batch)
     torch.testing.assert_close(part.flat, whole.flat, **CLOSE)
     assert torch.equal(part.target, whole.target)
     assert part.layout == whole.layout
 
 
-@pytest.mark.parametrize("model_name", ["vgg", "residual", "functional"])
-def test_training_mode_gives_the_result_of_eval_mode(method, images, model_name):
-    model = zoo.make(model_name)
+@pytest.mark.parametrize(("method", "name"), one_at_a_time(METHODS, MODELS))
+def test_training_mode_gives_the_result_of_eval_mode(method, images, name):
+    model, method = zoo.make(name), zoo.quick(method)
     expected = cpath.score(model, images, method).flat
     model.train()
     assert torch.equal(cpath.score(model, images, method).flat, expected)
@@ -217,11 +243,12 @@ def test_class_zero_is_a_class(method, double):
     assert torch.equal(as_int.flat, predicted.flat) is not depends_on_target
 
 
-@pytest.mark.parametrize(
-    "form", [lambda t: t, lambda t: t.tolist(), lambda t: t.to(torch.uint8), lambda t: t.numpy()]
-)
+FORMS = (lambda t: t.tolist(), lambda t: t, lambda t: t.to(torch.uint8), lambda t: t.numpy())
+
+
+@pytest.mark.parametrize(("method", "form"), one_at_a_time(METHODS, FORMS))
 def test_target_is_taken_in_any_form(method, images, form):
-    model, target = zoo.make("vgg"), torch.tensor([0, 4, 2])
+    model, method, target = zoo.make("vgg"), zoo.quick(method), torch.tensor([0, 4, 2])
     scores = cpath.score(model, images, method, form(target))
     assert torch.equal(scores.target, target)
     assert torch.equal(scores.flat, cpath.score(model, images, method, target).flat)
@@ -234,8 +261,12 @@ def test_frozen_parameters_change_nothing(model, method, images):
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("outer", [torch.no_grad, torch.inference_mode])
-def test_gradients_that_the_caller_switched_off_change_nothing(model, method, images, outer):
+SWITCHES = [*product(METHODS, MODELS, (torch.inference_mode,)), *one_at_a_time(METHODS, MODELS, (torch.no_grad,))]
+
+
+@pytest.mark.parametrize(("method", "name", "outer"), SWITCHES)
+def test_gradients_that_the_caller_switched_off_change_nothing(method, name, images, outer):
+    model, method = zoo.make(name), zoo.quick(method)
     expected = cpath.score(model, images, method, [0, 1, 2])
     pathway = expected.pathway(70)
     with outer():
@@ -258,9 +289,9 @@ def test_images_that_require_gradients_change_nothing(method, images):
     assert not found.requires_grad
 
 
-@pytest.mark.parametrize("size", [(8, 8), (13, 9), (32, 32)])
+@pytest.mark.parametrize(("method", "size"), one_at_a_time(METHODS, [(13, 9), (8, 8), (32, 32)]))
 def test_any_size_of_images_is_taken(method, size):
-    model = zoo.make("fire")
+    model, method = zoo.make("fire"), zoo.quick(method)
     images = zoo.images(2, 32)[:, :, : size[0], : size[1]]  # not contiguous
     scores = cpath.score(model, images, method)
     assert scores.values["1"].shape == (2, 4, *size)
@@ -310,10 +341,10 @@ BAD_IMAGES = {
 }
 
 
-@pytest.mark.parametrize("case", list(BAD_IMAGES))
+@pytest.mark.parametrize(("method", "case"), one_at_a_time(METHODS, list(BAD_IMAGES)))
 def test_unusable_images_are_refused(method, case):
     images, message = BAD_IMAGES[case]
-    model = zoo.make("vgg")
+    model, method = zoo.make("vgg"), zoo.quick(method)
     with zoo.untouched(model), pytest.raises(cpath.InputError, match=message):
         cpath.score(model, images, method)
 
@@ -323,19 +354,20 @@ def test_model_without_a_site_is_refused(method, images):
         cpath.score(no_sites(), images, method)
 
 
-@pytest.mark.parametrize(
-    ("wrap", "message"),
-    [
-        (lambda y: (y, y), "returned a tuple, not logits"),
-        (lambda y: {"logits": y}, "returned a dict, not logits"),
-        (lambda y: y[:, :, None], r"returned shape \(3, 5, 1\), not logits \(3, classes\)"),
-        (lambda y: y[:1], r"returned shape \(1, 5\), not logits \(3, classes\)"),
-        (lambda y: y.sum(), r"returned shape \(\)"),
-        (lambda y: y / 0 - y / 0, "logits hold NaN"),
-    ],
-)
-def test_model_that_returns_no_logits_is_refused(method, images, wrap, message):
-    model = Returning(wrap)
+NO_LOGITS = {
+    "NaN": (lambda y: y / 0 - y / 0, "logits hold NaN"),
+    "tuple": (lambda y: (y, y), "returned a tuple, not logits"),
+    "dict": (lambda y: {"logits": y}, "returned a dict, not logits"),
+    "maps": (lambda y: y[:, :, None], r"returned shape \(3, 5, 1\), not logits \(3, classes\)"),
+    "one row": (lambda y: y[:1], r"returned shape \(1, 5\), not logits \(3, classes\)"),
+    "number": (lambda y: y.sum(), r"returned shape \(\)"),
+}
+
+
+@pytest.mark.parametrize(("method", "case"), one_at_a_time(METHODS, list(NO_LOGITS)))
+def test_model_that_returns_no_logits_is_refused(method, images, case):
+    wrap, message = NO_LOGITS[case]
+    model, method = Returning(wrap), zoo.quick(method)
     with zoo.untouched(model), pytest.raises(cpath.InputError, match=message):
         cpath.score(model, images, method)
 
