@@ -18,6 +18,7 @@ from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metrics import Metric, base_name
+from experiments.engine.pathway_metric import Measured
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, Row
 from experiments.figures.path_analysis import path_analysis_figures
@@ -43,7 +44,7 @@ class PathAnalysis(Experiment):
         *("site_kept", "site_dead_share", "site_jaccard"),
     )
 
-    explains_with = ("method",)
+    explains_with = ("method", "metric")
 
     sparsity: fields.Sparsities
     images: fields.Images
@@ -59,7 +60,7 @@ class PathAnalysis(Experiment):
         scoring = Scoring.planned(job, images, searches, max_batch=self.max_batch, keep_gb=self.keep_scores_gb)
         found = PerImage()
         for batch in job.batches(images, self.batch, "comparing pathways"):
-            with job.part(batch, "measures", *job.methods.values()) as part:
+            with job.part(batch, "measures", *job.methods.values(), *job.metrics) as part:
                 if part.missing:
                     write_measures(part.folder, self._measure(job, batch, searches, scoring))
             found.add(batch, read_measures(part.folder))
@@ -91,6 +92,10 @@ class PathAnalysis(Experiment):
                 change, kept = response_preservation(job.model, batch.images, pathway, logits)
                 measures[Measure(method, "response_change", "sparsity", sparsity)] = change
                 measures[Measure(method, "class_kept", "sparsity", sparsity)] = 100 * kept.double()
+                measured = Measured(job.model, batch.images, seen.activations, logits, pathway)
+                for metric in job.metrics:
+                    name = metric.metric.name
+                    measures[Measure(method, name, "sparsity", sparsity)] = metric.measure(measured)
         return measures
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:

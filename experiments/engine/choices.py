@@ -20,7 +20,7 @@ from cpath.errors import unknown_name
 from cpath.methods.base import REGISTRY as METHODS
 from cpath.models.torchvision import names as torchvision_names
 from experiments import CONF
-from experiments.engine import experiment
+from experiments.engine import experiment, pathway_metric
 from experiments.engine.config import import_modules, renamed
 
 
@@ -37,6 +37,9 @@ def register_choices() -> None:
                 store.store(group=group, name=name, node={name: _defaults(group, name)}, provider="registered")
     for name in experiment.REGISTERED:
         store.store(group="experiment", name=name, node=experiment.defaults_of(name), provider="registered")
+    for name, cls in pathway_metric.REGISTERED.items():
+        node = {name: {"_target_": f"{cls.__module__}.{cls.__qualname__}"}}
+        store.store(group="metric", name=name, node=node, provider="registered")
     for name in torchvision_names():
         node = {
             "name": name,

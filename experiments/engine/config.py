@@ -66,6 +66,7 @@ class Config(Settings):
     model: dict[str, Any]
     method: dict[str, dict[str, Any] | None]
     attribution: dict[str, dict[str, Any] | None]
+    metric: dict[str, dict[str, Any]]
     trainer: Trainer
     tracker: Annotated[dict[str, Any], NOT_KEYED]
     paper: Annotated[dict[str, Any] | None, NOT_KEYED] = None
@@ -109,7 +110,7 @@ class Config(Settings):
         """Everything that determines the results of a job and can be known before any of it is made."""
         found = keyed(self)
         plain: Any = OmegaConf.to_container(self._composed, resolve=True)
-        for group in {"method", "attribution"} - set(self.experiment.explains_with):
+        for group in {"method", "attribution", "metric"} - set(self.experiment.explains_with):
             del found[group], plain[group]
         if self.experiment.measures_machine:
             found |= {"device": self.device, "threads": self.threads}

@@ -51,7 +51,7 @@ class Experiment(Settings, ABC):
     """Heading in a report."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """Every number that its table can hold."""
-    explains_with: ClassVar[tuple[Literal["method", "attribution"], ...]] = ("method", "attribution")
+    explains_with: ClassVar[tuple[Literal["method", "attribution", "metric"], ...]] = ("method", "attribution")
     """Groups of the configuration that it uses: the others neither matter to it nor are checked."""
     measures_machine: ClassVar[bool] = False
     """Whether device and threads determine the results, as in a benchmark."""

@@ -23,6 +23,7 @@ import cpath
 from cpath.attribution import Attribution
 from cpath.checks import within_memory
 from cpath.data import ImageData
+from cpath.errors import InputError
 from cpath.viz import Drawing, save_drawings
 from experiments.engine.cache import (
     Cache,
@@ -40,7 +41,9 @@ from experiments.engine.devices import check_trainer, device_of, keep_freed_memo
 from experiments.engine.digests import code_digest
 from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch, Images, identity_of, load_data
+from experiments.engine.instantiate import instantiated
 from experiments.engine.network import fingerprint, trained_model
+from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress
 from experiments.engine.provenance import device_name
 from experiments.engine.table import read_table, tidy_table, write_table
@@ -168,6 +171,8 @@ class Job:
             _ = self.methods
         if "attribution" in self.config.experiment.explains_with:
             _ = self.attributions
+        if "metric" in self.config.experiment.explains_with:
+            _ = self.metrics
         self.config.experiment.check(self)
 
     @cached_property
@@ -204,6 +209,18 @@ class Job:
             else cpath.attribution.get(name, **settings or {})
             for name, settings in self.config.attribution.items()
         }
+
+    @cached_property
+    def metrics(self) -> list[PathwayMetric]:
+        """Metrics of pathways that the configuration adds."""
+        made = [
+            instantiated({"name": name, **node}, "metric", ("name",)) for name, node in self.config.metric.items()
+        ]
+        for metric in made:
+            if not isinstance(metric, PathwayMetric):
+                raise InputError(f"metric: {type(metric).__name__} is no PathwayMetric.")
+            check_entry(type(metric))
+        return made
 
     def sample(self, count: int | None) -> Images:
         """Draw test images by the seed, and note them in the manifest.

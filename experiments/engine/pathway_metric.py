@@ -1,0 +1,97 @@
+"""Metrics of pathways that a user adds to the path analysis."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+import cpath
+from cpath.checks import check_name
+from cpath.errors import InputError
+from experiments.engine.metrics import Metric
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A batch of images, the network, and the pathways of one method at one sparsity."""
+
+    model: nn.Module
+    images: Tensor
+    """(B, C, H, W)"""
+    activations: Mapping[str, Tensor]
+    """Output of every site in the unrestricted network, (B, *site)."""
+    logits: Tensor
+    """(B, classes) of the unrestricted network."""
+    pathway: cpath.Pathway
+
+
+class PathwayMetric(ABC):
+    """A number for each pathway, reported by ``experiment=path_analysis`` beside its own.
+
+    Example:
+        >>> @register("last_share")
+        ... class LastShare(PathwayMetric):
+        ...     metric = Metric(name="last_share", label="share of the last site", unit="%", range=(0, 100),
+        ...                     better=None, meaning="Per cent of the pathway that lies at the last site.")
+        ...     def measure(self, measured):
+        ...         kept = [mask.flatten(1).sum(1) for mask in measured.pathway.masks.values()]
+        ...         return 100 * kept[-1] / sum(kept)
+    """
+
+    metric: ClassVar[Metric]
+    """Entry of the number; its ``name`` is the name in tables."""
+
+    @abstractmethod
+    def measure(self, measured: Measured) -> Tensor:
+        """Measure the pathways of a batch.
+
+        Args:
+            measured: images, network and pathways.
+
+        Returns:
+            (B,) a number for each image; NaN where it has no value.
+        """
+
+
+P = TypeVar("P", bound=type[PathwayMetric])
+
+REGISTERED: dict[str, type[PathwayMetric]] = {}
+"""Metrics of users' modules by name."""
+
+
+def register(name: str) -> Callable[[P], P]:
+    """Register a metric under a name, which ``metric=NAME`` then finds.
+
+    Args:
+        name: letters, digits, ``_``, ``-`` and ``.``.
+
+    Returns:
+        A class decorator.
+
+    Raises:
+        InputError: if the name is unusable, or the class is no `PathwayMetric` with an entry ``metric``.
+    """
+    check_name(name)
+
+    def add(cls: P) -> P:
+        if not (isinstance(cls, type) and issubclass(cls, PathwayMetric)):
+            raise InputError(f"{cls!r} must be a subclass of PathwayMetric to be registered as '{name}'.")
+        check_entry(cls)
+        REGISTERED[name] = cls
+        return cls
+
+    return add
+
+
+def check_entry(cls: type[PathwayMetric]) -> None:
+    """Refuse a metric without an entry that names it.
+
+    Raises:
+        InputError: if its attribute ``metric`` is no `Metric`.
+    """
+    if not isinstance(getattr(cls, "metric", None), Metric):
+        raise InputError(f"{cls.__qualname__}.metric must be a Metric that gives name, unit, range and meaning.")
