@@ -1,4 +1,4 @@
-"""A user's own experiment, method, attribution, metric, dataset and model: one file each, and none of the project's."""
+"""A user's own experiment, method, attribution, metric, dataset and model: one file each, none of the project's."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ MODULES = {
             pixels[1::2, :, :, ::2] = 1.0
             scale = Normalisation((0.5,), (0.5,))
             def split(name, rows):
-                return TensorSplit(pixels[rows], torch.arange(12)[rows] % 2, [f"{name}{k}" for k in range(12)][rows], scale)
-            parts = {"train": split("a", slice(0, 6)), "val": split("b", slice(6, 8)), "test": split("c", slice(8, 12))}
+                ids = [f"{name}{k}" for k in range(12)][rows]
+                return TensorSplit(pixels[rows], torch.arange(12)[rows] % 2, ids, scale)
+            parts = {"train": split("a", slice(6)), "val": split("b", slice(6, 8)), "test": split("c", slice(8, 12))}
             return ImageData("stripes", ("across", "down"), (1, size, size), scale, **parts)
     """,
     "my_model": """
@@ -85,15 +86,15 @@ MODULES = {
         @register("my_experiment")
         class Largest(Experiment):
             title: ClassVar = "Largest logits"
-            metrics: ClassVar = (Metric(name="largest", label="largest logit", unit="", range=(-1e9, 1e9), better=None,
-                                        meaning="Largest logit of all images."),)
+            metrics: ClassVar = (Metric(name="largest", label="largest logit", unit="", range=(-1e9, 1e9),
+                                        better=None, meaning="Largest logit of all images."),)
             explains_with: ClassVar = ()
             images: int = 3
             factor: float = 1.0
 
             def run(self, job):
                 batch = next(job.sample(self.images).batches(self.images))
-                return [Row("network", "largest", self.factor * float(job.model(batch.images).max()))]
+                return [Row("network", "largest", self.factor * float(job.model(batch.images).detach().max()))]
     """,
 }
 OWN = [
