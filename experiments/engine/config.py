@@ -129,8 +129,9 @@ def import_modules(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"imports: cannot import '{module}': {error}") from error
+        except Exception as error:  # whatever the module raises
+            problem = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise InputError(f"imports: cannot import '{module}': {problem}") from error
 
 
 def parse(cfg: DictConfig) -> Config:

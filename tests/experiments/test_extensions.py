@@ -67,8 +67,8 @@ MODULES = {
             def split(name, rows):
                 ids = [f"{name}{k}" for k in range(12)][rows]
                 return TensorSplit(pixels[rows], torch.arange(12)[rows] % 2, ids, scale)
-            parts = {"train": split("a", slice(6)), "val": split("b", slice(6, 8)), "test": split("c", slice(8, 12))}
-            return ImageData("stripes", ("across", "down"), (1, size, size), scale, **parts)
+            return ImageData("stripes", ("across", "down"), (1, size, size), scale, train=split("a", slice(6)),
+                             val=split("b", slice(6, 8)), test=split("c", slice(8, 12)))
     """,
     "my_model": """
         from torch import nn
