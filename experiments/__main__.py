@@ -28,11 +28,11 @@ def main() -> None:
     from hydra.errors import CompactHydraException
 
     from cpath.errors import CpathError
-    from experiments.engine.choices import explained, import_named_modules, register_choices
+    from experiments.engine.choices import explained, import_named_modules, may_name_a_model, register_choices
 
     try:
         import_named_modules(sys.argv[1:])
-        register_choices()
+        register_choices(torchvision=may_name_a_model(sys.argv[1:]))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.setdefault(_FULL_ERROR, "1")  # until a job runs: Hydra's errors come here, not on the terminal
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run)()

@@ -24,11 +24,14 @@ from experiments.engine import experiment, pathway_metric
 from experiments.engine.config import import_modules, renamed
 
 
-def register_choices() -> None:
+def register_choices(*, torchvision: bool = True) -> None:
     """Make choices of what no file under ``conf`` names, and ``conf`` the only source of launchers.
 
     Every extraction method and attribution is a choice, with the defaults of its class; every torchvision
-    classifier is a choice of ``model``; every experiment that a user's module registered is one too.
+    classifier is a choice of ``model``; every experiment and metric that a user's module registered is one too.
+
+    Args:
+        torchvision: whether its models are wanted: torchvision takes seconds to import.
     """
     store = ConfigStore.instance()
     for group, names in (("method", cpath.methods.names()), ("attribution", cpath.attribution.names())):
@@ -40,7 +43,7 @@ def register_choices() -> None:
     for name, cls in pathway_metric.REGISTERED.items():
         node = {name: {"_target_": f"{cls.__module__}.{cls.__qualname__}"}}
         store.store(group="metric", name=name, node=node, provider="registered")
-    for name in torchvision_names():
+    for name in torchvision_names() if torchvision else ():
         node = {
             "name": name,
             "_target_": "cpath.models.torchvision_model",
@@ -70,6 +73,15 @@ def _defaults(group: str, name: str) -> dict[str, Any]:
         del found["method"]
     plain = {key: value for key, value in found.items() if isinstance(value, bool | int | float | str | None)}
     return {key: "${seed}" if key == "seed" else value for key, value in plain.items()}
+
+
+def may_name_a_model(arguments: Iterable[str]) -> bool:
+    """Whether a command line may name a torchvision model, or asks which choices there are."""
+    asking = ("-m", "--multirun")
+    return any(
+        argument.lstrip("+").startswith("model") or (argument.startswith("-") and argument not in asking)
+        for argument in arguments
+    )
 
 
 def import_named_modules(arguments: Iterable[str]) -> None:

@@ -145,6 +145,9 @@ def parse(cfg: DictConfig) -> Config:
         UnknownNameError: if a setting is added that nothing reads.
     """
     import_modules(cfg.get("imports") or ())
+    for old in RENAMED:
+        if OmegaConf.select(cfg, old) is not None:
+            raise InputError(renamed(old) or "")
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     plain.pop("hydra", None)
     plain["experiment"] = experiment_of(plain.get("experiment"))
@@ -263,7 +266,9 @@ def _words(problem: Any) -> str:
         return "is missing"
     if problem["type"] in ("value_error", "assertion_error"):
         return message.partition(", ")[2].rstrip(".")
-    return message.replace("Input should be", "must be").replace("List should", "must").lower()
+    for beginning in ("Input", "List", "Value", "String"):
+        message = message.removeprefix(f"{beginning} should ")
+    return f"must {message}"
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,8 @@
+"""Configuration: what composes, what a user sees, and what is said of what is wrong."""
+
 from __future__ import annotations
 
-import importlib
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -10,26 +12,35 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.errors import CompactHydraException
+from hydra.utils import get_class
 from omegaconf import OmegaConf
+from pydantic_core import PydanticUndefined
 
 import cpath
 from cpath.attribution.pathways import PathwayGradient
 from cpath.errors import InputError, UnknownNameError
 from experiments import CONF
-from experiments.framework.choices import check_choices, explained, register_choices
-from experiments.framework.subject import attributions_of, build_model, load_data, methods_of, sparsities_of
+from experiments.engine.choices import explained, import_named_modules
+from experiments.engine.config import PSEUDO_METHODS, RENAMED, Recipe, Trainer, parse
+from experiments.engine.images import load_data
+from experiments.engine.metrics import Metric
+from experiments.engine.network import build_model
+from experiments.metrics import METRICS
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml")})
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+EXPERIMENTS = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_config_file_composes_and_explains_itself(configure, group, name):
     # Hydra's own groups compose too, into the node hydra, which jobs do not see.
-    cfg = configure(f"{group}={name}", *_mandatory(group, name), small=False)
+    choice = f"recipe={name}" if group == "recipe" else f"{group}={name}"
+    cfg = configure(choice, *_mandatory(group, name), small=False)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    text = (CONF / group / f"{name}.yaml").read_text().replace("# @package paper\n", "")
-    assert text.startswith("#"), "the first line says what the file is for"
+    text = (CONF / group / f"{name}.yaml").read_text()
+    first = next(line for line in text.splitlines() if not line.startswith("# @package"))
+    assert first.startswith("#"), "the first line says what the file is for"
 
 
 def _mandatory(group: str, name: str) -> list[str]:
@@ -38,71 +49,167 @@ def _mandatory(group: str, name: str) -> list[str]:
     return [f"{group}._target_=mine.{group}"] if name == "custom" else []
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
-def test_every_experiment_has_a_run_function(configure, name):
+# --- what a user sees is what the code does ---
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_file_of_an_experiment_holds_every_setting_of_its_class_and_no_other(configure, name):
     cfg = configure(f"experiment={name}")
+    cls = get_class(cfg.experiment._target_)
+    fields = cls.__pydantic_fields__
+    assert set(cfg.experiment) - {"_target_"} == set(fields)
     assert cfg.experiment.name == name
-    assert callable(importlib.import_module(f"experiments.{name}").run)
+    defaults = {field for field, info in fields.items() if info.default is not PydanticUndefined}
+    assert not defaults, "a default in the class beside the one in the file"
+    assert cls.title
+    assert all(isinstance(metric, Metric) for metric in cls.metrics)
+    made = parse(cfg).experiment
+    for field in fields:
+        seen = OmegaConf.to_container(cfg, resolve=True)["experiment"][field]
+        held = getattr(made, field)
+        held = held.model_dump() if hasattr(held, "model_dump") else held
+        assert held == seen or held == [seen], field
+
+
+@pytest.mark.parametrize(
+    ("group", "cls"), [("trainer", Trainer), *(("recipe", Recipe) for _ in ("one",))], ids=["trainer", "recipe"]
+)
+def test_trainer_and_recipe_hold_every_setting_of_their_class(configure, group, cls):
+    assert set(configure()[group]) == set(cls.__pydantic_fields__)
+
+
+@pytest.mark.parametrize("name", cpath.methods.names())
+def test_the_settings_of_a_method_are_the_defaults_of_its_class(job, name):
+    made = job(f"method={name}")
+    seen = made.config.method[name]
+    fields = {field.name: field.default for field in dataclasses.fields(cpath.methods.get(name))}
+    assert seen == fields
+    assert made.methods[name] == cpath.methods.get(name)
+
+
+@pytest.mark.parametrize("name", cpath.attribution.names())
+def test_the_settings_of_an_attribution_are_the_defaults_of_its_class(job, name):
+    (made,) = job(f"attribution={name}").attributions.values()
+    assert made == cpath.attribution.get(name, **({"seed": 0} if hasattr(made, "seed") else {}))
 
 
 @pytest.mark.parametrize("paper", [path.stem for path in sorted((CONF / "paper").glob("*.yaml"))])
-def test_every_stage_of_a_paper_composes(configure, paper):
+def test_every_stage_of_a_paper_passes(configure, paper):
     cfg = configure("experiment=reproduce_paper", f"paper={paper}", small=False)
     for overrides in cfg.paper.stages.values():
-        stage = configure(*overrides, small=False)
-        assert (CONF / "experiment" / f"{stage.experiment.name}.yaml").exists()
+        parse(configure(*overrides, small=False))
 
 
 def test_method_all_names_every_registered_method(configure):
     assert set(configure().method) == set(cpath.methods.names())
 
 
-def test_method_settings_reach_the_method(configure):
-    found = methods_of(configure("method=neuron_intgrad", "method.neuron_intgrad.nodes=3"))
-    assert found["neuron_intgrad"] == cpath.methods.NeuronIntGrad(nodes=3)
+def test_every_metric_has_a_complete_entry():
+    for name, metric in METRICS.items():
+        assert metric.name == name
+        assert metric.label
+        assert metric.meaning.endswith(".")
+        assert metric.range[0] < metric.range[1]
+        assert (metric.unit == "%") <= (metric.range[0] in (0.0, -100.0)), name
 
 
-def test_a_module_under_imports_registers_methods(configure, monkeypatch, tmp_path):
-    (tmp_path / "my_methods.py").write_text(
-        "import cpath\n"
-        "from dataclasses import dataclass\n"
-        "@cpath.register('activation')\n"
-        "@dataclass(frozen=True, kw_only=True)\n"
-        "class Activation(cpath.Method):\n"
-        "    power: float = 1.0\n"
-        "    def contributions(self, probe):\n"
-        "        return probe.record(gradients=False).activations\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    cfg = configure("imports=[my_methods]", "method=random", "+method.activation={power: 2.0}")
-    try:
-        assert methods_of(cfg)["activation"].power == 2.0
-        check_choices(["imports=[my_methods]", "method=activation"])
-        register_choices()
-        cfg = configure("imports=[my_methods]", "method=activation", "attribution=activation")
-        assert cfg.method == {"activation": {"power": 1.0}}
-        assert cfg.attribution == {"activation": {"power": 1.0, "sparsity": 90}}
-    finally:
-        cpath.methods.base.REGISTRY.pop("activation", None)
+# --- settings reach what they are for ---
 
 
-def test_a_module_that_cannot_be_imported_is_an_error():
-    with pytest.raises(InputError, match="imports: cannot import 'my_methds'"):
-        check_choices(["imports=[my_methds]", "method=activation"])
+def test_method_settings_reach_the_method(job):
+    assert job("method=neuron_intgrad", "method.neuron_intgrad.nodes=3").methods == {
+        "neuron_intgrad": cpath.methods.NeuronIntGrad(nodes=3)
+    }
 
 
-def test_any_extraction_method_is_an_attribution_by_name(configure):
-    cfg = configure("attribution=dgr_random_init", "attribution.dgr_random_init.sparsity=80", "seed=3")
-    (found,) = attributions_of(cfg).values()
+def test_any_extraction_method_is_an_attribution_by_name(job):
+    made = job("attribution=dgr_random_init", "attribution.dgr_random_init.sparsity=80", "seed=3")
+    (found,) = made.attributions.values()
     assert found == PathwayGradient(method=cpath.methods.DGRRandomInit(seed=3), sparsity=80)
+
+
+def test_sparsity_may_be_one_or_several(job):
+    assert job("sparsity=90").config.experiment.sparsity == [90.0]
+    assert job("sparsity=[80,99.5]").config.experiment.sparsity == [80.0, 99.5]
+
+
+def test_a_changed_seed_reaches_all_that_refers_to_it(job):
+    config = job("method=random", "seed=1").config.changed(seed=7)
+    assert (config.seed, config.method["random"]) == (7, {"seed": 7})
+
+
+def my_data(brightness: float = 0.5) -> cpath.data.ImageData:
+    scale = cpath.data.Normalisation((0.5,), (0.25,))
+    test = cpath.data.TensorSplit(torch.full((2, 1, 8, 8), brightness), torch.arange(2), ["a", "b"], scale)
+    return cpath.data.ImageData("mine", ("a", "b"), (1, 8, 8), scale, test)
+
+
+def test_data_that_does_not_say_what_determines_it_is_known_by_its_configuration(job):
+    own = ["dataset=custom", f"dataset._target_={__name__}.my_data", "dataset.name=mine"]
+    dark, light = (job(*own, f"+dataset.brightness={value}", small=False).data for value in (0.1, 0.9))
+    assert dark.settings != light.settings
+    assert dark.settings["brightness"] == 0.1
+    assert "code" in dark.settings
+
+
+# --- what is wrong ---
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sparsity=100", r"experiment.sparsity\[0\] .*0 ≤ sparsity < 100"),
+        ("sparsity=-1", "0 ≤ sparsity < 100"),
+        ("sparsity=often", r"experiment.sparsity\[0\] must be a valid number; got 'often'"),
+        ("sparsity=[]", "experiment.sparsity must have at least 1 item"),
+        ("sparsity=[80,80]", "the same value is there twice"),
+        ("experiment.images=0", "experiment.images must be greater than or equal to 1; got 0"),
+        ("experiment.images=many", "experiment.images must be a valid integer; got 'many'"),
+        ("experiment.by_site=1", "experiment.by_site must be a valid boolean; got 1"),
+        ("experiment.keep_scores_gb=inf", "experiment.keep_scores_gb .*finite"),
+        ("seed=-1", "seed must be greater than or equal to 0; got -1"),
+        ("trainer.precision=8", "trainer.precision must be '32-true'"),
+        ("recipe.epochs=0", "recipe.epochs must be greater than or equal to 1"),
+        ("threads=0", "threads must be greater than or equal to 1 or must be 'auto'; got 0"),
+        ("checkpoint=''", "checkpoint .*at least 1 character"),
+        ("model.name=''", "model.name must be text"),
+    ],
+)
+def test_an_unusable_value_is_named_with_what_it_must_be(job, override, message):
+    with pytest.raises(InputError, match=message):
+        job(override)
+
+
+def test_every_unusable_value_is_named_at_once(job):
+    with pytest.raises(InputError, match=r"(?s)experiment.images.*experiment.batch"):
+        job("experiment.images=0", "experiment.batch=x")
+
+
+@pytest.mark.parametrize(
+    ("added", "meant"),
+    [
+        ("+experiment.image=3", "experiment.images"),
+        ("+trainer.tf_32=true", "trainer.tf32"),
+        ("+recipe.epoch=3", "recipe.epochs"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused_with_the_one_that_was_meant(job, added, meant):
+    with pytest.raises(UnknownNameError, match=rf"unknown setting.*Did you mean {meant}"):
+        job(added)
+
+
+@pytest.mark.parametrize("name", sorted(PSEUDO_METHODS))
+def test_names_of_rows_that_are_no_methods_are_refused(job, name):
+    with pytest.raises(InputError, match=f"tables use the name '{name}' for something else"):
+        job(f"+method.{name}={{_target_: cpath.methods.NeuronMCT}}")
 
 
 def test_a_setting_that_only_other_experiments_have_is_said_with_where_it_is(configure):
     with pytest.raises(CompactHydraException) as caught:
-        configure("experiment=degradation", "sparsity=80")
+        configure("experiment=train", "sparsity=80")
     assert explained(caught.value) == (
-        "unknown setting 'sparsity' of this experiment. There is attribution.neuron_intgrad.sparsity, "
-        "attribution.neuron_mct.sparsity."
+        "this experiment has no setting 'sparsity'; there is method.greedy_released.sparsity, "
+        "attribution.neuron_intgrad.sparsity, attribution.neuron_mct.sparsity."
     )
 
 
@@ -112,12 +219,43 @@ def test_a_setting_that_only_other_experiments_have_is_said_with_where_it_is(con
         ("modle=vgg16", "unknown setting 'modle'. Did you mean model"),
         ("experiment.image=3", "unknown setting 'experiment.image'. Did you mean experiment.images"),
         ("seed=1,2", "Ambiguous value"),
+        ("method=neuron_mtc", "In 'config': Could not find 'method/neuron_mtc'"),
+        ("model=vgg61", "In 'config': Could not find 'model/vgg61'"),
+        ("method=../all", "In 'config': Could not find 'method/../all'"),
     ],
 )
-def test_unknown_setting_is_said_with_the_close_match(configure, override, message):
+def test_an_unknown_setting_or_choice_is_said_with_what_there_is(configure, override, message):
     with pytest.raises(CompactHydraException) as caught:
         configure(override)
     assert explained(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("old", list(RENAMED))
+def test_a_setting_of_an_earlier_version_is_answered_with_its_name_of_today(configure, old):
+    where = {"experiment.road.percents": "experiment=degradation"}.get(old, "experiment=path_analysis")
+    with pytest.raises(CompactHydraException) as caught:
+        configure(where, f"{old}=1")
+    assert explained(caught.value) == f"the setting '{old}' is called '{RENAMED[old]}' now."
+
+
+def test_a_renamed_setting_is_said_where_it_is_added_too(job):
+    with pytest.raises(InputError, match=r"'dataset.recipe.epochs' is called 'recipe.epochs' now"):
+        job("+dataset.recipe.epochs=3")
+
+
+@pytest.mark.parametrize("argument", ["checkpoint=epoch=3-step=8.ckpt", "model.name=(", "outputs=~x{"])
+def test_what_does_not_parse_is_answered_with_a_word_on_quoting(configure, argument):
+    with pytest.raises(CompactHydraException) as caught:
+        configure(argument)
+    assert "needs quotes of its own" in explained(caught.value)
+
+
+def test_a_module_that_cannot_be_imported_is_an_error(users):
+    with pytest.raises(InputError, match="imports: cannot import 'my_methds'"):
+        import_named_modules(["imports=[my_methds]", "method=activation"])
+    users.write("my_broken", "def f(:")
+    with pytest.raises(InputError, match="imports: cannot import 'my_broken': SyntaxError"):
+        import_named_modules(["imports=[my_broken]"])
 
 
 @pytest.mark.parametrize(
@@ -126,79 +264,49 @@ def test_unknown_setting_is_said_with_the_close_match(configure, override, messa
         (["dataset=imagefolder"], r"dataset 'imagefolder' needs dataset.root=…"),
         (["dataset=custom"], r"dataset 'custom' needs dataset._target_=…"),
         (["dataset._target_=cpath.data.base.Normalisation"], r"called as cpath.data.base.Normalisation\(size=32"),
-    ],
-)
-def test_dataset_that_cannot_be_made_says_why(configure, overrides, part):
-    with pytest.raises(InputError, match=part):
-        load_data(configure(*overrides, small=False))
-
-
-def my_data(brightness: float = 0.5) -> cpath.data.ImageData:
-    scale = cpath.data.Normalisation((0.5,), (0.25,))
-    test = cpath.data.TensorSplit(torch.full((2, 1, 8, 8), brightness), torch.arange(2), ["a", "b"], scale)
-    return cpath.data.ImageData("mine", ("a", "b"), (1, 8, 8), scale, test)
-
-
-def test_data_that_does_not_say_what_determines_it_is_known_by_its_configuration(configure):
-    own = ["dataset=custom", f"dataset._target_={__name__}.my_data", "dataset.name=mine"]
-    dark, light = (
-        load_data(configure(*own, f"+dataset.brightness={brightness}", small=False)) for brightness in (0.1, 0.9)
-    )
-    assert dark.settings != light.settings
-    assert dark.settings["brightness"] == 0.1
-    assert "code" in dark.settings
-
-
-def test_sparsity_may_be_one_or_several(configure):
-    assert sparsities_of(configure("sparsity=90")) == [90.0]
-    assert sparsities_of(configure("sparsity=[80,99.5]")) == [80.0, 99.5]
-
-
-@pytest.mark.parametrize(
-    ("override", "part"),
-    [
-        ("sparsity=100", "0 ≤ sparsity < 100"),
-        ("sparsity=-1", "0 ≤ sparsity < 100"),
-        ("sparsity=often", "must be a number"),
-        ("sparsity=[]", "sparsity is empty"),
-    ],
-)
-def test_unusable_sparsity_is_an_error(configure, override, part):
-    with pytest.raises(InputError, match=part):
-        sparsities_of(configure(override))
-
-
-def test_unknown_choice_is_an_error_with_the_close_match():
-    with pytest.raises(UnknownNameError, match="Did you mean neuron_mct"):
-        check_choices(["method=neuron_mtc"])
-    with pytest.raises(UnknownNameError, match=r"Did you mean .*vgg16"):
-        check_choices(["experiment=train", "model=vgg61"])
-    check_choices(["-m", "model=vgg16,resnet8", "sparsity=80,90", "method=all", "experiment.images=3"])
-
-
-@pytest.mark.parametrize(
-    ("overrides", "part"),
-    [
         (["dataset=imagenet", "dataset.root=nowhere"], "dataset.root=FOLDER"),
         (["dataset=imagefolder", "dataset.root=nowhere"], "no such folder"),
-        (["dataset.size=4"], "size ≥ 8"),
+        (["dataset.size=4"], "size"),
     ],
 )
-def test_data_that_is_not_there_says_how_to_get_it(configure, overrides, part):
+def test_data_that_cannot_be_loaded_says_why(job, overrides, part):
     with pytest.raises(InputError, match=part):
-        load_data(configure(*overrides, small=False))
+        load_data(job(*overrides, small=False).config)
 
 
-def test_model_that_does_not_fit_the_data_is_an_error(configure):
-    cfg = configure("model=vgg11", small=False)
+def test_a_model_that_does_not_fit_the_data_is_an_error(job):
+    made = job("model=vgg11", small=False)
     with pytest.raises(InputError, match="3 channels"):
-        build_model(cfg, load_data(cfg))
+        build_model(made.config, made.data)
 
 
-def test_weights_of_other_classes_are_an_error(configure):
-    cfg = configure("model=squeezenet1_0", "model.weights=DEFAULT", "dataset.channels=3", small=False)
-    with pytest.raises(InputError, match="are for 1000 classes"):
-        build_model(cfg, load_data(cfg))
+def test_weights_of_other_classes_are_an_error(job):
+    made = job("model=squeezenet1_0", "model.weights=DEFAULT", "dataset.channels=3", small=False)
+    with pytest.raises(InputError, match="are for 1000 classes, the dataset has 10"):
+        build_model(made.config, made.data)
+
+
+@pytest.mark.parametrize("target", ["nowhere.X", "experiments.train.nothing", "os.path", "os.getcwd"])
+def test_only_experiments_are_run(job, target):
+    with pytest.raises(InputError, match=r"experiment: .*(cannot find|no subclass)"):
+        job(f"experiment._target_={target}")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "..", "a/../../b", "~/x", "x\\0", "C:\\x"])
+def test_no_name_leads_out_of_the_outputs(configure, tmp_path, name):
+    from experiments.engine.job import Job
+    from experiments.engine.training import training_key
+
+    cfg = configure()
+    for key in ("dataset.name", "model.name", "experiment.name"):
+        OmegaConf.update(cfg, key, name)
+    made = Job(parse(cfg))
+    assert made.folder.resolve().parents[1] == (tmp_path / "runs").resolve()
+    kept = made.cache.folder(training_key(made.config, made.data)).resolve()
+    assert kept.parent == (tmp_path / "artifacts" / "models").resolve()
+
+
+# --- the command line ---
 
 
 @pytest.mark.slow
@@ -206,8 +314,10 @@ def test_command_line_says_an_error_in_one_line_and_exits_1(tmp_path):
     command = [sys.executable, "-m", "experiments", f"outputs={tmp_path}"]
     cases = (
         (["sparsity=120"], "0 ≤ sparsity < 100"),
-        (["model=vgg61"], "Did you mean"),
+        (["model=vgg61"], "Could not find 'model/vgg61'"),
         (["modle=vgg16"], "error: unknown setting 'modle'"),
+        (["checkpoint=epoch=3-step=8.ckpt"], "needs quotes of its own"),
+        (["dataset.recipe.epochs=3"], "is called 'recipe.epochs' now"),
     )
     for arguments, part in cases:
         done = subprocess.run(
@@ -248,10 +358,10 @@ def test_the_tab_key_offers_names_in_bash(typed, offered):
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_after_a_failed_job_and_exits_1(tmp_path):
-    command = [sys.executable, "-m", "experiments", "-m", f"outputs={tmp_path}", "sparsity=100,80"]
-    small = ["dataset.size=16", "dataset.recipe.epochs=1", "model.width=4", "experiment.images=4", "method=random"]
+def test_a_sweep_continues_after_a_failed_job_and_exits_1(tmp_path):
+    command = [sys.executable, "-m", "experiments", "-m", f"outputs={tmp_path}", "experiment.images=4,1000"]
+    small = ["dataset.size=16", "recipe.epochs=1", "model.width=4", "method=random"]
     done = subprocess.run([*command, *small], capture_output=True, text=True, cwd=Path(CONF).parent, check=False)
     assert done.returncode == 1
-    assert "0 ≤ sparsity < 100" in done.stdout + done.stderr
+    assert "the split has 360" in done.stdout + done.stderr
     assert len(list(tmp_path.glob("runs/path_analysis/*/results.csv"))) == 1
