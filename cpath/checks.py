@@ -6,8 +6,9 @@ import copy
 import math
 import operator
 import re
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Self, SupportsIndex, Union, get_args, get_origin, get_type_hints
@@ -208,6 +209,25 @@ def copied(model: nn.Module, purpose: str) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:  # the model's own modules can raise anything
         raise InputError(f"the model cannot be copied (copy.deepcopy), which {purpose} needs: {error}") from error
+
+
+# Of torch, on operations that it runs lane by lane: nothing that a user could do anything about.
+_SLOW_LANES = ("ignore", re.compile("There is a performance drop because we have not yet"), UserWarning, None, 0)
+
+
+@contextmanager
+def without_vmap_warnings() -> Iterator[None]:
+    """Keeps torch's remarks on the speed of `torch.vmap` from users; all other warnings come as ever.
+
+    `warnings.catch_warnings` would have Python forget which warnings it has shown: those of the model itself, meant
+    to be seen once, would come in every pass. And other threads would lose what they filter meanwhile.
+    """
+    warnings.filters.insert(0, _SLOW_LANES)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # taken out by who reset the filters meanwhile
+            warnings.filters.remove(_SLOW_LANES)  # type: ignore[attr-defined]
 
 
 @contextmanager

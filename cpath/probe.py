@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from cpath._torch import version
+from cpath.checks import without_vmap_warnings
 from cpath.errors import CpathError, InputError, SiteError
 from cpath.replay import Replay
 from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, intercept, unwrap
@@ -431,6 +432,7 @@ class Probe:
         with torch.set_grad_enabled(values.requires_grad):
             return torch.stack([self._response(site, value, values.requires_grad, True) for value in values])
 
+    @without_vmap_warnings()
     def _in_lanes(self, site: str, values: Tensor) -> Tensor:
         differentiable = values.requires_grad  # inside vmap a lane does not say so
 

@@ -1,9 +1,12 @@
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cpath
+from cpath.checks import without_vmap_warnings
 from cpath.methods import NeuronIntGrad
 from cpath.sites import EVERY_SITE
 from tests import zoo
@@ -304,3 +307,43 @@ def test_passes_are_never_larger_than_max_batch(name, images, max_batch):
 def test_every_site_contains_any_name():
     assert "layer1.0.relu#2" in EVERY_SITE
     assert "" in EVERY_SITE
+
+
+class Slow(nn.Module):
+    """Calls what `torch.vmap` runs lane by lane, and warns of something itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, zoo.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        warnings.warn("of the model", UserWarning, stacklevel=1)
+        return self.fc(F.interpolate(F.relu(self.conv(x)), scale_factor=2, mode="nearest-exact").mean((2, 3)))
+
+
+def test_remarks_of_torch_on_the_speed_of_lanes_do_not_reach_users(images):
+    model = zoo.make(Slow, torch.float64)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.vmap(lambda z: F.interpolate(z, scale_factor=2, mode="nearest-exact"))(torch.ones(2, 1, 1, 2, 2))
+        assert "performance drop" in str(told.pop().message)  # which a user of vmap is told
+        before = list(warnings.filters)
+        cpath.score(model, images, "neuron_intgrad")
+        assert warnings.filters == before
+    assert {str(warning.message) for warning in told} == {"of the model"}
+
+
+def test_warnings_of_the_model_are_shown_as_often_as_python_shows_them(images):
+    model = zoo.make(Slow, torch.float64)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")  # the first one of each line
+        model(images)
+        cpath.score(model, images, "neuron_intgrad")
+    assert [str(warning.message) for warning in told] == ["of the model"]
+
+
+def test_filters_that_somebody_resets_meanwhile_are_no_error():
+    with warnings.catch_warnings():
+        with without_vmap_warnings():
+            warnings.resetwarnings()
+        assert warnings.filters == []
