@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cpath.errors import InputError
-from experiments.framework.command import exit_status
-from experiments.framework.store import write_json
+from experiments.engine.cache import write_json
+from experiments.engine.command import command
+from experiments.engine.metrics import told_apart
+from experiments.metrics import METRICS
 
 
 @dataclass(frozen=True)
 class Curve:
     """A panel of lines: everything logged as ``metric/…``, over ``x``."""
 
-    title: str
     metric: str
     x: str
 
     @property
+    def title(self) -> str:
+        """Heading: label of the metric, with its unit."""
+        return _titles()[self.metric]
+
+    @property
     def pattern(self) -> str:
-        """Regular expression of the keys it shows: those of all methods, also of ones yet to come."""
+        """Regular expression of the keys that it shows: those of all methods, also of ones yet to come."""
         return f"^{re.escape(self.metric)}/"
 
 
 CURVES = {
     "Removing pixels": (
-        Curve("ROAR: test accuracy after retraining", "roar_accuracy", "percent_removed"),
-        Curve("KAR: test accuracy after retraining", "kar_accuracy", "percent_kept"),
-        Curve("LeRF: change of the probability", "lerf_change", "percent_removed"),
-        Curve("MoRF: change of the probability", "morf_change", "percent_removed"),
+        Curve("roar_accuracy", "percent_removed"),
+        Curve("kar_accuracy", "percent_kept"),
+        Curve("lerf_change", "percent_removed"),
+        Curve("morf_change", "percent_removed"),
     ),
     "Pathways": (
-        Curve("Overlap of the methods (Jaccard)", "jaccard", "sparsity"),
-        Curve("Share of dead neurons", "dead_share", "sparsity"),
-        Curve("Share of images that keep their class", "class_kept", "sparsity"),
-        Curve("Change of the probability", "response_change", "sparsity"),
+        Curve("jaccard", "sparsity"),
+        Curve("dead_share", "sparsity"),
+        Curve("class_kept", "sparsity"),
+        Curve("response_change", "sparsity"),
     ),
 }
+
+
+def _titles() -> dict[str, str]:
+    return told_apart((curve.metric for curves in CURVES.values() for curve in curves), METRICS)
+
+
 IMAGES = ("figures/maps", "figures/overlays", "figures/sparsities_1")
 GROUPED_BY = "methods"
 
@@ -51,7 +64,19 @@ command saves it, and `wandb sync outputs/wandb/wandb/offline-run-*` sends the r
 
 
 def workspace(entity: str, project: str, name: str) -> Any:
-    """The dashboard as `wandb_workspaces` has it; nothing is sent."""
+    """Make the dashboard; nothing is sent.
+
+    Args:
+        entity: user or team at wandb.
+        project: of the runs.
+        name: of the dashboard.
+
+    Returns:
+        A workspace of `wandb_workspaces`.
+
+    Raises:
+        InputError: if the package is missing, or wandb refuses the name.
+    """
     try:
         from wandb_workspaces import expr
         from wandb_workspaces import workspaces as ws
@@ -80,23 +105,33 @@ def workspace(entity: str, project: str, name: str) -> Any:
         raise InputError(f"wandb refuses the name '{name}': {error}") from error
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Writes the dashboard to a file, and saves it to wandb where there is a key; 0 if that went well."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.dashboard",
-        description="Writes a wandb dashboard for the runs of tracker=wandb: ROAR, degradation, overlap and dead "
-        "neurons as curves, saliency maps as images, runs grouped by method. With an API key (WANDB_API_KEY, or "
-        "`wandb login`) it is also saved to wandb, as a new view of the project; without one nothing is sent.",
-    )
-    parser.add_argument("--out", type=Path, default=Path("outputs/wandb/dashboard.json"), help="file (%(default)s)")
-    parser.add_argument("--entity", help="user or team at wandb (the key's own)")
-    parser.add_argument("--project", default="cpath", help="that of tracker.project (%(default)s)")
-    parser.add_argument("--name", default="cpath", help="of the dashboard (%(default)s)")
-    asked = parser.parse_args(arguments)
-    return exit_status(lambda: _write_and_save(asked.out, asked.entity, asked.project, asked.name))
+def dashboard(
+    out: Annotated[Path, typer.Option(help="File.")] = Path("outputs/wandb/dashboard.json"),
+    entity: Annotated[
+        str | None, typer.Option(help="User or team at wandb; by default the one of the key.")
+    ] = None,
+    project: Annotated[str, typer.Option(help="The one of tracker.project.")] = "cpath",
+    name: Annotated[str, typer.Option(help="Name of the dashboard.")] = "cpath",
+) -> int:
+    """Write a wandb dashboard for the runs of tracker=wandb.
+
+    It shows ROAR, degradation, overlap and dead neurons as curves, saliency maps as images, and groups runs by
+    method. With an API key (WANDB_API_KEY, or `wandb login`) it is also saved to wandb, as a new view of the
+    project; without one nothing is sent.
+    """
+    _check_names(entity, project, name)
+    if out.is_dir():
+        raise InputError(f"--out: {out} is a folder: name a file.")
+    made = workspace(entity or "", project, name)
+    try:  # the spec as it would be sent
+        write_json(out, {"entity": entity, "project": project, "name": name, "spec": made._spec["spec"]})
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be written: {error.strerror}.") from error
+    print(f"dashboard: {out}")
+    return _save(made, entity)
 
 
-def _write_and_save(out: Path, entity: str | None, project: str, name: str) -> int:
+def _check_names(entity: str | None, project: str, name: str) -> None:
     for option, value in (("entity", entity), ("project", project)):
         if value is not None and not re.fullmatch(r"[^/\\#?%:\s]{1,128}", value):
             raise InputError(
@@ -104,27 +139,25 @@ def _write_and_save(out: Path, entity: str | None, project: str, name: str) -> i
             )
     if not name.strip():
         raise InputError("--name: the dashboard needs a name.")
-    if out.is_dir():
-        raise InputError(f"--out: {out} is a folder: name a file.")
-    dashboard = workspace(entity or "", project, name)
-    try:  # the spec as it would be sent
-        write_json(out, {"entity": entity, "project": project, "name": name, "spec": dashboard._spec["spec"]})
-    except OSError as error:
-        raise InputError(f"--out: {out} cannot be written: {error.strerror}.") from error
-    print(f"dashboard: {out}")
+
+
+def _save(made: Any, entity: str | None) -> int:
+    """Save the dashboard to wandb where there is a key; the exit status says how that went."""
     import wandb
 
     try:
         if not wandb.login(prompt=False):  # looks for a key; without one no connection is made
             print(_NOT_SAVED)
             return 0
-        dashboard.entity = entity or wandb.Api().default_entity
-        dashboard.save()  # says where it is
+        made.entity = entity or wandb.Api().default_entity
+        made.save()  # says where it is
     except Exception as error:  # of many kinds: the key, the network, the server
         print(f"error: not saved to wandb: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+main = command(dashboard)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))

@@ -1,12 +1,18 @@
-"""`python -m experiments.redraw FOLDER`: draws the figures of finished jobs again, from their tables."""
+"""`python -m experiments.redraw FOLDER`: the figures of finished jobs made again, from their tables."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from cpath.errors import InputError
-from experiments.engine.job import CONFIG, RESULTS, redraw
+from experiments.engine.command import command
+from experiments.engine.job import CONFIG, RESULTS
+from experiments.engine.job import redraw as redraw_job
 
 
 def redraw_below(folders: Iterable[Path]) -> list[Path]:
@@ -17,6 +23,23 @@ def redraw_below(folders: Iterable[Path]) -> list[Path]:
         if not jobs:
             raise InputError(f"there is no finished job below {folder}.")
         for job in jobs:
-            redraw(job)
+            redraw_job(job)
             drawn.append(job)
     return drawn
+
+
+def redraw(
+    folder: Annotated[list[Path], typer.Argument(help="Of jobs (outputs/runs/EXPERIMENT/…) or above them.")],
+) -> None:
+    """Make the figures of finished jobs again, from their tables alone.
+
+    Pictures of images and maps stay as they are.
+    """
+    for job in redraw_below(folder):
+        print(job / "figures")
+
+
+main = command(redraw)
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -55,6 +55,8 @@ class Experiment(Settings, ABC):
     """Groups of the configuration that it uses: the others neither matter to it nor are checked."""
     measures_machine: ClassVar[bool] = False
     """Whether device and threads determine the results, as in a benchmark."""
+    runs_jobs: ClassVar[bool] = False
+    """Whether `launch` runs other jobs, so that a sweep cannot hold it as one of its own."""
 
     name: Text
     """Name in results and folders."""
@@ -68,6 +70,17 @@ class Experiment(Settings, ABC):
         Raises:
             CpathError: if the experiment cannot run as configured.
         """
+
+    def launch(self, job: Job) -> pd.DataFrame:
+        """Run the experiment as the command line asks: as one job. An experiment made of other jobs overrides this.
+
+        Args:
+            job: the job that the configuration stands for, not checked yet.
+
+        Returns:
+            The tidy table.
+        """
+        return job.run()
 
     @abstractmethod
     def run(self, job: Job) -> Iterable[Row]:

@@ -66,20 +66,8 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     Raises:
         CpathError: if the configuration is unusable, before any work; or if the experiment fails on purpose.
     """
-    return run_job(Job(parse(cfg)))
-
-
-def run_job(job: Job) -> pd.DataFrame:
-    """Run a job, unless it is finished; of two processes with the same job one waits for the other."""
-    job.check()
-    outputs = Path(job.config.outputs)
-    with writing_to(outputs), within_memory("lower experiment.max_batch, or ask for less"):
-        with job.entry() as entry:
-            if entry.missing:
-                _make(job, entry)
-            else:
-                _LOG.info("already finished: %s (redo=true runs it again)", job.folder)
-        return read_table(job.folder / RESULTS)
+    job = Job(parse(cfg))
+    return job.config.experiment.launch(job)
 
 
 def _make(job: Job, entry: Entry) -> None:
@@ -159,6 +147,25 @@ class Job:
     def entry(self) -> AbstractContextManager[Entry]:
         """The job itself as a cache entry."""
         return self._runs.entry(self.key, redo=self.config.redo)
+
+    def run(self) -> pd.DataFrame:
+        """Run the job, unless it is finished; of two processes with the same job one waits for the other.
+
+        Returns:
+            The tidy table.
+
+        Raises:
+            CpathError: if the configuration is unusable, before any work; or if the experiment fails on purpose.
+        """
+        self.check()
+        outputs = Path(self.config.outputs)
+        with writing_to(outputs), within_memory("lower experiment.max_batch, or ask for less"):
+            with self.entry() as entry:
+                if entry.missing:
+                    _make(self, entry)
+                else:
+                    _LOG.info("already finished: %s (redo=true runs it again)", self.folder)
+            return read_table(self.folder / RESULTS)
 
     def check(self) -> None:
         """Refuse what cannot run, before any work.

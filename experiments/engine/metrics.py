@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -64,3 +65,20 @@ def axis_label(name: str, metrics: Mapping[str, Metric]) -> str:
     """Label of an axis for a metric of a table; its name where no entry is known (a user's table)."""
     entry = metrics.get(base_name(name))
     return entry.axis if entry is not None else name.replace("_", " ")
+
+
+def told_apart(names: Iterable[str], metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """Labels of several metrics that stand beside each other.
+
+    Args:
+        names: of the metrics, as in a table.
+        metrics: entries by name.
+
+    Returns:
+        Label of an axis by name; the name stands before it where another one has the same label.
+    """
+    labels = {name: axis_label(name, metrics) for name in names}
+    uses = Counter(labels.values())
+    return {
+        name: label if uses[label] == 1 else f"{name.replace('_', ' ')}: {label}" for name, label in labels.items()
+    }

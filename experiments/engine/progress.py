@@ -29,11 +29,12 @@ class Stages:
     """A progress bar over the stages of a whole, each weighed with the seconds that it is expected to take.
 
     Args:
-        expected: seconds by stage; a stage without a number counts as much as the mean of the others.
+        expected: seconds by stage, 0 for one that is finished already; a stage without a number counts as much as
+            the mean of those that are not finished.
     """
 
     def __init__(self, expected: Mapping[str, float | None]) -> None:
-        known = [seconds for seconds in expected.values() if seconds is not None]
+        known = [seconds for seconds in expected.values() if seconds]
         usual = sum(known) / len(known) if known else 1.0
         self.expected = {name: usual if seconds is None else seconds for name, seconds in expected.items()}
         self._done = 0
@@ -44,12 +45,15 @@ class Stages:
         self._redirected.__enter__()
         total = sum(self.expected.values())
         form = "{desc} {percentage:3.0f} %|{bar}| {elapsed} so far, {remaining} left"
-        self._bar = tqdm(total=total, bar_format=form, disable=None, desc="all")
+        # The pace is that of all stages so far: the last one alone says little of the others.
+        self._bar = tqdm(total=total, bar_format=form, disable=None, desc="all", smoothing=0)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._bar.leave = False  # stopped by hand: nothing stays on the terminal but the caller's last word
         self._bar.close()
         self._redirected.__exit__(kind, error, at)
 

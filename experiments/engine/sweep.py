@@ -141,9 +141,9 @@ def _jobs(
         OmegaConf.set_readonly(cfg, False)
         with open_dict(cfg):
             del cfg["hydra"]
-        if cfg.experiment.name == "reproduce_paper":
-            raise InputError("experiment=reproduce_paper is many jobs already: run it without -m.")
         found = Job(parse(cfg))
+        if (experiment := found.config.experiment).runs_jobs:
+            raise InputError(f"experiment={experiment.name} is many jobs already: run it without -m.")
         redo = redo or found.config.redo
         jobs.setdefault(found.folder, SweepJob(tuple(overrides), found.folder))
     return list(jobs.values()), redo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from experiments import CONF, dashboard
+from experiments.engine.job import run
 
 ROOT = CONF.parent
 
@@ -33,14 +33,16 @@ def test_the_file_has_every_panel_and_groups_the_runs_by_method(tmp_path):
         for part in section["panelBankConfig"]["sections"]
         for panel in part["panels"]
     }
-    roar = panels["ROAR: test accuracy after retraining"]
+    titles = {curve.metric: curve.title for curve in sum(dashboard.CURVES.values(), ())}
+    assert titles["dead_share"] == "dead share (%)"
+    roar = panels[titles["roar_accuracy"]]
     assert (roar["xAxis"], roar["metricRegex"], roar["useMetricRegex"]) == (
         "percent_removed",
         "^roar_accuracy/",
         True,
     )
-    assert panels["Overlap of the methods (Jaccard)"]["xAxis"] == "sparsity"
-    assert panels["Share of dead neurons"]["metricRegex"] == "^dead_share/"
+    assert panels[titles["jaccard"]]["xAxis"] == "sparsity"
+    assert panels[titles["dead_share"]]["metricRegex"] == "^dead_share/"
     assert panels["Maps"]["mediaKeys"] == ["figures/maps", "figures/overlays", "figures/sparsities_1"]
     assert len(panels) == sum(map(len, dashboard.CURVES.values())) + 1
     assert [key["name"] for key in section["runSets"][0]["grouping"]] == ["methods.value"]
@@ -176,7 +178,7 @@ _RUNS = {
         "experiment.by_site=false",
     ],
     "degradation": ["attribution=random", "experiment.images=8"],
-    "saliency": ["attribution=neuron_mct", "experiment.images=2", "experiment.sparsities=[0,90]"],
+    "saliency": ["attribution=neuron_mct", "experiment.images=2", "sparsity=[0,90]"],
     "roar": ["attribution=gradients", "percent=50"],
     "kar": ["attribution=gradients", "percent=50", "keep=true"],
 }
@@ -186,8 +188,7 @@ _RUNS = {
 def test_every_panel_shows_keys_that_offline_runs_log(configure, trained, figures):
     for name, settings in _RUNS.items():
         experiment = name.replace("kar", "roar")
-        cfg = configure(f"experiment={experiment}", "tracker=wandb", *settings)
-        importlib.import_module(f"experiments.{experiment}").run(cfg)
+        run(configure(f"experiment={experiment}", "tracker=wandb", *settings))
     files = sorted((trained / "wandb" / "wandb").glob("offline-run-*/*.wandb"))
     runs = [_inspect(file) for file in files]
     assert len(runs) == len(_RUNS)

@@ -15,7 +15,6 @@ from cpath.analysis import response_preservation
 from experiments import redraw
 from experiments.engine import tracking
 from experiments.engine.provenance import MANIFEST
-from experiments.engine.job import run_job
 from experiments.engine.measuring import read_per_image
 from experiments.engine.scoring import Scoring, plan_searches
 from experiments.engine.table import Measure
@@ -37,7 +36,7 @@ SETTINGS = [
 @pytest.fixture
 def run(job, trained):
     """Runs the job of the settings and returns its table."""
-    return lambda *overrides: run_job(job(*SETTINGS, *overrides))
+    return lambda *overrides: job(*SETTINGS, *overrides).run()
 
 
 def test_results_are_the_means_of_what_the_library_says_image_by_image(job, run):
@@ -97,15 +96,15 @@ def test_numbers_of_every_image_are_kept_in_long_form(job, run):
 
 @pytest.mark.parametrize("images", [1, 2, 5])
 def test_a_last_batch_may_hold_one_image(job, trained, images):
-    table = run_job(job(*SETTINGS, f"experiment.images={images}"))
+    table = job(*SETTINGS, f"experiment.images={images}").run()
     assert (table[table.metric == "class_kept"].n == images).all()
-    alone = run_job(job(*SETTINGS, f"experiment.images={images}", "experiment.batch=1"))
+    alone = job(*SETTINGS, f"experiment.images={images}", "experiment.batch=1").run()
     pd.testing.assert_frame_equal(table, alone, check_exact=False, rtol=1e-4, atol=1e-6)
 
 
 def test_sparsities_that_differ_in_the_last_digit_stay_apart(job, trained):
     values = [90.00001, 90.00002, 99.99999]
-    table = run_job(job(*SETTINGS, f"sparsity={values}".replace(" ", ""), "experiment.images=2"))
+    table = job(*SETTINGS, f"sparsity={values}".replace(" ", ""), "experiment.images=2").run()
     found = table[(table.method == "random") & (table.metric == "class_kept")]
     assert found.x.astype(float).tolist() == values
     frame = read_per_image(job(*SETTINGS, f"sparsity={values}".replace(" ", ""), "experiment.images=2").folder)
@@ -115,7 +114,7 @@ def test_sparsities_that_differ_in_the_last_digit_stay_apart(job, trained):
 def test_sites_may_be_called_anything(job, trained, monkeypatch):
     real = cpath.sites.observe
     made = job(*SETTINGS, "experiment.images=2", "method=random")
-    expected = run_job(made)
+    expected = made.run()
 
     class Renamed(torch.nn.Module):
         def __init__(self, model):
@@ -127,7 +126,7 @@ def test_sites_may_be_called_anything(job, trained, monkeypatch):
 
     other = job(*SETTINGS, "experiment.images=2", "method=random", "redo=true")
     other.__dict__["model"] = Renamed(made.model).eval()
-    table = run_job(other)
+    table = other.run()
     sites = table[table.metric.str.startswith("site_kept/")].metric
     assert sites.str.startswith("site_kept/a|b.").all()
     assert len(table) == len(expected)
@@ -141,9 +140,11 @@ def test_an_image_is_decoded_once_and_the_model_hashed_once(job, trained, monkey
     real, batch = job_module.fingerprint, type(made.data.test).batch
     monkeypatch.setattr(job_module, "fingerprint", lambda *args: hashed.append(1) or real(*args))
     monkeypatch.setattr(
-        type(made.data.test), "batch", lambda self, indices: decoded.extend(indices.tolist()) or batch(self, indices)
+        type(made.data.test),
+        "batch",
+        lambda self, indices: decoded.extend(indices.tolist()) or batch(self, indices),
     )
-    run_job(made)
+    made.run()
     assert len(hashed) == 1
     assert sorted(decoded) == sorted(made.sample(10).indices.tolist())
 
@@ -184,14 +185,14 @@ def test_figures_can_be_made_again_from_the_table(job, run, trained, figures):
 
 def test_bad_input_is_refused_before_any_training(job, tmp_path):
     with pytest.raises(cpath.InputError, match="the split has 360"):
-        run_job(job(*SETTINGS, "experiment.images=1000"))
+        job(*SETTINGS, "experiment.images=1000").run()
     assert not (tmp_path / "artifacts").exists()
 
 
 def test_a_model_without_sites_is_refused_before_any_training(job, tmp_path):
     other = ["model=mobilenet_v2", "dataset.channels=3", "dataset.size=32"]
     with pytest.raises(cpath.SiteError, match=r"mobilenet_v2.*no site found"):
-        run_job(job(*SETTINGS, *other, small=False))
+        job(*SETTINGS, *other, small=False).run()
     assert not list((tmp_path / "artifacts").glob("models/*/model.safetensors"))
 
 
@@ -199,7 +200,7 @@ def test_a_model_without_sites_is_refused_before_any_training(job, tmp_path):
 def test_wandb_keeps_an_offline_run_a_job_with_all_that_it_found(job, trained, figures, monkeypatch):
     monkeypatch.setattr(tracking, "_sweep", lambda: "path_analysis-1234abcd")
     settings = [*SETTINGS[:4], "tracker=wandb", "method=random"]
-    run_job(job(*settings))
+    job(*settings).run()
     (record,) = (trained / "wandb" / "wandb").glob("offline-run-*/*.wandb")
     done = subprocess.run(
         [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(record)],

@@ -4,64 +4,70 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
+from PIL import Image
 
 from cpath.viz import criterion_label, in_order, label_of
-from experiments.framework.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
-from experiments.framework.criteria import Agreement, agreement
-from experiments.framework.progress import duration
-from experiments.framework.published import MARK
-from experiments.framework.store import write_text
+from experiments.engine.cache import write_text
+from experiments.engine.experiment import Experiment
+from experiments.engine.job import read_job
+from experiments.engine.metrics import Metric, by_name, told_apart
+from experiments.engine.progress import duration
+from experiments.engine.provenance import read_manifest
+from experiments.metrics import METRICS
+from experiments.paper.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
+from experiments.paper.published import MARK
+from experiments.paper.stages import FinishedStage
+from experiments.rank_agreement import Agreement, agreement
 
 _MOST_COLUMNS = 8
-
-_TITLES = {
-    "train": "The model",
-    "path_analysis": "Critical pathways: overlap, dead neurons, responses",
-    "path_decoding": "Path decoding: what the pathways respond to",
-    "linearity": "Local linearity of the restricted networks",
-    "saliency": "Pathways as saliency maps",
-    "degradation": "Input degradation: are the removed pixels the relevant ones?",
-    "sanity_checks": "Sanity checks: do the maps depend on what the network learned?",
-}
-_RETRAININGS = {
-    ("roar",): "ROAR: retraining without the relevant pixels",
-    ("kar",): "KAR: retraining on the relevant pixels alone",
-    ("roar", "kar"): "ROAR and KAR: retraining without the relevant pixels, and on them alone",
-}
+_BESIDE = 6  # places of a curve in a table beside the published numbers
+_RELEASED = "_released"  # end of the name of a method as the released code computes it
+_LEAST = 0.68  # of its natural width, below which a figure's labels are too small to read: then it scrolls
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A finished job of the paper."""
+class Section:
+    """Part of the page about one finished stage."""
 
-    name: str
-    folder: Path
-    table: pd.DataFrame
+    stage: FinishedStage
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        return self.stage.name
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Tidy table of the job."""
+        return self.stage.table
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """Experiment of the job, with its settings."""
+        return read_job(self.stage.folder)
 
     @property
     def title(self) -> str:
-        """Its heading; what kind of retraining there is, the table says."""
-        modes = tuple(mode for mode in ("roar", "kar") if (self.table.metric == f"{mode}_accuracy").any())
-        if modes:
-            return _RETRAININGS[modes]
-        return _TITLES.get(self.name, self.name.replace("_", " ").capitalize())
+        """Heading, of the experiment."""
+        return self.experiment.heading(self.table)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What it was made with."""
-        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
-        return manifest
+        """Record of the job."""
+        return read_manifest(self.stage.folder)
 
     @property
     def figures(self) -> list[dict[str, Any]]:
-        """Its figures, to be put into the page itself, with captions, and how wide they want to be."""
-        folder = self.folder / "figures"
+        """Figures of the job, to be put into the page itself, with captions and widths."""
+        folder = self.stage.folder / "figures"
         captions = json.loads((folder / "captions.json").read_text())
         found = []
         for name, caption in captions.items():
@@ -74,77 +80,69 @@ class Stage:
 
     @property
     def tables(self) -> list[dict[str, Any]]:
-        """Whole-network numbers by method and x, one table a metric; what has many x is a curve, and drawn."""
+        """Numbers of whole networks by method and x, a table for each metric; what has many x is drawn alone."""
         rows = self.table[~self.table.metric.str.contains("/") & (self.table.x_name != "epoch")]
         metrics = [(str(metric), part) for metric, part in rows.groupby("metric", sort=False)]
-        return [_matrix(metric, part) for metric, part in metrics if 0 < part.x.nunique() <= _MOST_COLUMNS]
+        return [self._matrix(metric, part) for metric, part in metrics if 0 < part.x.nunique() <= _MOST_COLUMNS]
 
     @property
     def published(self) -> list[dict[str, Any]]:
-        """Our numbers with the paper's beside them, at some places of each curve; empty where there are none."""
+        """Tables of our numbers with the paper's beside them, at some places of each curve."""
         paper = self.table[self.table.metric.str.endswith(MARK)]
         tables = []
         for metric, theirs in paper.groupby("metric", sort=False):
             name = str(metric).removesuffix(MARK)
             ours = self.table[(self.table.metric == name) & self.table.method.isin(theirs.method)]
-            both = sorted(set(ours.x.astype(str)) & set(theirs.x.astype(str)), key=_order(theirs))
+            both = sorted(set(ours.x) & set(theirs.x), key=list(dict.fromkeys(theirs.x)).index)
             places = [both[round(i * (len(both) - 1) / (_BESIDE - 1))] for i in range(_BESIDE)] if both else []
-            ours = ours[ours.x.astype(str).isin(places)]
+            ours = ours[ours.x.isin(places)]
             if len(ours):
-                beside = {(row.method, str(row.x)): _number(row.value) for row in theirs.itertuples()}
-                tables.append(_matrix(name, ours, beside))
+                beside = {(row.method, row.x): _number(row.value) for row in theirs.itertuples()}
+                tables.append(self._matrix(name, ours, beside))
         return tables
 
     @property
     def variants(self) -> list[dict[str, Any]]:
-        """Definitions and, under each, what the released code computes in its place."""
-        rows = self.table[self.table.method.isin(_VARIANTS)]
-        if not rows.method.str.endswith("_published").any():
-            return []
+        """Tables of the methods that the released code computes in another way: as defined, and as released."""
+        released = [name for name in self.table.method.unique() if name.endswith(_RELEASED)]
+        both = [*released, *(name.removesuffix(_RELEASED) for name in released)]
+        rows = self.table[self.table.method.isin(both)]
         rows = rows[~rows.metric.str.contains("/") & (rows.x_name == "sparsity")]
-        return [_matrix(str(metric), part) for metric, part in rows.groupby("metric", sort=False)]
+        return [self._matrix(str(metric), part) for metric, part in rows.groupby("metric", sort=False)]
 
-
-_BESIDE = 6  # places of a curve in a table beside the published numbers
-_VARIANTS = ("neuron_intgrad", "neuron_intgrad_published", "greedy", "greedy_published")
-
-
-def _order(rows: pd.DataFrame) -> Any:
-    places = list(dict.fromkeys(rows.x.astype(str)))
-    return places.index
-
-
-_LEAST = 0.68  # of its natural width, below which a figure's labels are too small to read: then it scrolls
+    def _matrix(
+        self, metric: str, rows: pd.DataFrame, beside: Mapping[tuple[str, str], str] | None = None
+    ) -> dict[str, Any]:
+        names = [name for name in self.table.metric.unique() if "/" not in name]
+        known = by_name(self.experiment.metrics)
+        return {**_words(told_apart(names, known)[metric], known.get(metric)), **_matrix(rows, beside or {})}
 
 
 def _natural_width(file: Path, dots_per_inch: int) -> int:
-    """Width at which its letters have the size they were drawn with, in a page's 96 pixels an inch."""
-    from PIL import Image
-
+    """Width at which letters have the size that they were drawn with, at a page's 96 pixels an inch."""
     with Image.open(file) as picture:
         return round(picture.width / dots_per_inch * 96)
 
 
 def _inlined(*files: Path) -> str:
-    """The first of ``files`` that is there, as data: address."""
+    """Content of the first of ``files`` that is there, as an address with the scheme ``data:``."""
     file = next(file for file in files if file.exists())
     kind = "image/svg+xml" if file.suffix == ".svg" else "image/png"
     return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
-def _matrix(metric: str, rows: pd.DataFrame, beside: dict[tuple[str, str], str] | None = None) -> dict[str, Any]:
+def _matrix(rows: pd.DataFrame, beside: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """Cells of a table by method and x, with further numbers beside some of them."""
     columns = list(dict.fromkeys(rows.x))
     cells = {(row.method, row.x): row for row in rows.itertuples()}
     return {
-        "metric": metric.replace("_", " "),
         "x_name": str(rows.x_name.iloc[0]).replace("_", " "),
         "columns": [_number(column) for column in columns],
         "rows": [
             {
                 "method": label_of(method),
                 "cells": [
-                    _cell(cells.get((method, column)))
-                    | {"published": (beside or {}).get((method, str(column)), "")}
+                    _cell(cells.get((method, column))) | {"published": beside.get((method, column), "")}
                     for column in columns
                 ],
             }
@@ -153,9 +151,17 @@ def _matrix(metric: str, rows: pd.DataFrame, beside: dict[tuple[str, str], str] 
     }
 
 
+def _words(label: str, entry: Metric | None) -> dict[str, str]:
+    """Heading and explanation of a table of a metric."""
+    if entry is None:  # of a user's experiment
+        return {"metric": label, "meaning": ""}
+    better = f", {entry.better} is better" if entry.better else ""
+    return {"metric": label + better, "meaning": entry.meaning}
+
+
 def _agreement_matrix(found: Agreement) -> dict[str, Any]:
     return {
-        "metric": "Kendall's τ",
+        **_words(METRICS["rank_agreement"].axis, METRICS["rank_agreement"]),
         "x_name": "",
         "columns": [criterion_label(name) for name in found.criteria],
         "rows": [
@@ -188,10 +194,22 @@ def _number(value: Any) -> str:
 _ORDER = (NOT_REPRODUCED, UNCLEAR, REPRODUCED, NOT_MEASURED)
 
 
-def write_report(folder: Path, title: str, stages: list[Stage], failed: dict[str, str] | None = None) -> Path:
-    """Writes ``folder``/report.html and returns its path; ``failed`` are the errors of stages that it lacks."""
+def write_report(
+    folder: Path, title: str, stages: list[FinishedStage], failed: Mapping[str, str] | None = None
+) -> Path:
+    """Write the report.
+
+    Args:
+        folder: where ``report.html`` goes.
+        title: dataset and networks.
+        stages: all that are finished.
+        failed: errors of those that are not, by their name.
+
+    Returns:
+        Path of the page.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates"),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -199,26 +217,27 @@ def write_report(folder: Path, title: str, stages: list[Stage], failed: dict[str
     )
     table = pd.concat([stage.table for stage in stages], ignore_index=True)
     found, agreed = verdicts(table), agreement(table)
-    seconds = [float(stage.manifest["seconds"]) for stage in stages]
+    sections = [Section(stage) for stage in stages]
+    seconds = [float(section.manifest["seconds"]) for section in sections]
     page = environment.get_template("report.html.j2").render(
         title=title,
-        stages=stages,
+        sections=sections,
         failed=failed or {},
         times=[duration(part) for part in seconds],
         spent=duration(sum(seconds)),
         verdicts={word: [one for one in found if one.word == word] for word in _ORDER},
         agreement=None if agreed is None else _agreement_matrix(agreed),
-        variants=next((stage.variants for stage in stages if stage.variants), []),
-        made=_made(stages),
+        variants=next((section.variants for section in sections if section.variants), []),
+        made=_made(sections),
     )
     path = folder / "report.html"
     write_text(path, page)
     return path
 
 
-def _made(stages: list[Stage]) -> dict[str, str]:
-    """What the whole page was made with: each fact once, or all its values where stages differ."""
-    manifests = [stage.manifest for stage in stages]
+def _made(sections: list[Section]) -> dict[str, str]:
+    """Facts on all jobs: each once, or all its values where jobs differ."""
+    manifests = [section.manifest for section in sections]
     facts = {
         "Device": [str(manifest["device"]) for manifest in manifests],
         "Threads": [str(manifest["threads"]) for manifest in manifests],

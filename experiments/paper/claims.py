@@ -1,4 +1,4 @@
-"""What the paper claims, held against a tidy table: every verdict is computed, and comes with its numbers."""
+"""Claims of the paper, held against a tidy table: every verdict is computed, and comes with its numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cpath.viz import label_of
+from experiments.engine.metrics import base_name
+from experiments.metrics import METRICS
 
 REPRODUCED, NOT_REPRODUCED, UNCLEAR, NOT_MEASURED = "reproduced", "not reproduced", "unclear", "not measured"
 _NO_VALUE = "no value"
-_A_FEW = 0.01  # a share of dead neurons below this is none to speak of
+_A_FEW = 1.0  # per cent; a share of dead neurons below this is none to speak of
 _OTHERS = ("gradients", "input_mct", "input_intgrad", "gbp")
 _OURS = ("neuron_mct", "neuron_intgrad")
 
@@ -24,19 +26,31 @@ class Comparison:
     holds: bool | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence of the paper and how the table speaks to it."""
+    """A sentence of the paper, and how a table confirms or refutes it."""
 
     place: str
-    """Where the paper says it."""
+    """Part of the paper that says it."""
     text: str
+    metric: str
+    """Name of the numbers that decide."""
+    about: str = ""
+    """Further words on these numbers."""
     compare: Callable[[pd.DataFrame], list[Comparison]]
+
+    @property
+    def numbers(self) -> str:
+        """Words on the numbers that decide: label, what it is about, and which direction is better."""
+        metric = METRICS[self.metric]
+        about = f" ({self.about})" if self.about else ""
+        better = f", {metric.better} is better" if metric.better else ""
+        return f"{metric.label[:1].upper()}{metric.label[1:]}{about}{better}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim and what came of it."""
+    """A claim, with the comparisons that decide whether it was reproduced."""
 
     claim: Claim
     comparisons: list[Comparison]
@@ -52,7 +66,14 @@ class Verdict:
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
-    """All claims with their verdicts, in the paper's order."""
+    """Hold a tidy table against all claims.
+
+    Args:
+        table: results of one dataset and model.
+
+    Returns:
+        A verdict for each claim, in the order of the paper.
+    """
     return [Verdict(claim, claim.compare(table)) for claim in CLAIMS]
 
 
@@ -66,10 +87,19 @@ def _at(table: pd.DataFrame, metric: str, method: str, x_name: str, x: str) -> p
     return None if rows.empty else rows.iloc[0]
 
 
+def _value(row: pd.Series) -> str:
+    return _NO_VALUE if pd.isna(row.value) else f"{row.value:.3g}{_unit(row)}"
+
+
 def _shown(row: pd.Series) -> str:
     if pd.isna(row.ci_low):
-        return _NO_VALUE if pd.isna(row.value) else f"{row.value:.3g}"
-    return f"{row.value:.3g} ({row.ci_low:.3g} to {row.ci_high:.3g})"
+        return _value(row)
+    return f"{_value(row)} ({row.ci_low:.3g} to {row.ci_high:.3g}{_unit(row)})"
+
+
+def _unit(row: pd.Series) -> str:
+    unit = METRICS[base_name(row.metric)].unit
+    return f" {unit}" if unit else ""
 
 
 def _places(table: pd.DataFrame, metric: str, x_name: str) -> list[str]:
@@ -117,13 +147,12 @@ def _pairs(
 
 
 def _no_dead(table: pd.DataFrame) -> list[Comparison]:
-    rows = _rows(table, "dead_share", _OURS, "sparsity")
     return [
-        # Pathways that are empty for every image have no share.
-        Comparison(f"{label_of(row.method)} {_NO_VALUE} at {_per_cent(row.x)}", None)
-        if pd.isna(row.value)
-        else Comparison(f"{label_of(row.method)} {100 * row.value:.3g} % at {_per_cent(row.x)}", row.value == 0)
-        for row in rows.itertuples()
+        Comparison(
+            f"{label_of(row.method)} {_value(row)} at {_per_cent(row.x)}",
+            None if pd.isna(row.value) else row.value == 0,  # pathways that are empty for every image have no share
+        )
+        for _, row in _rows(table, "dead_share", _OURS, "sparsity").iterrows()
     ]
 
 
@@ -194,61 +223,71 @@ def _sensitive(methods: Sequence[str]) -> Callable[[pd.DataFrame], list[Comparis
 
 CLAIMS = (
     Claim(
-        "Path analysis",
-        "The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron. Share of dead neurons:",
-        _no_dead,
+        place="Path analysis",
+        text="The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron.",
+        metric="dead_share",
+        compare=_no_dead,
     ),
     Claim(
-        "Path analysis",
-        "Greedy pruning selects originally dead neurons. Share of dead neurons:",
-        _some_dead("greedy"),
+        place="Path analysis",
+        text="Greedy pruning selects originally dead neurons.",
+        metric="dead_share",
+        compare=_some_dead("greedy"),
     ),
     Claim(
-        "Path analysis",
-        "Distillation guided routing selects originally dead neurons. Share of dead neurons:",
-        _some_dead("dgr"),
+        place="Path analysis",
+        text="Distillation guided routing selects originally dead neurons.",
+        metric="dead_share",
+        compare=_some_dead("dgr"),
     ),
     Claim(
-        "Path analysis",
-        "The pathway of NeuronIntGrad overlaps more with that of NeuronMCT than with those of pruning and routing. "
-        "Jaccard index of NeuronIntGrad:",
-        _overlap,
+        place="Path analysis",
+        text="The pathway of NeuronIntGrad overlaps more with that of NeuronMCT than with those of pruning and "
+        "routing.",
+        metric="jaccard",
+        about="with the pathway of NeuronIntGrad",
+        compare=_overlap,
     ),
     Claim(
-        "Path decoding",
-        "What the pathways of NeuronMCT and NeuronIntGrad encode speaks for the class more than what those of "
-        "pruning and routing encode. Probability of the class that the original network gives to their "
-        "pictures:",
-        _decoded,
+        place="Path decoding",
+        text="What the pathways of NeuronMCT and NeuronIntGrad encode speaks for the class more than what those of "
+        "pruning and routing encode.",
+        metric="probability_original",
+        compare=_decoded,
     ),
     Claim(
-        "Sanity checks",
-        "The maps of NeuronMCT and NeuronIntGrad depend on the weights: after all are randomised another map is "
-        f"left. Spearman correlation of magnitudes with the original map; by our reading it is another one below "
-        f"{_CHANGED:g}:",
-        _sensitive(_OURS),
+        place="Sanity checks",
+        text="The maps of NeuronMCT and NeuronIntGrad depend on the weights: after all are randomised another map "
+        "is left.",
+        metric="spearman_abs",
+        about=f"with the original map; by our reading it is another one below {_CHANGED:g}",
+        compare=_sensitive(_OURS),
     ),
     Claim(
-        "Input degradation (LeRF)",
-        "NeuronMCT and NeuronIntGrad rank pixels better than Gradients, GBP, InputMCT and InputIntGrad. Mean "
-        "change of the probability up to 10 % of the pixels, lower is better:",
-        _lerf(_OURS, _OTHERS),
+        place="Input degradation (LeRF)",
+        text="NeuronMCT and NeuronIntGrad rank pixels better than Gradients, GBP, InputMCT and InputIntGrad.",
+        metric="lerf_area",
+        about="up to 10 % of the pixels",
+        compare=_lerf(_OURS, _OTHERS),
     ),
     Claim(
-        "Input degradation (LeRF)",
-        "NeuronIntGrad* is the best of all. Mean change of the probability up to 10 % of the pixels, lower is "
-        "better:",
-        _lerf(["neuron_intgrad_star"], ["gradcam", *_OURS, *_OTHERS]),
+        place="Input degradation (LeRF)",
+        text="NeuronIntGrad* is the best of all.",
+        metric="lerf_area",
+        about="up to 10 % of the pixels",
+        compare=_lerf(["neuron_intgrad_star"], ["gradcam", *_OURS, *_OTHERS]),
     ),
     Claim(
-        "ROAR",
-        "Retraining without the pixels that NeuronMCT and NeuronIntGrad find costs more accuracy than without "
-        "those of Gradients, GBP, InputMCT and InputIntGrad. Mean accuracy (%), lower is better:",
-        _roar(_OURS, _OTHERS),
+        place="ROAR",
+        text="Retraining without the pixels that NeuronMCT and NeuronIntGrad find costs more accuracy than without "
+        "those of Gradients, GBP, InputMCT and InputIntGrad.",
+        metric="roar_area",
+        compare=_roar(_OURS, _OTHERS),
     ),
     Claim(
-        "ROAR",
-        "NeuronIntGrad* is the best of all. Mean accuracy (%), lower is better:",
-        _roar(["neuron_intgrad_star"], ["gradcam", *_OURS, *_OTHERS]),
+        place="ROAR",
+        text="NeuronIntGrad* is the best of all.",
+        metric="roar_area",
+        compare=_roar(["neuron_intgrad_star"], ["gradcam", *_OURS, *_OTHERS]),
     ),
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from experiments.framework.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
-from experiments.framework.results import COLUMNS
+from experiments.engine.metrics import base_name
+from experiments.engine.table import COLUMNS
+from experiments.metrics import METRICS
+from experiments.paper.claims import CLAIMS, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
 
 DEAD = "The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron"
 LERF = "NeuronMCT and NeuronIntGrad rank pixels better"
@@ -66,7 +68,7 @@ def test_a_single_dead_neuron_refutes_that_there_are_none():
         ("dead_share", method, "sparsity", x, 0.0, 0.0) for method in ("neuron_mct", "neuron_intgrad") for x in "89"
     ]
     assert _verdict(_table(*clean), DEAD).word == REPRODUCED
-    dirty = [*clean[:-1], ("dead_share", "neuron_intgrad", "sparsity", "9", 1e-6, 0.0)]
+    dirty = [*clean[:-1], ("dead_share", "neuron_intgrad", "sparsity", "9", 1e-4, 0.0)]
     assert _verdict(_table(*dirty), DEAD).word == NOT_REPRODUCED
 
 
@@ -76,14 +78,31 @@ def test_without_any_pathway_nothing_is_said_about_dead_neurons():
     assert (found.word, found.comparisons[0].text) == (UNCLEAR, "NeuronMCT no value at 99 %")
     greedy = _verdict(_table(("dead_share", "greedy", *nothing[2:])), "Greedy pruning selects")
     assert (greedy.word, greedy.comparisons[0].text) == (UNCLEAR, "Greedy no value at 99 %")
-    dirty = ("dead_share", "neuron_intgrad", "sparsity", "99", 0.1, 0.0)
+    dirty = ("dead_share", "neuron_intgrad", "sparsity", "99", 10.0, 0.0)
     assert _verdict(_table(nothing, dirty), DEAD).word == NOT_REPRODUCED
 
 
-@pytest.mark.parametrize(("share", "word"), [(0.4, REPRODUCED), (0.0, NOT_REPRODUCED), (0.012, UNCLEAR)])
+@pytest.mark.parametrize(("share", "word"), [(40.0, REPRODUCED), (0.0, NOT_REPRODUCED), (1.2, UNCLEAR)])
 def test_greedy_has_to_hold_dead_neurons(share, word):
-    table = _table(("dead_share", "greedy", "sparsity", "90.0", share, 0.005))
+    table = _table(("dead_share", "greedy", "sparsity", "90.0", share, 0.5))
     assert _verdict(table, "Greedy pruning selects").word == word
+
+
+def test_shares_are_shown_in_per_cent_and_explained():
+    table = _table(("dead_share", "greedy", "sparsity", "90.0", 40.0, 0.5))
+    found = _verdict(table, "Greedy pruning selects")
+    assert found.comparisons[0].text == "Greedy 40 % (39.5 to 40.5 %) at 90 %"
+    assert found.claim.numbers == "Dead share"
+    assert _verdict(table, "The pathway of NeuronIntGrad").claim.numbers == (
+        "Jaccard index (with the pathway of NeuronIntGrad)"
+    )
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.text)
+def test_numbers_of_claims_are_registered_metrics(claim):
+    assert claim.metric == base_name(claim.metric)
+    assert claim.metric in METRICS
+    assert claim.numbers[0].isupper() or not claim.numbers[0].isalpha()
 
 
 @pytest.mark.parametrize(("together", "apart", "word"), [(0.6, 0.2, REPRODUCED), (0.2, 0.6, NOT_REPRODUCED)])

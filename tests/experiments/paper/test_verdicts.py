@@ -7,14 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import verdicts
-from experiments.framework.results import COLUMNS, read_table, write_table
+from experiments.engine.table import COLUMNS, read_table, write_table
+from experiments.paper.verdicts import as_markdown, read_settings
+from experiments.verdicts import main
 
 
-def write(folder: Path, experiment: str, dataset: str, metric: str, **values: float) -> None:
-    """Results of one job: ``metric`` of methods at a sparsity of 90, the interval 0.01 to each side."""
+def write(folder: Path, experiment: str, dataset: str, metric: str, half: float = 0.01, **values: float) -> None:
+    """Results of one job: ``metric`` of methods at a sparsity of 90, with half the interval to each side."""
     rows = [
-        (experiment, dataset, "resnet8", method, "sparsity", 90.0, metric, value, value - 0.01, value + 0.01, 9, 0)
+        (experiment, dataset, "resnet8", method, "sparsity", 90.0, metric, value, value - half, value + half, 9, 0)
         for method, value in values.items()
     ]
     folder.mkdir(parents=True)
@@ -27,9 +28,9 @@ def cells(markdown: str, start: str) -> list[str]:
 
 
 def test_a_column_for_each_dataset_and_model(tmp_path, capsys):
-    write(tmp_path / "a", "path_analysis", "digits", "dead_share", neuron_mct=0, greedy=0.4, dgr=0.005)
-    write(tmp_path / "b" / "deep", "path_analysis", "cifar10", "dead_share", neuron_mct=0.1, greedy=0.0)
-    assert verdicts.main([str(tmp_path), "--numbers"]) == 0
+    write(tmp_path / "a", "path_analysis", "digits", "dead_share", half=1, neuron_mct=0, greedy=40, dgr=0.5)
+    write(tmp_path / "b" / "deep", "path_analysis", "cifar10", "dead_share", half=1, neuron_mct=10, greedy=0.0)
+    assert main([str(tmp_path), "--numbers"]) == 0
     printed = capsys.readouterr().out
     assert cells(printed, "the paper says") == ["digits, resnet8", "cifar10, resnet8"]
     no_dead = "Path analysis: The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron"
@@ -37,14 +38,14 @@ def test_a_column_for_each_dataset_and_model(tmp_path, capsys):
     assert cells(printed, "Path analysis: Greedy pruning") == ["reproduced", "unclear"]
     assert cells(printed, "Path analysis: Distillation") == ["unclear", "–"]
     assert cells(printed, "ROAR: NeuronIntGrad*") == ["–", "–"]
-    assert "  - Greedy 0.4 (0.39 to 0.41) at 90 %" in printed
+    assert "  - Greedy 40 % (39 to 41 %) at 90 %" in printed
 
 
 def test_experiments_of_one_setting_share_a_column(tmp_path):
     write(tmp_path / "a", "path_analysis", "digits", "dead_share", neuron_mct=0)
     write(tmp_path / "b", "path_decoding", "digits", "probability_original", neuron_mct=0.5, greedy=0.1)
-    (table,) = verdicts.read_settings([tmp_path / "a", tmp_path / "b"]).values()
-    printed = verdicts.as_markdown({"both": table})
+    (table,) = read_settings([tmp_path / "a", tmp_path / "b"]).values()
+    printed = as_markdown({"both": table})
     assert cells(printed, "Path analysis: The pathways of NeuronMCT") == ["reproduced"]
     assert cells(printed, "Path decoding") == ["reproduced"]
 
@@ -54,7 +55,7 @@ def test_what_cannot_be_a_table_is_refused(tmp_path, capsys, second):
     if second:
         for name in ("first", second):
             write(tmp_path / name, "path_analysis", "digits", "dead_share", neuron_mct=0)
-    assert verdicts.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     message = "path_analysis of digits, resnet8 is there twice" if second else "no results.csv below"
     assert message in capsys.readouterr().err
 
@@ -67,15 +68,15 @@ def test_a_table_with_several_numbers_for_one_thing_is_refused(tmp_path, capsys,
     tables = [one.assign(variant=f"model.width={width}", over="images") for width in (4, 8)]
     table = pd.concat(tables if told_apart else [one, one.assign(value=0.5)])
     write_table(table, file)
-    assert verdicts.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert f"{file} has several numbers for dead_share of neuron_mct at sparsity 90" in said
     assert ("'model.width=4', 'model.width=8'" in said) == told_apart
     write_table(tables[0], file)  # a sweep over seeds alone
-    assert verdicts.main([str(tmp_path)]) == 0
+    assert main([str(tmp_path)]) == 0
 
 
 def test_results_without_a_claim_are_refused(tmp_path, capsys):
     write(tmp_path / "a", "quadrature", "digits", "residual", neuron_intgrad=0.1)
-    assert verdicts.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     assert "none of the paper's claims" in capsys.readouterr().err

@@ -1,0 +1,122 @@
+"""The report: its sections, tables and headings."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.engine.cache import write_text
+from experiments.engine.job import CONFIG, RESULTS
+from experiments.engine.table import Row, read_table, tidy_table, write_table
+from experiments.metrics import METRICS
+from experiments.paper.report import Section, write_report
+from experiments.paper.stages import FinishedStage
+
+
+def _stage(cfg: DictConfig, folder: Path, rows: list[Row]) -> FinishedStage:
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "captions.json").write_text("{}")
+    made = {"status": "finished", "seconds": 90, "device": "CPU", "threads": 1, "seed": 0, "git": "abc"}
+    (folder / "manifest.json").write_text(
+        json.dumps({**made, "finished": "2030-01-01", "versions": {"torch": "9"}})
+    )
+    write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+    write_table(tidy_table(rows, experiment="any", dataset="digits", model="resnet8", seed=0), folder / RESULTS)
+    return FinishedStage("any", folder, read_table(folder / RESULTS))
+
+
+def test_ours_stand_beside_the_published_numbers_at_the_same_places(configure, tmp_path):
+    rows = [
+        Row("gradcam", "lerf_change", 0.001 * x, "percent_removed", float(x), 0.0, 1.0, 9) for x in range(1, 11)
+    ]
+    rows += [
+        Row("gradcam", "lerf_change/published", 0.1 + 0.001 * x, "percent_removed", float(x)) for x in (1, 5, 10)
+    ]
+    stage = _stage(configure("experiment=degradation"), tmp_path / "job", rows)
+    (found,) = Section(stage).published
+    cells = {
+        column: (cell["value"], cell["published"])
+        for column, cell in zip(found["columns"], found["rows"][0]["cells"], strict=True)
+    }
+    assert cells == {"1": ("0.001", "0.101"), "5": ("0.005", "0.105"), "10": ("0.01", "0.11")}
+    page = write_report(tmp_path, "a title", [stage]).read_text()
+    assert "Beside the published numbers" in page
+    assert "<b>0.105</b>" in page
+    assert "90 s" in page or "2 min" in page
+
+
+def test_without_published_numbers_no_table_claims_any(configure, tmp_path):
+    rows = [Row("gradcam", "lerf_change", 0.1, "percent_removed", 1.0)]
+    stage = _stage(configure("experiment=degradation"), tmp_path / "job", rows)
+    assert Section(stage).published == []
+    assert "Beside the published numbers" not in write_report(tmp_path, "a title", [stage]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "metrics", "title"),
+    [
+        ("roar_table", ["roar_accuracy"], "ROAR: retraining without the relevant pixels"),
+        ("roar_table", ["kar_accuracy"], "KAR: retraining on the relevant pixels alone"),
+        (
+            "roar_table",
+            ["kar_accuracy", "roar_accuracy"],
+            "ROAR and KAR: retraining without the relevant pixels, and on them alone",
+        ),
+        ("degradation", ["lerf_change"], "Input degradation: are the removed pixels the relevant ones?"),
+        ("path_analysis", ["jaccard"], "Critical pathways: overlap, dead neurons, responses"),
+    ],
+)
+def test_the_heading_is_that_of_the_experiment_and_says_which_retrainings_there_are(
+    configure, tmp_path, experiment, metrics, title
+):
+    rows = [Row("gbp", metric, 50.0, "percent", 90.0) for metric in metrics]
+    stage = _stage(configure(f"experiment={experiment}"), tmp_path / "job", rows)
+    assert Section(stage).title == title
+
+
+def test_tables_say_unit_direction_and_meaning_of_their_metric(configure, tmp_path):
+    rows = [Row("greedy", "class_kept", 87.5, "sparsity", 90.0), Row("greedy", "mine", 1.0, "sparsity", 90.0)]
+    stage = _stage(configure(), tmp_path / "job", rows)
+    found = {table["metric"]: table["meaning"] for table in Section(stage).tables}
+    assert found == {"class kept (%), higher is better": METRICS["class_kept"].meaning, "mine": ""}
+    page = write_report(tmp_path, "a title", [stage]).read_text()
+    assert "<caption>mine</caption>" in page
+    assert f'title="{METRICS["class_kept"].meaning}">class kept (%), higher is better</caption>' in page
+
+
+def test_the_criteria_that_agree_are_those_of_the_table(configure, tmp_path):
+    areas = {"lerf_area": (0.1, 0.2), "lerf_area_road": (0.2, 0.1), "kar_area": (60.0, 50.0)}
+    rows = [
+        Row(method, metric, value, "up_to_percent", 90.0)
+        for metric, values in areas.items()
+        for method, value in zip(("gbp", "gradcam"), values, strict=True)
+    ]
+    rows.append(Row("all", "rank_agreement/lerf/lerf_road", -1.0, "up_to_percent", 90.0, -1.0, -0.5, 9))
+    page = write_report(tmp_path, "a title", [_stage(configure(), tmp_path / "job", rows)]).read_text()
+    assert "LeRF, LeRF (ROAD), KAR: each puts the attributions into an order" in page
+    section = page[page.index('<section id="agreement">') :]
+    cells = re.findall(r"<td>([^<]*)<small>([^<]*)</small></td>", section[: section.index("</table>")])
+    none = ("–", "")
+    assert cells == [
+        none,
+        ("-1", "-1 to -0.5"),
+        ("1", ""),
+        ("-1", "-1 to -0.5"),
+        none,
+        ("-1", ""),
+        ("1", ""),
+        ("-1", ""),
+        none,
+    ]
+
+
+def test_released_variants_stand_beside_the_definitions(configure, tmp_path):
+    methods = ("greedy", "greedy_released", "random")
+    rows = [Row(method, "dead_share", 0.5, "sparsity", 90.0) for method in methods]
+    (found,) = Section(_stage(configure(), tmp_path / "job", rows)).variants
+    assert [row["method"] for row in found["rows"]] == ["Greedy", "Greedy (released code)"]
+    assert Section(_stage(configure(), tmp_path / "other", rows[::2])).variants == []
