@@ -176,6 +176,8 @@ class Cache:
                 return
             if not held:
                 raise StorageError(f"cannot write {folder}: it is somebody else's, and not finished.")
+            begun = read_manifest(folder).get("begun")
+            entry.provenance.begun = begun + 1 if isinstance(begun, int) else 1
             _prepare(folder, redo)
             write_json(folder / MANIFEST, entry.provenance.as_json())
             try:

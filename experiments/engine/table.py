@@ -103,7 +103,7 @@ def read_table(path: Path) -> pd.DataFrame:
     # A method may be called "none", and a dataset "2024": only numbers can be absent, and only text is text.
     absent: dict[str, list[str]] = {name: [""] for name in ("value", "ci_low", "ci_high")}
     dtype = dict.fromkeys(_TEXT, str)
-    return pd.read_csv(path, dtype=dtype, keep_default_na=False, na_values=absent, float_precision="round_trip")
+    return pd.read_csv(path, dtype=dtype, keep_default_na=False, na_values=absent)
 
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")

@@ -1,158 +1,69 @@
-"""Sweeps: identity, resuming, failures, launchers that die, and what is collected."""
+"""Sweeps: identity, resuming, failures, launchers that die."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from copy import deepcopy
-from functools import cache
-from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
 
 from cpath.errors import InputError
-from experiments import CONF, collect
-from experiments.framework import collect as collecting
-from experiments.framework import sweep
-from experiments.framework.job import Job, is_finished, job_folder, mark_failed, run_job
-from experiments.framework.results import Row, read_table
-from experiments.framework.store import write_json
-from tests.experiments.conftest import SMALL
-
-ROOT = CONF.parent
-JOB = [*SMALL, "experiment=path_analysis", "experiment.images=8", "experiment.by_site=false"]
+from experiments.engine import sweep as sweeps
+from experiments.engine.cache import is_complete, write_json
+from experiments.engine.provenance import read_manifest
+from experiments.engine.table import read_table
+from hydra_plugins.cpath_sweeps import combinations
+from tests.experiments.launching import Launcher, summary_of
 
 
-class _Composing:
-    """Stands for Hydra's loader: composes the configuration of a job."""
-
-    def __init__(self, configure) -> None:
-        self.configure = configure
-
-    def load_sweep_config(self, config: DictConfig, overrides: list[str]) -> DictConfig:
-        cfg = self.configure(*overrides)
-        OmegaConf.set_struct(cfg, False)
-        cfg.hydra = {}
-        return cfg
-
-
-class _Launcher:
-    """Runs jobs here, each in no time; as told, a job fails, or takes the launcher down with it."""
-
-    def __init__(self, configure, fails: Sequence[str] = (), kills: Sequence[str] = (), together: int = 1) -> None:
-        self.configure, self.fails, self.kills, self.together = configure, fails, kills, together
-        self.launched: list[list[str]] = []
-
-    def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
-        self.launched.append([overrides[-1] for overrides in job_overrides])
-        returned = []
-        for start in range(0, len(job_overrides), self.together):
-            running = job_overrides[start : start + self.together]
-            lost = [overrides for overrides in running if overrides[-1] in self.kills]
-            for overrides in running:
-                folder = job_folder(self.configure(*overrides))
-                if lost:
-                    write_json(folder / "manifest.json", {"status": "running", "started": time.time_ns()})
-                    continue
-                returned.append(self._run(overrides))
-            if lost:
-                raise RuntimeError("a worker was killed")
-        return returned
-
-    def _run(self, overrides: list[str]) -> JobReturn:
-        result = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
-        seed = int(overrides[-1].partition("=")[2])
-
-        def compute(job: Job) -> list[Row]:
-            if overrides[-1] in self.fails:
-                raise InputError("this one fails on purpose")
-            return [Row("random", "class_kept", float(seed), "sparsity", 90.0, n=8)]
-
-        try:
-            run_job(self.configure(*overrides), compute, lambda table: [])
-        except Exception as error:
-            result.status = JobStatus.FAILED
-            result.return_value = error
-        return result
-
-
-@pytest.fixture
-def configure(configure):
-    """Composing takes a tenth of a second, and these tests compose the same jobs again and again."""
-    composed = cache(configure)
-    return lambda *overrides: deepcopy(composed(*overrides))
-
-
-@pytest.fixture
-def run(configure, tmp_path):
-    """Runs a sweep over seeds with a launcher; (folder of the sweep, exit code)."""
-
-    def go(
-        launcher: _Launcher, seeds: Sequence[int] = (0, 1, 2, 3), common: Sequence[str] = ()
-    ) -> tuple[Path, int]:
-        config = OmegaConf.create({"hydra": {"sweep": {"dir": "unnamed"}, "overrides": {"hydra": []}}})
-        try:
-            sweep.run_sweep(config, [[*common, f"seed={seed}"] for seed in seeds], _Composing(configure), launcher)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return Path(config.hydra.sweep.dir), code
-
-    return go
-
-
-def test_the_same_jobs_are_the_same_sweep_and_run_once(run, configure, tmp_path):
-    first = _Launcher(configure)
-    folder, code = run(first)
+def test_the_same_jobs_are_the_same_sweep_and_run_once(sweep, composed, tmp_path):
+    first = Launcher(composed)
+    folder, code = sweep(first)
     assert code == 0
     assert folder.parent == tmp_path / "sweeps"
     assert folder.name.startswith("path_analysis-")
     assert first.launched == [["seed=0", "seed=1", "seed=2", "seed=3"]]
-    again = _Launcher(configure)
-    assert run(again, seeds=(3, 2, 1, 0), common=["tracker=csv"]) == (folder, 0)
+    again = Launcher(composed)
+    assert sweep(again, seeds=(3, 2, 1, 0), common=["tracker=csv"]) == (folder, 0)
     assert again.launched == []
-    more = _Launcher(configure)
-    assert run(more, seeds=(0, 1, 2, 3, 4))[0] != folder
+    more = Launcher(composed)
+    assert sweep(more, seeds=(0, 1, 2, 3, 4))[0] != folder
     assert more.launched == [["seed=4"]]
 
 
-def test_redo_runs_all_again(run, configure):
-    run(_Launcher(configure))
-    again = _Launcher(configure)
-    run(again, common=["redo=true"])
+def test_redo_runs_all_again(sweep, composed):
+    sweep(Launcher(composed))
+    again = Launcher(composed)
+    sweep(again, common=["redo=true"])
     assert again.launched == [["seed=0", "seed=1", "seed=2", "seed=3"]]
 
 
-def test_jobs_that_are_the_same_run_once(run, configure):
-    launcher = _Launcher(configure)
-    run(launcher, seeds=(1, 1, 2))
+def test_jobs_that_are_the_same_run_once(sweep, composed):
+    launcher = Launcher(composed)
+    sweep(launcher, seeds=(1, 1, 2))
     assert launcher.launched == [["seed=1", "seed=2"]]
 
 
-def test_a_failed_job_leaves_the_others_alone_and_stands_in_the_summary(run, configure):
-    folder, code = run(_Launcher(configure, fails=["seed=1"]))
+def test_a_failed_job_leaves_the_others_alone_and_stands_in_the_summary(sweep, composed):
+    folder, code = sweep(Launcher(composed, fails=["seed=1"]))
     assert code == 1
-    summary = read_csv(folder / "summary.csv")
+    summary = summary_of(folder)
     assert summary.status.tolist() == ["finished", "failed", "finished", "finished"]
     assert summary.error[1] == "this one fails on purpose"
     table = read_table(folder / "results.csv")
     assert (table.value[0], table.n[0], table.seed[0], table.over[0]) == (pytest.approx(5 / 3), 3, "0 2 3", "seeds")
-    mended = _Launcher(configure)
-    assert run(mended) == (folder, 0)
+    mended = Launcher(composed)
+    assert sweep(mended) == (folder, 0)
     assert mended.launched == [["seed=1"]]
 
 
-def test_a_killed_worker_costs_the_others_nothing(run, configure):
+def test_a_killed_worker_costs_the_others_nothing(sweep, composed):
     # Two at a time: seed 1 takes seed 0 down with it. What had not begun goes on first, then each suspect alone.
-    launcher = _Launcher(configure, kills=["seed=1"], together=2)
-    folder, code = run(launcher)
+    launcher = Launcher(composed, kills=["seed=1"], together=2)
+    folder, code = sweep(launcher)
     assert code == 1
     assert launcher.launched == [
         ["seed=0", "seed=1", "seed=2", "seed=3"],
@@ -160,161 +71,147 @@ def test_a_killed_worker_costs_the_others_nothing(run, configure):
         ["seed=0"],
         ["seed=1"],
     ]
-    summary = read_csv(folder / "summary.csv")
+    summary = summary_of(folder)
     assert summary.status.tolist() == ["finished", "failed", "finished", "finished"]
-    assert "without a word: a worker was killed" in summary.error[1]
+    assert "without an error message: a worker was killed" in summary.error[1]
 
 
-def test_a_launcher_that_never_starts_a_job_is_not_asked_for_ever(run, configure):
-    class Broken(_Launcher):
+def test_a_launcher_that_never_starts_a_job_is_not_asked_for_ever(sweep, composed):
+    class Broken(Launcher):
         def launch(self, job_overrides, initial_job_idx):
             self.launched.append([])
             raise RuntimeError("no such partition")
 
-    launcher = Broken(configure)
-    folder, code = run(launcher, seeds=(0, 1))
+    launcher = Broken(composed)
+    folder, code = sweep(launcher, seeds=(0, 1))
     assert (code, len(launcher.launched)) == (1, 1)
-    assert read_csv(folder / "summary.csv").error.str.contains("no such partition").all()
+    assert summary_of(folder).error.str.contains("no such partition").all()
 
 
-def test_a_stopped_sweep_says_how_it_goes_on(run, configure, caplog):
-    class Interrupted(_Launcher):
+def test_a_stopped_sweep_says_how_it_goes_on(sweep, composed, caplog):
+    class Interrupted(Launcher):
         def launch(self, job_overrides, initial_job_idx):
             super().launch(job_overrides[:2], initial_job_idx)
             raise KeyboardInterrupt
 
-    folder, code = run(Interrupted(configure))
+    folder, code = sweep(Interrupted(composed))
     assert code == 130
-    assert "goes on from here" in caplog.text
-    rest = _Launcher(configure)
-    assert run(rest) == (folder, 0)
+    assert "the same command continues from here" in caplog.text
+    rest = Launcher(composed)
+    assert sweep(rest) == (folder, 0)
     assert rest.launched == [["seed=2", "seed=3"]]
 
 
-def test_the_whole_paper_is_no_job_of_a_sweep(run, configure):
-    _, code = run(_Launcher(configure), common=["experiment=reproduce_paper", "paper=digits"])
+def test_the_whole_paper_is_no_job_of_a_sweep(sweep, composed):
+    _, code = sweep(Launcher(composed), common=["experiment=reproduce_paper", "paper=digits"])
     assert "without -m" in code
 
 
-def test_collect_on_demand_reads_what_is_finished(run, configure, capsys):
-    folder, _ = run(_Launcher(configure))
-    jobs = sweep.read_sweep(folder)
-    (folder / "results.csv").unlink()
-    assert collect.main([str(folder)]) == 0
-    assert len(read_table(folder / "results.csv")) == 1
-    write_json(jobs[0].folder / "manifest.json", {"status": "running"})
-    (jobs[1].folder / "manifest.json").unlink()
-    assert collect.main([str(folder)]) == 1
-    assert read_csv(folder / "summary.csv").status.tolist() == ["stopped", "waiting", "finished", "finished"]
-    assert collect.main([str(folder.parent)]) == 2
-    assert "is not the folder of a sweep" in capsys.readouterr().err
+def test_jobs_are_given_to_the_launcher_so_many_at_a_time_and_numbered_on(sweep, composed):
+    launcher = Launcher(composed)
+    assert sweep(launcher, at_most=3)[1] == 0
+    assert launcher.launched == [["seed=0", "seed=1", "seed=2"], ["seed=3"]]
+    assert launcher.first == [0, 3]
 
 
-def test_a_job_that_another_process_runs_is_waited_for_and_then_found_finished(configure, tmp_path):
-    cfg = configure(*JOB)
-    script = (
-        "import sys, time\n"
-        "from omegaconf import OmegaConf\n"
-        "from pathlib import Path\n"
-        "from experiments.framework.job import run_job\n"
-        "from experiments.framework.results import Row\n"
-        "def compute(job):\n"
-        f"    Path(r'{tmp_path}', 'computed').open('a').write('x')\n"
-        "    time.sleep(0.5)\n"
-        "    return [Row('random', 'class_kept', 1.0)]\n"
-        "cfg = OmegaConf.load(sys.argv[1])\n"
-        "print(len(run_job(cfg, compute, lambda table: [])))\n"
-    )
-    OmegaConf.save(cfg, tmp_path / "cfg.yaml")
-    command = [sys.executable, "-c", script, str(tmp_path / "cfg.yaml")]
-    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert [output.strip() for output in outputs] == ["1", "1"]
-    assert (tmp_path / "computed").read_text() == "x"
-    assert is_finished(job_folder(cfg))
+def test_a_folder_that_the_command_names_is_kept_for_the_jobs(sweep, composed, tmp_path):
+    named = sweep(Launcher(composed), hydra=["hydra.sweep.dir=elsewhere"])
+    assert str(named[0]) == "unnamed", "as Hydra resolved it"
 
 
-def test_a_finished_job_is_never_marked_failed(configure):
-    cfg = configure(*JOB)
-    run_job(cfg, lambda job: [Row("random", "class_kept", 1.0)], lambda table: [])
-    mark_failed(job_folder(cfg), "killed")
-    assert is_finished(job_folder(cfg))
+def test_the_listing_names_the_command_and_every_job(sweep, composed):
+    folder, _ = sweep(Launcher(composed), seeds=(0, 1))
+    listing = json.loads((folder / "sweep.json").read_text())
+    assert [job["overrides"] for job in listing["jobs"]] == [["seed=0"], ["seed=1"]]
+    assert listing["command"].startswith("python -m experiments")
+    # Relative: a folder of outputs can be moved.
+    jobs = sweeps.read_sweep(folder)
+    assert [os.path.relpath(job.folder, folder) for job in jobs] == [job["folder"] for job in listing["jobs"]]
+    assert all(is_complete(job.folder) for job in jobs)
 
 
-def read_csv(path: Path):
-    import pandas as pd
-
-    return pd.read_csv(path)
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch, request):
-    if "figures" not in request.fixturenames:
-        monkeypatch.setattr(collecting, "save_drawings", lambda drawings, folder: None)
-
-
-# --- with real processes ---
-
-
-def _command(outputs: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "experiments", "-m", f"outputs={outputs}", *JOB, *arguments]
-
-
-def _finished(outputs: Path) -> dict[Path, int]:
-    """Manifests of finished jobs and when they were written."""
-    files = [file for file in outputs.glob("runs/*/*/manifest.json") if is_finished(file.parent)]
-    return {file: file.stat().st_mtime_ns for file in files}
+def test_the_status_of_a_job(sweep, composed, monkeypatch):
+    folder, _ = sweep(Launcher(composed), seeds=(0,))
+    (job,) = sweeps.read_sweep(folder)
+    assert job.status == "finished"
+    (job.folder / "results.csv").unlink()
+    assert job.status == "stopped", "it has to be run again"
+    for noted, being_made, status in [
+        ("failed", False, "failed"),
+        ("stopped", False, "stopped"),
+        ("stopped", True, "running"),
+        ("running", False, "stopped"),
+        ("running", True, "running"),
+    ]:
+        write_json(job.folder / "manifest.json", {"status": noted})
+        monkeypatch.setattr(sweeps, "is_being_made", lambda _, answer=being_made: answer)
+        assert job.status == status, (noted, being_made)
+    (job.folder / "manifest.json").unlink()
+    assert job.status == "running"
+    monkeypatch.setattr(sweeps, "is_being_made", lambda _: False)
+    assert job.status == "waiting"
 
 
-def _start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+@pytest.mark.parametrize(("then", "status"), [("finished", "finished"), ("failed", "failed"), ("running", "running")])
+def test_a_job_that_ends_or_begins_during_the_look_is_not_called_stopped(sweep, composed, monkeypatch, then, status):
+    folder, _ = sweep(Launcher(composed), seeds=(0,))
+    (job,) = sweeps.read_sweep(folder)
+    finished = read_manifest(job.folder)
+    write_json(job.folder / "manifest.json", {"status": "running" if then != "running" else "stopped"})
+
+    def ends_now(folder):
+        write_json(job.folder / "manifest.json", {**finished, "status": then})
+        return False
+
+    monkeypatch.setattr(sweeps, "is_being_made", ends_now)
+    assert job.status == status
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "slurm_local"])
-def test_twelve_jobs_killed_halfway_go_on_and_none_that_was_finished_is_redone(trained, launcher):
-    arguments = ["method=neuron_mct,random", "sparsity=80,90,99", "seed=0,1", f"hydra/launcher={launcher}"]
-    process = _start(_command(trained, *arguments))
-    try:
-        deadline = time.monotonic() + 240
-        while len(_finished(trained)) < 4 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.05)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    time.sleep(0.5)
-    before = _finished(trained)
-    assert 4 <= len(before) < 12, "it was killed halfway"
-    resumed = _start(_command(trained, *arguments))
-    output = resumed.communicate(timeout=300)[0]
-    assert resumed.returncode == 0, output
-    assert f"12 jobs, {len(before)} finished before, {12 - len(before)} to do" in output
-    after = _finished(trained)
-    assert len(after) == 12
-    assert {file: after[file] for file in before} == before, "finished jobs were not redone"
-    (folder,) = (trained / "sweeps").glob("path_analysis-*")
-    table = read_table(folder / "results.csv")
-    kept = table[(table.metric == "class_kept") & (table.method == "random")]
-    assert kept.seed.tolist() == ["0 1"] * 3
-    assert (folder / "figures" / "path_analysis-digits-resnet8-sparsity.png").exists()
+def test_the_error_of_a_job_that_could_not_note_it_itself_stands_in_the_summary(sweep, composed, capsys):
+    class Silent(Launcher):
+        def launch(self, job_overrides, initial_job_idx):
+            returned = super().launch(job_overrides[:1], initial_job_idx)
+            lost = JobReturn(overrides=job_overrides[1], status=JobStatus.FAILED)
+            lost.return_value = RuntimeError("its node was lost")
+            return [*returned, lost]
+
+    folder, code = sweep(Silent(composed), seeds=(0, 1))
+    assert code == 1
+    assert summary_of(folder).error[1] == "its node was lost"
+    assert "Error executing job" not in capsys.readouterr().err, "Hydra's property prints"
 
 
-@pytest.mark.slow
-def test_two_sweeps_at_once_share_artifacts_and_jobs(tmp_path):
-    # They overlap in the jobs of sparsity 90; seed 5 has to be trained, scores to be made.
-    first = _start(_command(tmp_path, "method=neuron_mct", "sparsity=80,90", "seed=5,6"))
-    second = _start(_command(tmp_path, "method=neuron_mct", "sparsity=90,99", "seed=5,6"))
-    outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], outputs
-    made = [line for output in outputs for line in output.splitlines() if "made: " in line]
-    assert len(made) == len(set(made)) == 4, "two models and two sets of scores, each once"
-    results = [line for output in outputs for line in output.splitlines() if line.startswith("results: ")]
-    assert len(results) == len(set(results)) == 6
-    sizes = [len(sweep.read_sweep(folder)) for folder in (tmp_path / "sweeps").iterdir()]
-    assert sizes == [4, 4]
-    for file in tmp_path.rglob("artifact.json"):
-        for name, size in json.loads(file.read_text())["files"].items():
-            assert (file.parent / name).stat().st_size == size
+def test_a_job_that_cannot_be_configured_ends_the_sweep_before_any_runs(sweep, composed):
+    launcher = Launcher(composed)
+    folder, code = sweep(launcher, common=["sparsity=120"])
+    assert str(code).startswith("error: ")
+    assert "0 ≤ sparsity < 100" in str(code)
+    assert launcher.launched == []
+
+
+@pytest.mark.parametrize("content", ["", "{", None])
+def test_a_folder_that_is_no_sweeps_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(InputError, match="is not the folder of a sweep"):
+        sweeps.read_sweep(tmp_path)
+
+
+def _combinations(*arguments: str) -> list[list[str]]:
+    return combinations(OverridesParser.create().parse_overrides(list(arguments)))
+
+
+def test_a_sweep_is_every_combination_of_the_values():
+    assert _combinations("a=1,2", "b=x", "+c=range(2)", "d=[1,2],[3]", "~e", "a.b='q,r'") == [
+        [f"a={a}", "b=x", f"+c={c}", f"d={d}", "~e=null", "a.b='q,r'"]
+        for a in (1, 2)
+        for c in (0, 1)
+        for d in ("[1,2]", "[3]")
+    ]
+    assert _combinations() == [[]]
+    assert _combinations("a=1,2", "a=3") == [["a=3"]], "the last one counts"
+
+
+def test_a_range_without_single_values_is_no_sweep():
+    with pytest.raises(HydraException, match=r"a=interval\(0,1\): a sweep needs its values one by one, as in a=1,2,3"):
+        _combinations("a=interval(0,1)")

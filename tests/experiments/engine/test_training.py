@@ -1,4 +1,4 @@
-"""Trained models as artifacts: what determines them."""
+"""Trained models as entries of the cache: what determines them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
-from experiments.framework.retraining import cell_config
-from experiments.framework.store import ArtifactStore
-from experiments.framework.subject import build_model, load_data
-from experiments.framework.trained import MODEL_FILE, train_artifact, training_key, weights_of
+from experiments.engine.cache import Cache, Key
+from experiments.engine.config import parse
+from experiments.engine.images import load_data
+from experiments.engine.network import build_model
+from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_entry, training_key
+from experiments.roar.cells import cell_config
 
-TINY = ["dataset._target_=tests.experiments.tiny.digits", "dataset.size=8", "dataset.recipe.epochs=1"]
+TINY = ["dataset._target_=tests.experiments.tiny.digits", "dataset.size=8", "recipe.epochs=1"]
 
 
-def _trained(cfg) -> Path:
-    data = load_data(cfg)
-    return train_artifact(cfg, data, ArtifactStore(Path(cfg.outputs) / "artifacts"), build_model(cfg, data))
+def _trained(cfg: DictConfig) -> Path:
+    config = parse(cfg)
+    data = load_data(config)
+    return trained_entry(config, data, Cache(Path(config.outputs) / "artifacts"), build_model(config, data))
 
 
 def test_a_training_from_given_weights_is_another_one_than_from_scratch(configure, tmp_path):
@@ -39,8 +43,9 @@ def test_a_training_from_given_weights_is_another_one_than_from_scratch(configur
     assert _trained(configure(*TINY, f"checkpoint={renamed}")) == folders[1]
 
 
-def _key(cfg) -> dict:
-    return training_key(cfg, load_data(cfg))
+def _key(cfg: DictConfig) -> Key:
+    config = parse(cfg)
+    return training_key(config, load_data(config))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +56,7 @@ def _key(cfg) -> dict:
         "trainer.channels_last=true",
         "trainer.compile=true",
         "trainer.processes=2",
-        "dataset.recipe.batch_size=8",
+        "recipe.batch_size=8",
         "model.width=5",
         "seed=1",
     ],
@@ -73,7 +78,7 @@ def test_several_processes_share_their_batch_statistics_or_not(configure):
     assert _key(configure(*two, "trainer.sync_batchnorm=false")) != _key(configure(*two))
 
 
-@pytest.mark.parametrize("node", ["model", "dataset.recipe.loss", "dataset.recipe.optimizer"])
+@pytest.mark.parametrize("node", ["model", "recipe.loss", "recipe.optimizer"])
 def test_an_edit_of_a_users_code_makes_another_training(configure, users, node):
     cfg = configure(*TINY, f"{node}._target_=my_module.mine")
     keys = []
