@@ -95,9 +95,10 @@ class Sweep:
         common: Sequence[str] = (),
         at_most: int | None = None,
         hydra: Sequence[str] = (),
+        folder: Path = Path("unnamed"),
     ) -> tuple[Path, int | str | None]:
         """Folder of the sweep, and the exit code."""
-        config = OmegaConf.create({"hydra": {"sweep": {"dir": "unnamed"}, "overrides": {"hydra": list(hydra)}}})
+        config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}, "overrides": {"hydra": list(hydra)}}})
         jobs = [[*common, f"seed={seed}"] for seed in seeds]
         try:
             folder, _ = sweep.run_sweep(config, jobs, Composing(self.configure), launcher, at_most)

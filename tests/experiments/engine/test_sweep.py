@@ -114,9 +114,11 @@ def test_jobs_are_given_to_the_launcher_so_many_at_a_time_and_numbered_on(sweep,
     assert launcher.first == [0, 3]
 
 
-def test_a_folder_that_the_command_names_is_kept_for_the_jobs(sweep, composed, tmp_path):
-    named = sweep(Launcher(composed), hydra=["hydra.sweep.dir=elsewhere"])
-    assert str(named[0]) == "unnamed", "as Hydra resolved it"
+def test_a_folder_that_the_command_names_is_the_sweeps(sweep, composed, tmp_path):
+    folder, code = sweep(Launcher(composed), hydra=["hydra.sweep.dir=elsewhere"], folder=tmp_path / "elsewhere")
+    assert (folder, code) == (tmp_path / "elsewhere", 0)
+    assert not (tmp_path / "sweeps").exists()
+    assert len(sweeps.read_sweep(folder)) == 4
 
 
 def test_the_listing_names_the_command_and_every_job(sweep, composed):

@@ -10,12 +10,13 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
+from cpath.data import ImageData
 from experiments.engine.cache import Cache, Key
 from experiments.engine.config import parse
 from experiments.engine.images import load_data
 from experiments.engine.network import build_model
-from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_entry, training_key
-from experiments.roar.cells import cell_config
+from experiments.engine.provenance import read_manifest
+from experiments.engine.training import HISTORY_FILE, MODEL_FILE, pretrained_weights, trained_entry, training_key
 
 TINY = ["dataset._target_=tests.experiments.tiny.digits", "dataset.size=8", "recipe.epochs=1"]
 
@@ -89,22 +90,50 @@ def test_an_edit_of_a_users_code_makes_another_training(configure, users, node):
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_retraining_of_untouched_images_is_the_training_of_any_other_experiment(configure):
-    cfg = configure(*TINY, "model=squeezenet1_0", small=False)
-    assert cfg.model.weights == "auto"
-    assert _key(cell_config(cfg, cfg.seed)) == _key(cfg)
-    # Of ImageNet the pretrained weights are meant, and a retraining is from scratch.
-    data = replace(load_data(cfg), name="imagenet")
-    assert training_key(cell_config(cfg, cfg.seed), data) != training_key(cfg, data)
-
-
 def test_weights_that_are_chosen_automatically_are_those_of_imagenet(configure, tmp_path):
-    cfg = configure(*TINY, "model=squeezenet1_0", small=False)
-    digits = load_data(cfg)
+    def weights(data: ImageData, *overrides: str) -> object:
+        return pretrained_weights(parse(configure(*TINY, *overrides, small=False)), data)
+
+    digits = load_data(parse(configure(*TINY)))
     imagenet = replace(digits, name="imagenet")
-    assert (weights_of(cfg, digits), weights_of(cfg, imagenet)) == (None, "DEFAULT")
-    cfg.checkpoint = str(tmp_path / "mine.safetensors")
-    assert weights_of(cfg, imagenet) is None
-    cfg.model.weights = "IMAGENET1K_V1"
-    assert weights_of(cfg, digits) == "IMAGENET1K_V1"
-    assert weights_of(configure(*TINY), imagenet) is None
+    assert (weights(digits, "model=squeezenet1_0"), weights(imagenet, "model=squeezenet1_0")) == (None, "DEFAULT")
+    assert weights(imagenet, "model=squeezenet1_0", f"checkpoint={tmp_path}/mine.safetensors") is None
+    assert weights(digits, "model=squeezenet1_0", "model.weights=IMAGENET1K_V1") == "IMAGENET1K_V1"
+    assert weights(imagenet) is None
+
+
+def test_a_stopped_training_continues_and_leaves_what_an_undisturbed_one_does(configure, tmp_path, monkeypatch):
+    import cpath.training
+
+    whole = _trained(configure(*TINY))
+    outputs = f"outputs={tmp_path / 'other'}"
+    train = cpath.training.train
+
+    def stops_behind_it(*args, **kwargs):
+        train(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cpath.training, "train", stops_behind_it)
+        _trained(configure(*TINY, outputs))
+    (stopped,) = (tmp_path / "other").glob("artifacts/models/[!.]*")
+    assert read_manifest(stopped)["status"] == "stopped"
+    assert list(stopped.glob("*.ckpt")), "to continue from"
+    assert _trained(configure(*TINY, outputs)) == stopped
+    assert not list(stopped.glob("*.ckpt"))
+    assert read_manifest(stopped)["files"] == read_manifest(whole)["files"]
+
+
+@pytest.mark.parametrize(("damaged", "trained_again"), [(MODEL_FILE, True), (HISTORY_FILE, True), (None, False)])
+def test_a_damaged_training_is_made_again(configure, monkeypatch, damaged, trained_again):
+    import cpath.training
+
+    folder = _trained(configure(*TINY))
+    before = read_manifest(folder)["files"]
+    calls, train = [], cpath.training.train
+    monkeypatch.setattr(cpath.training, "train", lambda *args, **more: calls.append(1) or train(*args, **more))
+    if damaged is not None:
+        (folder / damaged).write_bytes((folder / damaged).read_bytes()[:-9])
+    assert _trained(configure(*TINY)) == folder
+    assert bool(calls) == trained_again
+    assert read_manifest(folder)["files"] == before
