@@ -1,34 +1,36 @@
 """The cache: anything costly is made once, and found again by everything that determines its content.
 
-An *entry* is a folder ``ROOT/KIND/LABEL-HASH``. Jobs (``outputs/runs``), trained models, scores, ranks and retrained
-cells (``outputs/artifacts``), and the parts of a job (``parts/`` in its folder) are all entries:
+An *entry* is a folder ``ROOT/KIND/LABEL-HASH``. Jobs (``outputs/runs``), trained models, scores, ranks and
+retrained cells (``outputs/artifacts``), and the parts of a job (``parts/`` in its folder) are all entries:
 
 >>> with cache.entry(key) as entry:                      # doctest: +SKIP
 ...     if entry.missing:
 ...         write_tensors(entry.folder / "maps.safetensors", compute(), metadata)
 >>> read_tensors(entry.folder / "maps.safetensors", …)   # doctest: +SKIP
 
-**What is keyed.** The hash covers `Key.made_of`, whole: settings that determine the content, the content of files that
-they name, the code of a user's modules, the weights of the model, the identity of the data and of the images, and
-cpath's version. Every value keeps its type and all of its digits.
+**What is keyed.** The hash covers `Key.made_of`, whole: settings that determine the content, the content of files
+that they name, the code of a user's modules, the weights of the model, the identity of the data and of the images,
+and cpath's version. Every value keeps its type and all of its digits.
 
 **What is not.** What changes no result but rounding (device, threads, batch sizes that bound the memory, worker
 processes), where results go (outputs, tracker), and cpath's own code within one version. Fields of an experiment's
-settings say so by `experiments.engine.fields.NOT_KEYED`; an experiment that measures the machine keys the machine too.
+settings say so by `experiments.engine.fields.NOT_KEYED`; an experiment that measures the machine keys the machine
+too.
 
-**What happens when something changes.** Another setting, file, weight, user's module or version of cpath has another
-hash: a new entry is made, and the old one stays for whoever needs it. An edit of cpath itself without a new version is
-not noticed by finished entries: run with ``redo=true``.
+**What happens when something changes.** Another setting, file, weight, user's module or version of cpath has
+another hash: a new entry is made, and the old one stays for whoever needs it. An edit of cpath itself without a new
+version is not noticed by finished entries: run with ``redo=true``.
 
-**Interrupted, failed, damaged.** An entry is complete when its manifest says ``finished`` and the files that it lists
-have their checksums. Until then its folder is a workplace: whoever asks next takes it up, with what is finished in it.
-Of an entry that was damaged later, the damaged files are removed and the rest is used again. Where the manifest is
-what is damaged, nothing tells whether the files are whole: all are removed but entries inside, which have their own.
+**Interrupted, failed, damaged.** An entry is complete when its manifest says ``finished`` and the files that it
+lists have their checksums. Until then its folder is a workplace: whoever asks next takes it up, with what is
+finished in it. Of an entry that was damaged later, the damaged files are removed and the rest is used again. Where
+the manifest is what is damaged, nothing tells whether the files are whole: all are removed but entries inside,
+which have their own.
 
 **Several processes.** A lock beside the folder lets one process make an entry while the others wait; the system
-lifts it when that process dies. Files are written under another name and renamed, so that none is seen half-written.
-Entries can be shared: files and locks have the mode that the user's umask gives them, and a colleague who may only
-read finds what is finished, and waits for what is being made.
+lifts it when that process dies. Files are written under another name and renamed, so that none is seen
+half-written. Entries can be shared: files and locks have the mode that the user's umask gives them, and a colleague
+who may only read finds what is finished, and waits for what is being made.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ class Entry:
     """Whether the content has to be made, in `folder`, which may hold what an interrupted process left."""
     provenance: Provenance
     changeable: tuple[str, ...] = ()
-    """Folders in it that may change later, such as figures that are drawn again: no part of what makes it complete."""
+    """Folders in it that may change later, such as figures: no part of what makes it complete."""
     _started: float = field(default_factory=time.perf_counter)
 
     def finish(self, status: Status, error: BaseException | None = None) -> None:

@@ -14,8 +14,8 @@ from cpath.errors import CpathError
 from cpath.viz import save_drawings
 from experiments.engine.aggregate import aggregate
 from experiments.engine.cache import write_text, writing_to
-from experiments.engine.locks import locked
 from experiments.engine.job import RESULTS, read_job
+from experiments.engine.locks import locked
 from experiments.engine.metrics import Metric, by_name
 from experiments.engine.provenance import read_manifest
 from experiments.engine.sweep import FAILED, FINISHED, STOPPED, SweepJob, read_sweep

@@ -68,7 +68,7 @@ def device_of(config: Config) -> torch.device:
         raise InputError(f"device={config.device} asked for, but no CUDA device is available: say device=cpu.")
     count = torch.get_device_module(device).device_count()
     if device.type != "cpu" and (device.index or 0) >= count:
-        raise InputError(f"device={config.device} asked for, but this machine has {count} such devices: say device=auto.")
+        raise InputError(f"device={config.device} asked for, but there are {count} such devices: say device=auto.")
     return device
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows: see `is_locked`
-    fcntl = None  # type: ignore[assignment]
 
 _LOG = logging.getLogger(__name__)
 _SECONDS = 0.1  # between two looks at a lock that may only be read
@@ -69,7 +68,7 @@ def is_locked(path: Path) -> bool:
     Args:
         path: file of the lock, which need not exist.
     """
-    if fcntl is None:  # pragma: no cover
+    if sys.platform == "win32":
         return _is_taken(path)
     try:
         file = os.open(path, os.O_RDONLY)
@@ -84,7 +83,7 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _is_taken(path: Path) -> bool:  # pragma: no cover
+def _is_taken(path: Path) -> bool:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -1,4 +1,4 @@
-"""Provenance: one record for everything that the cache holds, of what it was made from, with which code, and when."""
+"""Provenance: one record for everything that the cache holds, of what it was made from, how, and when."""
 
 from __future__ import annotations
 

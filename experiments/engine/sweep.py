@@ -182,9 +182,10 @@ def _list_jobs(folder: Path, jobs: Sequence[SweepJob]) -> None:
 
 
 def _launch(jobs: Sequence[SweepJob], launcher: Launcher, first: int) -> list[JobReturn]:
-    """Run jobs, which are numbered from ``first``. When a worker dies, and the launcher with it, the others run again.
+    """Run jobs, which are numbered from ``first``.
 
-    It is not known which of the jobs that were running took the worker down: each of them runs once more, alone.
+    When a worker dies, and the launcher with it, the others are launched again. It is not known which of the jobs
+    that were running took the worker down: each of them runs once more, alone.
     """
     numbers = {job: first + place for place, job in enumerate(jobs)}
     waiting: list[list[SweepJob]] = [list(jobs)]

@@ -20,7 +20,12 @@ def metric(name: str, over: str = "images", label: str | None = None, unit: str 
 
 
 METRICS = by_name(
-    [metric("class_kept"), metric("roar_area", "seeds"), metric("test_accuracy"), metric("ratio_to_floor", "rounds")]
+    [
+        metric("class_kept"),
+        metric("roar_area", "seeds"),
+        metric("test_accuracy"),
+        metric("ratio_to_floor", "rounds"),
+    ]
 )
 
 
@@ -58,7 +63,9 @@ def test_one_seed_keeps_its_interval_over_images():
 
 
 def test_a_seed_without_a_value_is_left_out_and_not_counted():
-    tables = {(f"seed={seed}",): table_of(seed, {KEPT: value}) for seed, value in enumerate([0.2, float("nan"), 0.4])}
+    tables = {
+        (f"seed={seed}",): table_of(seed, {KEPT: value}) for seed, value in enumerate([0.2, float("nan"), 0.4])
+    }
     row = aggregated(tables).iloc[0]
     assert row.value == pytest.approx(0.3)
     assert row.n == 2

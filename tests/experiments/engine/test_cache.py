@@ -268,7 +268,7 @@ _CONTEXT = multiprocessing.get_context("fork")
 
 
 class _Other:
-    """Another process, perhaps of another user, that does ``work``; `said` gives what it logs, returns or raises."""
+    """Another process, perhaps of another user, that does ``work``; `said` is what it logs, returns or raises."""
 
     def __init__(self, work: Callable[[], object], umask: int | None = None, user: int | None = None) -> None:
         self._said, theirs = _CONTEXT.Pipe(duplex=False)
@@ -322,11 +322,10 @@ def test_processes_that_want_the_same_entry_make_it_once(tmp_path, redo):
 
 
 def _killed(root: Path) -> None:
-    with Cache(root).entry(KEY) as entry:
-        with replacing(entry.folder / "deep" / "value.txt") as partial:
-            write_text(entry.folder / "half.txt", "half")
-            partial.write_text("4")
-            os.kill(os.getpid(), signal.SIGKILL)
+    with Cache(root).entry(KEY) as entry, replacing(entry.folder / "deep" / "value.txt") as partial:
+        write_text(entry.folder / "half.txt", "half")
+        partial.write_text("4")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_maker_is_noticed_and_the_next_process_continues(tmp_path):
@@ -379,7 +378,9 @@ def test_to_ask_whether_something_is_made_writes_nothing(tmp_path):
     assert path.read_bytes() == b""
 
 
-@pytest.mark.parametrize(("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770), (0o077, 0o600, 0o700)])
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770), (0o077, 0o600, 0o700)]
+)
 def test_files_locks_and_folders_have_the_mode_of_the_users_umask(tmp_path, umask, file, folder):
     root = tmp_path / "outputs"
 
@@ -462,7 +463,9 @@ def test_an_unwritable_folder_says_what_to_do(tmp_path, error, words):
     assert words.format(outputs=tmp_path) in str(raised.value)
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "/etc/shadow"), FileNotFoundError(2, "no")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "/etc/shadow"), FileNotFoundError(2, "no")]
+)
 def test_other_errors_of_files_stay_what_they_are(tmp_path, error):
     with pytest.raises(type(error)) as raised, writing_to(tmp_path):
         raise error
@@ -493,4 +496,3 @@ def test_digest_keeps_types_and_all_digits():
 @pytest.fixture(autouse=True)
 def _messages(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-

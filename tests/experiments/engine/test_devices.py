@@ -102,7 +102,11 @@ def test_an_impossible_device_is_an_error_even_for_a_finished_job(configure, mon
 
 @pytest.mark.parametrize(
     ("count", "name", "words"),
-    [(0, "cuda", "no CUDA device is available"), (0, "cuda:1", "no CUDA device"), (2, "cuda:2", "has 2 such devices")],
+    [
+        (0, "cuda", "no CUDA device is available"),
+        (0, "cuda:1", "no CUDA device"),
+        (2, "cuda:2", "there are 2 such"),
+    ],
 )
 def test_a_device_that_this_machine_has_not_is_an_error(configure, gpus, count, name, words):
     gpus(count)

@@ -154,8 +154,8 @@ def test_the_status_of_a_job(sweep, composed, monkeypatch):
     assert job.status == "waiting"
 
 
-@pytest.mark.parametrize(("then", "status"), [("finished", "finished"), ("failed", "failed"), ("running", "running")])
-def test_a_job_that_ends_or_begins_during_the_look_is_not_called_stopped(sweep, composed, monkeypatch, then, status):
+@pytest.mark.parametrize("then", ["finished", "failed", "running"])
+def test_a_job_that_ends_or_begins_during_the_look_is_not_called_stopped(sweep, composed, monkeypatch, then):
     folder, _ = sweep(Launcher(composed), seeds=(0,))
     (job,) = sweeps.read_sweep(folder)
     finished = read_manifest(job.folder)
@@ -166,7 +166,7 @@ def test_a_job_that_ends_or_begins_during_the_look_is_not_called_stopped(sweep, 
         return False
 
     monkeypatch.setattr(sweeps, "is_being_made", ends_now)
-    assert job.status == status
+    assert job.status == then
 
 
 def test_the_error_of_a_job_that_could_not_note_it_itself_stands_in_the_summary(sweep, composed, capsys):
@@ -185,7 +185,7 @@ def test_the_error_of_a_job_that_could_not_note_it_itself_stands_in_the_summary(
 
 def test_a_job_that_cannot_be_configured_ends_the_sweep_before_any_runs(sweep, composed):
     launcher = Launcher(composed)
-    folder, code = sweep(launcher, common=["sparsity=120"])
+    _, code = sweep(launcher, common=["sparsity=120"])
     assert str(code).startswith("error: ")
     assert "0 ≤ sparsity < 100" in str(code)
     assert launcher.launched == []
@@ -215,5 +215,7 @@ def test_a_sweep_is_every_combination_of_the_values():
 
 
 def test_a_range_without_single_values_is_no_sweep():
-    with pytest.raises(HydraException, match=r"a=interval\(0,1\): a sweep needs its values one by one, as in a=1,2,3"):
+    with pytest.raises(
+        HydraException, match=r"a=interval\(0,1\): a sweep needs its values one by one, as in a=1,2,3"
+    ):
         _combinations("a=interval(0,1)")

@@ -69,7 +69,9 @@ def test_table_round_trips(tmp_path):
     assert again.ci_low[1:].isna().all()
 
 
-@pytest.mark.parametrize("name", ["none", "null", "NA", "nan", "inf", "007", "1.50", "a,b", 'a"b', "a|b", "a/b", "a\nb", " a "])
+@pytest.mark.parametrize(
+    "name", ["none", "null", "NA", "nan", "inf", "007", "1.50", "a,b", 'a"b', "a|b", "a/b", "a\nb", " a "]
+)
 def test_names_stay_text_whatever_they_look_like(tmp_path, name):
     row = Row(name, f"jaccard/{name}", 1.0, name, name, dataset=name, model=name)
     write_table(tidy_table([row], **{**JOB, "experiment": name}), tmp_path / "results.csv")

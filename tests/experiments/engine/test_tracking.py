@@ -71,8 +71,12 @@ def test_a_run_is_offline_and_below_the_outputs_unless_something_else_is_said(wa
     assert opened.pop("config")["seed"] == 0
     base = str(tmp_path / "wandb")
     assert opened == {
-        **{"project": "cpath", "group": None, "job_type": "path_analysis", "name": "digits-resnet8-0"},
-        **{"dir": base, "mode": "offline"},
+        "project": "cpath",
+        "group": None,
+        "job_type": "path_analysis",
+        "name": "digits-resnet8-0",
+        "dir": base,
+        "mode": "offline",
     }
     assert wandb.environments == [
         {**dict.fromkeys(FOLDERS, base), "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
@@ -84,7 +88,9 @@ def test_a_run_is_offline_and_below_the_outputs_unless_something_else_is_said(wa
 def test_jobs_of_one_process_with_other_outputs_do_not_share_their_folders(wandb, configure, tmp_path):
     for name in ("first", "second"):
         _track(WandbTracker(), parse(configure(f"outputs={tmp_path / name}")), tmp_path)
-    assert [opened["dir"] for opened in wandb.opened] == [str(tmp_path / name / "wandb") for name in ("first", "second")]
+    assert [opened["dir"] for opened in wandb.opened] == [
+        str(tmp_path / name / "wandb") for name in ("first", "second")
+    ]
 
 
 VARIABLES = {
@@ -108,7 +114,15 @@ def test_the_users_variables_are_respected(wandb, config, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     "variable",
-    [*FOLDERS, "WANDB_SILENT", "WANDB_ERROR_REPORTING", "WANDB_ENTITY", "WANDB_TAGS", "WANDB_API_KEY", "WANDB_NOTES"],
+    [
+        *FOLDERS,
+        "WANDB_SILENT",
+        "WANDB_ERROR_REPORTING",
+        "WANDB_ENTITY",
+        "WANDB_TAGS",
+        "WANDB_API_KEY",
+        "WANDB_NOTES",
+    ],
 )
 def test_what_wandb_reads_itself_stays_as_the_user_set_it(wandb, config, tmp_path, monkeypatch, several, variable):
     monkeypatch.setenv(variable, "/tmp/theirs")
@@ -118,7 +132,11 @@ def test_what_wandb_reads_itself_stays_as_the_user_set_it(wandb, config, tmp_pat
 
 
 def test_the_configuration_has_the_last_word(wandb, configure, tmp_path, monkeypatch):
-    for variable, value in {"WANDB_MODE": "disabled", "WANDB_PROJECT": "theirs", "WANDB_RUN_GROUP": "theirs"}.items():
+    for variable, value in {
+        "WANDB_MODE": "disabled",
+        "WANDB_PROJECT": "theirs",
+        "WANDB_RUN_GROUP": "theirs",
+    }.items():
         monkeypatch.setenv(variable, value)
     cfg = configure("tracker=wandb", "tracker.mode=online", "tracker.project=mine", "tracker.group=our")
     config = parse(cfg)
@@ -197,5 +215,3 @@ def test_results_of_a_job_without_a_run_go_nowhere(tmp_path):
     tracker.results(table, tmp_path)
     tracker.finish(failed=False)
     assert list(tmp_path.iterdir()) == []
-
-
