@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
@@ -19,28 +25,68 @@ except ImportError:  # an optional part: the other launchers work without it
     BaseSubmititLauncher = Launcher
 
 
-class ResumingSweeper(BasicSweeper):
-    """All combinations of the values, as Hydra's own sweeper, without those that are finished already."""
+class ResumingSweeper(Sweeper):
+    """All combinations of the values, as Hydra's own sweeper, without those that are finished already.
+
+    Args:
+        max_batch_size: most jobs that are launched at a time; None for all.
+        params: values to sweep over by setting, as on the command line, which adds to them.
+    """
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.max_batch_size = max_batch_size
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher that the configuration names."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launches what is not finished, writes the sweep's summary and results; exits with 1 if a job failed."""
+        """Launch what is not finished, write the sweep's summary and results; exit with 1 if a job failed."""
         # Plugins are imported at every start: keep that quick.
-        from experiments.engine.collect import collect_sweep
+        from experiments.engine.collect import finish_sweep
         from experiments.engine.sweep import run_sweep
 
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides(
-            [*self._parse_config(), *arguments]
+        settings = [*(f"{name}={values}" for name, values in self.params.items()), *arguments]
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(settings)
+        folder, returned = run_sweep(
+            self.config, combinations(overrides), loader, self.launcher, self.max_batch_size
         )
-        batches = self.split_arguments(overrides, None)
-        combinations = [list(combination) for batch in batches for combination in batch]
-        folder, returned = run_sweep(self.config, combinations, loader, self.launcher, self.max_batch_size)
-        if not collect_sweep(folder):
+        if not finish_sweep(folder):
             sys.exit(1)
         return returned
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """Overrides of each job of a sweep.
+
+    Args:
+        overrides: as on the command line; of a setting that is there twice the last one counts.
+
+    Returns:
+        Every combination of the values.
+
+    Raises:
+        HydraException: for a range of values that are not named one by one.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        name = override.get_key_element()
+        if not override.is_sweep_override():
+            values[name] = [override.get_value_element_as_str()]
+        elif override.is_discrete_sweep():
+            values[name] = list(override.sweep_string_iterator())
+        else:
+            raise HydraException(f"{override.input_line}: a sweep needs its values one by one, as in {name}=1,2,3.")
+    return [list(one) for one in product(*([f"{name}={value}" for value in values[name]] for name in values))]
 
 
 class _PatientLauncher(BaseSubmititLauncher):  # type: ignore[misc]
@@ -51,7 +97,7 @@ class _PatientLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         self.at_once = at_once
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs the jobs and returns how each ended, in the same order."""
+        """Run the jobs; return how each ended, in the same order."""
         executor = self._executor()
         calls = [
             (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())

@@ -83,7 +83,8 @@ def _over_seeds(part: pd.DataFrame, metrics: Mapping[str, Metric]) -> dict[str, 
     """One row from the rows of the seeds."""
     first = part.iloc[0].to_dict()
     seeds = " ".join(str(seed) for seed in sorted(part.seed.unique()))
-    if len(part) == 1 or first["n"] == 0:  # one job's, or a published number, which no seed measured
+    published = bool((part.n.eq(0) & part.value.notna()).all())  # which no seed measured
+    if len(part) == 1 or published:
         entry = metrics.get(base_name(str(first["metric"])))
         over = "" if first["n"] <= 1 else "images" if entry is None else entry.over
         return {**first, "seed": seeds, "over": over}

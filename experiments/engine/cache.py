@@ -1,31 +1,36 @@
 """The cache: anything costly is made once, and found again by everything that determines its content.
 
-An *entry* is a folder ``ROOT/KIND/LABEL-HASH``. Jobs (``outputs/runs``), trained models, scores, ranks and retrained
-cells (``outputs/artifacts``), and the parts of a job (``parts/`` in its folder) are all entries:
+An *entry* is a folder ``ROOT/KIND/LABEL-HASH``. Jobs (``outputs/runs``), trained models, scores, ranks and
+retrained cells (``outputs/artifacts``), and the parts of a job (``parts/`` in its folder) are all entries:
 
 >>> with cache.entry(key) as entry:                      # doctest: +SKIP
 ...     if entry.missing:
 ...         write_tensors(entry.folder / "maps.safetensors", compute(), metadata)
 >>> read_tensors(entry.folder / "maps.safetensors", …)   # doctest: +SKIP
 
-**What is keyed.** The hash covers `Key.made_of`, whole: settings that determine the content, the content of files that
-they name, the code of a user's modules, the weights of the model, the identity of the data and of the images, and
-cpath's version. Every value keeps its type and all of its digits.
+**What is keyed.** The hash covers `Key.made_of`, whole: settings that determine the content, the content of files
+that they name, the code of a user's modules, the weights of the model, the identity of the data and of the images,
+and cpath's version. Every value keeps its type and all of its digits.
 
 **What is not.** What changes no result but rounding (device, threads, batch sizes that bound the memory, worker
 processes), where results go (outputs, tracker), and cpath's own code within one version. Fields of an experiment's
-settings say so by `experiments.engine.fields.NOT_KEYED`; an experiment that measures the machine keys the machine too.
+settings say so by `experiments.engine.fields.NOT_KEYED`; an experiment that measures the machine keys the machine
+too.
 
-**What happens when something changes.** Another setting, file, weight, user's module or version of cpath has another
-hash: a new entry is made, and the old one stays for whoever needs it. An edit of cpath itself without a new version is
-not noticed by finished entries: run with ``redo=true``.
+**What happens when something changes.** Another setting, file, weight, user's module or version of cpath has
+another hash: a new entry is made, and the old one stays for whoever needs it. An edit of cpath itself without a new
+version is not noticed by finished entries: run with ``redo=true``.
 
-**Interrupted, failed, damaged.** An entry is complete when its manifest says ``finished`` and the files that it lists
-have their checksums. Until then its folder is a workplace: whoever asks next takes it up, with what is finished in it.
-Of an entry that was damaged later, the damaged files are removed and the rest is used again.
+**Interrupted, failed, damaged.** An entry is complete when its manifest says ``finished`` and the files that it
+lists have their checksums. Until then its folder is a workplace: whoever asks next takes it up, with what is
+finished in it. Of an entry that was damaged later, the damaged files are removed and the rest is used again. Where
+the manifest is what is damaged, nothing tells whether the files are whole: all are removed but entries inside,
+which have their own.
 
 **Several processes.** A lock beside the folder lets one process make an entry while the others wait; the system
-lifts it when that process dies. Files are written under another name and renamed, so that none is seen half-written.
+lifts it when that process dies. Files are written under another name and renamed, so that none is seen
+half-written. Entries can be shared: files and locks have the mode that the user's umask gives them, and a colleague
+who may only read finds what is finished, and waits for what is being made.
 """
 
 from __future__ import annotations
@@ -35,20 +40,20 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 import time
 import traceback
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, get_args
 
 from cpath.errors import StorageError
 from cpath.storage import replacing
-from experiments.engine.provenance import MANIFEST, Provenance, now, read_manifest
+from experiments.engine.locks import is_locked, locked
+from experiments.engine.provenance import MANIFEST, Provenance, Status, now, read_manifest
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,11 +102,11 @@ class Entry:
     missing: bool
     """Whether the content has to be made, in `folder`, which may hold what an interrupted process left."""
     provenance: Provenance
-    contents: list[str] | None = None
-    """Files that make the entry complete; None: all that are in the folder at the end."""
+    changeable: tuple[str, ...] = ()
+    """Folders in it that may change later, such as figures: no part of what makes it complete."""
     _started: float = field(default_factory=time.perf_counter)
 
-    def finish(self, status: Any, error: BaseException | None = None) -> None:
+    def finish(self, status: Status, error: BaseException | None = None) -> None:
         """Write the manifest with the final status."""
         record = self.provenance
         record.status, record.finished = status, now()
@@ -111,9 +116,15 @@ class Entry:
             record.error = str(error) or repr(error)
             record.traceback = "".join(traceback.format_exception(error))
         if status == "finished":
-            names = self.contents if self.contents is not None else _files(self.folder)
+            for lock in self.folder.rglob(".*.lock"):  # of entries inside, which nobody can be making now
+                lock.unlink()
+            names = [name for name in _files(self.folder) if not name.startswith(tuple(self._changeable_paths))]
             record.files = {name: file_checksum(self.folder / name) for name in names}
         write_json(self.folder / MANIFEST, record.as_json())
+
+    @property
+    def _changeable_paths(self) -> list[str]:
+        return [f"{folder}/" for folder in self.changeable]
 
 
 class Cache:
@@ -147,27 +158,39 @@ class Cache:
 
         Yields:
             The entry; of no use as a place to write to unless it is ``missing``.
+
+        Raises:
+            StorageError: if it is missing and cannot be written.
         """
-        folder, asked = self.folder(key), time.time()
+        folder = self.folder(key)
+        entry = Entry(folder, True, Provenance(kind=key.kind, made_of=dict(key.made_of)))
+        before = read_manifest(folder)
         if not redo and is_complete(folder):
-            yield Entry(folder, False, Provenance(kind=key.kind, made_of=dict(key.made_of)))
+            entry.missing = False
+            yield entry
             return
-        with _locked(folder):
-            made_meanwhile = is_complete(folder) and (folder / MANIFEST).stat().st_mtime > asked
-            entry = Entry(folder, True, Provenance(kind=key.kind, made_of=dict(key.made_of)))
-            if made_meanwhile or (not redo and is_complete(folder)):
+        with ExitStack() as lock:
+            held = lock.enter_context(locked(_lock(folder), f"makes {folder}"))
+            if (not redo or read_manifest(folder) != before) and is_complete(folder):
+                lock.close()  # made while this process waited
                 entry.missing = False
                 yield entry
                 return
+            if not held:
+                raise StorageError(f"cannot write {folder}: it is somebody else's, and not finished.")
+            begun = read_manifest(folder).get("begun")
+            entry.provenance.begun = begun + 1 if isinstance(begun, int) else 1
             _prepare(folder, redo)
             write_json(folder / MANIFEST, entry.provenance.as_json())
             try:
                 yield entry
             except Exception as error:
-                entry.finish("failed", error)
+                with suppress(OSError):  # the error itself is what matters, and may be that the disk is full
+                    entry.finish("failed", error)
                 raise
             except BaseException:  # Ctrl-C, or a cluster that wants its node back: no fault of the work
-                entry.finish("stopped")
+                with suppress(OSError):
+                    entry.finish("stopped")
                 raise
             entry.finish("finished")
 
@@ -180,15 +203,7 @@ def is_complete(folder: Path) -> bool:
 
 def is_being_made(folder: Path) -> bool:
     """Whether a process is at work on the entry in ``folder`` now."""
-    if not folder.parent.is_dir():
-        return False
-    lock = _lock(folder)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    return is_locked(_lock(folder))
 
 
 def mark_failed(folder: Path, error: str) -> None:
@@ -199,37 +214,40 @@ def mark_failed(folder: Path, error: str) -> None:
     write_json(folder / MANIFEST, {**read_manifest(folder), "status": "failed", "error": error, "finished": now()})
 
 
-def _lock(folder: Path) -> FileLock:
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _LOG.info("waiting for another process that makes %s", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _prepare(folder: Path, redo: bool) -> None:
-    """Make the folder fit to work in: without half-written and damaged files."""
+    """Make the folder fit to work in: without half-written and damaged files, and empty for what is made anew."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.rglob(".*.partial"):  # of processes that were killed; nobody else is at work here
         file.unlink()
     manifest = read_manifest(folder)
-    if redo or manifest.get("status") != "finished":
-        return
-    damaged = _damaged(folder, manifest)
-    _LOG.warning("%s is damaged (%s) and is made again", folder, ", ".join(damaged))
-    for name in damaged:
-        (folder / name).unlink(missing_ok=True)
+    if redo:
+        _clear(folder, keep_entries=False)
+    elif not _tells_what_is_there(manifest):
+        if any(folder.iterdir()):
+            _LOG.warning("%s is damaged (%s) and is made again", folder, MANIFEST)
+        _clear(folder, keep_entries=True)
+    elif manifest["status"] == "finished":
+        damaged = _damaged(folder, manifest)
+        _LOG.warning("%s is damaged (%s) and is made again", folder, ", ".join(damaged))
+        for name in damaged:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _tells_what_is_there(manifest: Mapping[str, Any]) -> bool:
+    known = manifest.get("status") in get_args(Status)
+    return known and (manifest["status"] != "finished" or isinstance(manifest.get("files"), dict))
+
+
+def _clear(folder: Path, *, keep_entries: bool) -> None:
+    for child in folder.iterdir():
+        if child.is_symlink() or not child.is_dir():
+            child.unlink()
+        elif not (keep_entries and any(child.rglob(MANIFEST))):
+            shutil.rmtree(child)
 
 
 def _damaged(folder: Path, manifest: Mapping[str, Any]) -> list[str]:

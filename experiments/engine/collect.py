@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 from rich.console import Console
 
+from cpath.errors import CpathError
 from cpath.viz import save_drawings
 from experiments.engine.aggregate import aggregate
-from experiments.engine.cache import write_text
+from experiments.engine.cache import write_text, writing_to
 from experiments.engine.job import RESULTS, read_job
+from experiments.engine.locks import locked
 from experiments.engine.metrics import Metric, by_name
 from experiments.engine.provenance import read_manifest
 from experiments.engine.sweep import FAILED, FINISHED, STOPPED, SweepJob, read_sweep
@@ -41,7 +43,7 @@ def collect_sweep(folder: Path) -> bool:
         InputError: if it is not the folder of a sweep.
     """
     jobs = read_sweep(folder)
-    with FileLock(folder / ".collect.lock"):
+    with locked(folder / ".collect.lock", f"collects {folder}"):
         summary = _summary(jobs)
         write_text(folder / "summary.csv", summary.to_csv(index=False))
         finished = [job for job, status in zip(jobs, summary.status, strict=True) if status == FINISHED]
@@ -52,6 +54,25 @@ def collect_sweep(folder: Path) -> bool:
     _show(summary)
     _LOG.info("results of the sweep: %s", folder / RESULTS)
     return bool((summary.status == FINISHED).all())
+
+
+def finish_sweep(folder: Path) -> bool:
+    """Collect a sweep whose jobs have ended, for its command.
+
+    Args:
+        folder: of the sweep.
+
+    Returns:
+        Whether all jobs are finished.
+
+    Raises:
+        SystemExit: if its folder cannot be written.
+    """
+    try:
+        with writing_to(folder):
+            return collect_sweep(folder)
+    except CpathError as error:
+        sys.exit(f"error: {error}")
 
 
 def metrics_of(folders: Sequence[Path]) -> dict[str, Metric]:

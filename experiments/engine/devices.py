@@ -26,20 +26,49 @@ def sweep_number() -> int | None:
     return int(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None
 
 
+_KINDS = ("cpu", "cuda", "mps", "xpu")
+
+
+def check_device(config: Config) -> None:
+    """Refuse a name that is no device's on any machine.
+
+    Args:
+        config: names the device, which this machine need not have: finished results are read without it.
+
+    Raises:
+        InputError: if there is no such device.
+    """
+    if config.device != "auto":
+        _named(config.device)
+
+
+def _named(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in _KINDS:
+        raise InputError(f"no such device: '{name}'. Say device=auto, cpu, cuda or cuda:N.")
+    return device
+
+
 def device_of(config: Config) -> torch.device:
     """The device named in the configuration.
 
     ``auto`` is the GPU where there is one; where there are several, the jobs of a sweep take turns at them by
-    their number. Raises `InputError` for a device that does not exist.
+    their number.
+
+    Raises:
+        InputError: if there is no such device, or not on this machine.
     """
     if config.device == "auto":
         return _automatic()
-    try:
-        device = torch.device(config.device)
-    except RuntimeError:
-        raise InputError(f"no such device: '{config.device}'. Say device=auto, cpu, cuda or cuda:N.") from None
+    device = _named(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={config.device} asked for, but no CUDA device is available: say device=cpu.")
+    count = torch.get_device_module(device).device_count()
+    if device.type != "cpu" and (device.index or 0) >= count:
+        raise InputError(f"device={config.device} asked for, but there are {count} such devices: say device=auto.")
     return device
 
 
@@ -59,7 +88,16 @@ def devices_of(config: Config, workers: int) -> list[str]:
 
 
 def check_trainer(config: Config) -> None:
-    """Raises `InputError` for several training processes inside a sweep, or more than there are GPUs."""
+    """Refuse a placement of the work that is impossible.
+
+    Args:
+        config: names the device, and the processes of a training.
+
+    Raises:
+        InputError: if there is no such device, or for several training processes inside a sweep, or more than
+            there are GPUs.
+    """
+    check_device(config)
     processes = config.trainer.processes
     if processes <= 1:
         return
@@ -68,10 +106,10 @@ def check_trainer(config: Config) -> None:
             f"trainer.processes={processes} inside a sweep (-m): the jobs of a sweep train in one process each, "
             "on a GPU of their own. Leave out trainer=ddp, or run this training alone, without -m."
         )
-    if device_of(config).type == "cuda" and processes > torch.cuda.device_count():
-        raise InputError(
-            f"trainer.processes={processes}, but there are {torch.cuda.device_count()} GPUs: ask for fewer."
-        )
+    gpus = torch.cuda.device_count()
+    wanted = config.device == "auto" or _named(config.device).type == "cuda"
+    if wanted and gpus and processes > gpus:
+        raise InputError(f"trainer.processes={processes}, but there are {gpus} GPUs: ask for fewer.")
 
 
 def hardware_of(config: Config) -> Hardware:
@@ -83,7 +121,7 @@ def hardware_of(config: Config) -> Hardware:
 
 
 def use_threads(config: Config) -> None:
-    """Makes this process compute with ``threads``; ``auto`` shares the cores out among the jobs that run at once.
+    """Make this process compute with ``threads``; ``auto`` shares the cores out among the jobs that run at once.
 
     More threads than OMP_NUM_THREADS are never taken; a lone job keeps torch's own number.
     """
@@ -111,7 +149,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
-    """Has the C library keep what is freed, for the next batch; only glibc can.
+    """Make the C library keep what is freed, for the next batch; only glibc can.
 
     It gives tensors of more than 32 MB back to the system at once otherwise, and fetching fresh pages for the next
     ones takes up to a third of the time of a large batch.
@@ -123,7 +161,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Gives what is freed back to the system now."""
+    """Give what is freed back to the system now."""
     trim = _of_c_library("malloc_trim")
     if trim is not None:
         trim(0)

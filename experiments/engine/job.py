@@ -79,7 +79,7 @@ def _make(job: Job, entry: Entry) -> None:
     device = device_of(config)
     if device.type == "cpu":
         keep_freed_memory()
-    entry.contents = [RESULTS]  # figures may be drawn again
+    entry.changeable = ("figures", "parts")  # drawn again at will; of no use once the job is finished
     entry.provenance.notes = job.notes
     job.notes.update(
         seed=config.seed,

@@ -100,7 +100,7 @@ def read_per_image(folder: Path) -> pd.DataFrame:
         A frame with the columns ``image``, ``method``, ``metric``, ``x_name``, ``x`` and ``value``.
     """
     text = dict.fromkeys(("image", "method", "metric", "x_name", "x"), str)
-    frame = pd.read_csv(folder / PER_IMAGE, dtype=text).fillna(dict.fromkeys(text, ""))
+    frame = pd.read_csv(folder / PER_IMAGE, dtype=text, keep_default_na=False, na_values={"value": [""]})
     return frame.assign(x=frame.x.map(place))
 
 

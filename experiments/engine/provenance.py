@@ -1,4 +1,4 @@
-"""Provenance: one record for everything that the cache holds, of what it was made from, with which code, and when."""
+"""Provenance: one record for everything that the cache holds, of what it was made from, how, and when."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class Provenance:
     traceback: str | None = None
     started: str = field(default_factory=lambda: now())
     finished: str | None = None
+    begun: int = 1
+    """How often work on it began: more than once where it was interrupted, failed, was damaged or made anew."""
     seconds: float | None = None
     process: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)

@@ -7,8 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from copy import deepcopy
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ def status_of(folder: Path) -> str:
         return str(noted)
     if is_being_made(folder):
         return RUNNING
+    if (now := read_manifest(folder).get("status")) != noted:  # it began or ended between the two looks
+        return RUNNING if now == RUNNING else status_of(folder)
     return STOPPED if noted else WAITING
 
 
@@ -126,7 +130,7 @@ def _run(
     returned: list[JobReturn] = []
     size = at_most or max(1, len(left))
     for start in range(0, len(left), size):
-        returned.extend(_launch(left[start : start + size], launcher))
+        returned.extend(_launch(left[start : start + size], launcher, start))
     return returned
 
 
@@ -177,18 +181,21 @@ def _list_jobs(folder: Path, jobs: Sequence[SweepJob]) -> None:
     write_json(folder / _LISTING, {"command": command, "jobs": listing})
 
 
-def _launch(jobs: Sequence[SweepJob], launcher: Launcher) -> list[JobReturn]:
-    """Run jobs. When a worker dies, and the launcher with it, the others are launched again.
+def _launch(jobs: Sequence[SweepJob], launcher: Launcher, first: int) -> list[JobReturn]:
+    """Run jobs, which are numbered from ``first``.
 
-    It is not known which of the jobs that were running took the worker down: each of them runs once more, alone.
+    When a worker dies, and the launcher with it, the others are launched again. It is not known which of the jobs
+    that were running took the worker down: each of them runs once more, alone.
     """
+    numbers = {job: first + place for place, job in enumerate(jobs)}
     waiting: list[list[SweepJob]] = [list(jobs)]
     returned: list[JobReturn] = []
     while waiting:
         group = waiting.pop(0)
         before = {job: read_manifest(job.folder) for job in group}
         try:
-            results = list(launcher.launch([list(job.overrides) for job in group], initial_job_idx=len(returned)))
+            overrides = [list(job.overrides) for job in group]
+            results = list(launcher.launch(overrides, initial_job_idx=numbers[group[0]]))
         except Exception as error:
             begun = [job for job in group if read_manifest(job.folder) != before[job]]
             left = [job for job in group if job not in begun]
@@ -208,7 +215,11 @@ def _launch(jobs: Sequence[SweepJob], launcher: Launcher) -> list[JobReturn]:
 
 
 def _error_of(result: JobReturn) -> Any:
-    return result._return_value  # the public property raises it
+    try:
+        with redirect_stderr(StringIO()):  # it prints before it raises
+            return result.return_value
+    except Exception as error:
+        return error
 
 
 def _shortened(error: object) -> str:

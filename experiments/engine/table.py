@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,15 +95,20 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     write_text(path, table.to_csv(index=False))
 
 
+_TEXT = ("experiment", "dataset", "model", "method", "x_name", "x", "metric", "variant", "over")
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a tidy table that `write_table` wrote; the column ``x`` is text, of a number or of a name."""
-    text = dict.fromkeys(("method", "x_name", "x", "metric"), str)
-    return pd.read_csv(path, dtype=text).fillna(dict.fromkeys(text, ""))
+    # A method may be called "none", and a dataset "2024": only numbers can be absent, and only text is text.
+    absent: dict[str, list[str]] = {name: [""] for name in ("value", "ci_low", "ci_high")}
+    dtype = dict.fromkeys(_TEXT, str)
+    return pd.read_csv(path, dtype=dtype, keep_default_na=False, na_values=absent)
+
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 def place(x: str) -> float | str:
-    """Value of a table's ``x``: a number where it is one."""
-    try:
-        return float(x)
-    except ValueError:
-        return x
+    """Value of a table's ``x``: a number where it is one; ``nan`` and ``1_0`` are names."""
+    return float(x) if _NUMBER.fullmatch(x) else x

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +17,8 @@ from omegaconf import OmegaConf
 
 from cpath.errors import InputError, unknown_name
 from experiments.engine.config import Config
+
+_LOG = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -42,26 +47,54 @@ class CSVTracker:
         """Nothing to do."""
 
 
-class WandbTracker:
-    """A wandb run per job; offline, so that nothing leaves the machine, unless ``mode=online`` is asked for."""
+_MODES = ("offline", "online", "disabled")
+_OTHER_MODES = {"dryrun": "offline", "run": "online"}  # wandb's earlier names, which it still takes
+_OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME")
+"""Variables that are of one run: several jobs would be one run, or look like it."""
+_FOLDERS = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
 
-    def __init__(self, mode: str = "offline", project: str = "cpath", group: str | None = None) -> None:
-        if mode not in ("offline", "online"):
-            raise unknown_name("wandb mode", mode, ("offline", "online"))
-        self.mode, self.project, self.group = mode, project, group
+
+class WandbTracker:
+    """A wandb run per job. Nothing leaves the machine unless ``online`` is asked for.
+
+    What is None is taken from wandb's variables in the environment, like everything else that they can say. Of a
+    command with several jobs, those that are of one run are ignored.
+
+    Args:
+        mode: ``offline``, ``online`` or ``disabled``; None for ``WANDB_MODE``, or else ``offline``.
+        project: None for ``WANDB_PROJECT``, or else ``cpath``.
+        group: None for ``WANDB_RUN_GROUP``, or else the sweep's name.
+
+    Raises:
+        UnknownNameError: if there is no such mode.
+    """
+
+    def __init__(self, mode: str | None = None, project: str | None = None, group: str | None = None) -> None:
+        named = mode or os.environ.get("WANDB_MODE") or "offline"
+        self.mode = _OTHER_MODES.get(named, named)
+        if self.mode not in _MODES:
+            kind = "wandb mode" if mode else "wandb mode (of WANDB_MODE in the environment)"
+            raise unknown_name(kind, named, _MODES)
+        self.project = project or os.environ.get("WANDB_PROJECT") or "cpath"
+        self.group = group or os.environ.get("WANDB_RUN_GROUP")
         self.names: set[str] = set()
         self.run: Any = None
+        self._environment = ExitStack()
 
     def start(self, config: Config, folder: Path) -> None:
-        """Opens the run, with the resolved configuration."""
+        """Open the run, with the resolved configuration."""
+        if self.mode == "disabled":
+            return
         self.names = {str(name) for name in (*config.method, *config.attribution)}
         base = Path(config.outputs).resolve() / "wandb"
-        for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-            # wandb would write to the home folder otherwise.
-            os.environ.setdefault(variable, str(base))
         base.mkdir(parents=True, exist_ok=True)
+        # wandb would write to the home folder otherwise.
+        unless_set = dict.fromkeys(_FOLDERS, str(base))
         if self.mode == "offline":
-            os.environ.update(WANDB_SILENT="true", WANDB_ERROR_REPORTING="false")
+            unless_set |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+        self._environment.enter_context(_environment(unless_set))
+        if _of_several():
+            _ignore(_OF_ONE_RUN)
         try:
             import wandb
         except ImportError as error:
@@ -71,18 +104,20 @@ class WandbTracker:
         self.run = wandb.init(
             project=self.project,
             group=self.group or _sweep(),
-            job_type=config.experiment.name,
-            name=folder.name,
-            dir=str(base),
+            job_type=os.environ.get("WANDB_JOB_TYPE") or config.experiment.name,
+            name=os.environ.get("WANDB_NAME") or folder.name,
+            dir=os.environ["WANDB_DIR"],
             mode=self.mode,
             config=OmegaConf.to_container(config.composed, resolve=True),
         )
 
     def results(self, frame: pd.DataFrame, folder: Path) -> None:
-        """Logs the whole-network means as scalars and curves, the table and the figures; keeps the files.
+        """Log the whole-network means as scalars and curves, the table and the figures; keep the files.
 
         The methods that the table is about are noted in the run's configuration, to group runs by.
         """
+        if self.run is None:
+            return
         import wandb
         from PIL import Image
 
@@ -112,10 +147,40 @@ class WandbTracker:
             self.run.log({x_name: at, **dict(zip(part.key, part.value.astype(float), strict=True))})
 
     def finish(self, failed: bool) -> None:
-        """Closes the run, so that the next job of a sweep opens its own."""
+        """Close the run, so that the next job of a sweep opens its own."""
         if self.run is not None:
             self.run.finish(exit_code=1 if failed else 0)
             self.run = None
+        self._environment.close()
+
+
+@contextmanager
+def _environment(unless_set: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment, those of the user aside, for the length of a job: the next may differ."""
+    ours = {name: value for name, value in unless_set.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def _ignore(variables: Iterable[str]) -> None:
+    """Take variables out of the environment, also for the jobs that follow in this process."""
+    found = [name for name in variables if os.environ.pop(name, None) is not None]
+    if found:
+        _LOG.warning(
+            "ignored: %s in the environment; every job of this command has a wandb run of its own", ", ".join(found)
+        )
+
+
+def _of_several() -> bool:
+    """Whether the command runs several jobs: a sweep, or the stages of a paper."""
+    if not HydraConfig.initialized():
+        return False
+    hydra = HydraConfig.get()
+    return hydra.mode == RunMode.MULTIRUN or hydra.runtime.choices.get("experiment") == "reproduce_paper"
 
 
 def _sweep() -> str | None:

@@ -17,14 +17,15 @@ from pathlib import Path
 import pytest
 
 from experiments import CONF
+from experiments.engine.cache import is_complete
 
 pytestmark = pytest.mark.slow
 
 SMALL = [
     "dataset._target_=tests.experiments.tiny.digits",
     "dataset.size=16",
-    "dataset.recipe.batch_size=16",
-    "dataset.recipe.epochs=8",
+    "recipe.batch_size=16",
+    "recipe.epochs=8",
     "model.width=4",
     "device=cpu",
 ]
@@ -34,12 +35,12 @@ MAPS = ["attribution=gradcam", "+attribution.neuron_mct={sparsity: 80}"]
 EXPERIMENTS = {
     "path_analysis": [*METHODS, "experiment.images=24", "experiment.batch=2", "experiment.by_site=false"],
     "path_decoding": [*METHODS, "sparsity=90", "experiment.images=3", "experiment.steps=24"],
-    "saliency": [*MAPS, "experiment.images=3", "experiment.sparsities=[0,80]"],
-    "degradation": [*MAPS, "experiment.images=24", "experiment.batch=2", "experiment.percents=[5,50]"],
+    "saliency": [*MAPS, "experiment.images=3", "sparsity=[0,80]"],
+    "degradation": [*MAPS, "experiment.images=24", "experiment.batch=2", "percent=[5,50]"],
     "sanity_checks": ["attribution=gradients", "experiment.images=6", "experiment.batch=2", "experiment.draws=2"],
     "linearity": [*METHODS, "experiment.images=16", "experiment.batch=2", "experiment.neurons=4"],
-    "train": ["dataset.recipe.epochs=60"],
-    "roar": ["attribution=gradcam", "percent=50", "experiment.batch=8", "dataset.recipe.epochs=20"],
+    "train": ["recipe.epochs=60"],
+    "roar": ["attribution=gradcam", "percent=50", "experiment.batch=8", "recipe.epochs=20"],
 }
 KILLS = 3
 
@@ -89,9 +90,9 @@ def at_work(process: subprocess.Popen[str], outputs: Path) -> bool:
 
 
 def finished_files(outputs: Path) -> dict[str, int]:
-    """When each file was written that a rerun may not make again, by its final name."""
-    files = [*outputs.glob("artifacts/*/*/*.safetensors"), *outputs.glob("runs/*/*/*/*.safetensors")]
-    return {re.sub(r"/\.([^/]+)\.partial/", r"/\1/", str(file)): file.stat().st_mtime_ns for file in files}
+    """When each file was written that a rerun may not make again: those of finished entries."""
+    files = [*outputs.glob("artifacts/*/*/*.safetensors"), *outputs.glob("runs/*/*/parts/*/*.safetensors")]
+    return {str(file): file.stat().st_mtime_ns for file in files if is_complete(file.parent)}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,7 @@ def test_killed_experiments_end_with_the_results_of_undisturbed_ones(tmp_path, u
     assert {file: after.get(file) for file in before} == before, "what was finished was not made again"
     assert _relative(after, tmp_path) == _relative(finished_files(whole), whole)
     assert not list(tmp_path.rglob(".*.partial")), "nothing half-written is left"
+    assert not list(tmp_path.glob("runs/*/*/**/.*.lock")), "no lock is left in a finished job"
 
 
 def _relative(files: dict[str, int], outputs: Path) -> set[str]:
@@ -147,13 +149,13 @@ def test_an_interrupt_is_one_line_and_resumable(tmp_path, undisturbed, part):
     if part == "start":
         time.sleep(1.5)  # imports take longer
     else:
-        wanted = {"training": "artifacts/models/.*/last.ckpt", "measuring": "runs/*/*/parts/*.safetensors"}[part]
+        wanted = {"training": "artifacts/models/*/last.ckpt", "measuring": "runs/*/*/parts/*/*.safetensors"}[part]
         while process.poll() is None and not list(tmp_path.glob(wanted)):
             time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
-    assert said.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert said.splitlines()[-1] == "stopped; the same command continues from here"
     assert "Traceback" not in said
     assert all(line.startswith(("model: ", "made: ")) for line in said.splitlines()[:-1])
     if part != "start":
@@ -165,16 +167,16 @@ def test_an_interrupt_is_one_line_and_resumable(tmp_path, undisturbed, part):
 
 def test_an_interrupted_sweep_is_one_line_and_resumable(tmp_path):
     sweep = ["-m", "experiment=path_analysis", *SMALL, "method=random", "sparsity=80,90", "experiment.images=4"]
-    process = start(tmp_path, *sweep, "dataset.recipe.epochs=30")
-    while process.poll() is None and not list(tmp_path.glob("artifacts/models/.*/last.ckpt")):
+    process = start(tmp_path, *sweep, "recipe.epochs=30")
+    while process.poll() is None and not list(tmp_path.glob("artifacts/models/*/last.ckpt")):
         time.sleep(0.002)
     assert process.poll() is None, process.communicate()[0]
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
-    assert said.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert said.splitlines()[-1] == "stopped; the same command continues from here"
     assert "Traceback" not in said
-    code, said = run(tmp_path, *sweep, "dataset.recipe.epochs=30")
+    code, said = run(tmp_path, *sweep, "recipe.epochs=30")
     assert code == 0, said
     assert "2 jobs: 2 finished" in said
 
@@ -212,7 +214,7 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(disk, undisturbed, k
     assert code == 1, said
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert re.search(f"cannot write {outputs}.*No space left on device.*the same command then goes on", errors[0])
+    assert re.search(f"cannot write {outputs}.*No space left on device.*it continues from here", errors[0])
     assert "Traceback" not in said
     before = finished_files(outputs)
     disk("size=100m")
@@ -238,7 +240,7 @@ def test_a_read_only_folder_is_one_line_and_what_is_finished_is_read(disk, tmp_p
     disk("ro")
     code, said = run(outputs, *job)
     assert code == 0, said
-    assert "finished before" in said
+    assert "already finished" in said
     for more in (["seed=1"], ["-m", "seed=1,2"]):
         code, said = run(outputs, *job, *more)
         assert code == 1

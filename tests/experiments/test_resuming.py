@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
-import importlib
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pandas as pd
 import pytest
 
-from experiments.framework.job import job_folder
+from experiments.engine.cache import Entry
+from experiments.engine.config import parse
+from experiments.engine.images import Batch
+from experiments.engine.job import Job, run
+from experiments.engine.measuring import read_per_image
+from experiments.engine.provenance import read_manifest
 
 # Each has five images, in batches of three and two.
 JOBS = {
     "path_analysis": ["sparsity=[80,95]"],
     "linearity": ["experiment.neurons=4", "sparsity=90"],
     "quadrature": ["experiment.reference=[midpoint,3]", "experiment.rules=[[endpoint,2]]", "sparsity=90"],
-    "degradation": ["experiment.percents=[10,50]", "experiment.road.images=4", "experiment.road.percents=[50]"],
+    "degradation": ["percent=[10,50]", "experiment.road.images=4", "experiment.road.percent=[50]"],
     "sanity_checks": ["experiment.draws=2", "experiment.blocks=[fc,conv]", "experiment.strip.images=1"],
 }
-METHODS = {"neuron_mct": {}, "neuron_intgrad": {"nodes": 3}, "random": {"seed": 0}}
-ATTRIBUTIONS = {"gradients": {}, "gradcam": {}, "sobel": {}}
+NAMES = [
+    *("method=neuron_mct", "+method.neuron_intgrad={nodes: 3}", "+method.random={seed: 0}"),
+    *("attribution=gradients", "+attribution.gradcam={}", "+attribution.sobel={}"),
+]
 
 
 @pytest.mark.parametrize("experiment", list(JOBS))
-def test_a_stopped_job_goes_on_behind_its_last_finished_batch(configure, trained, monkeypatch, experiment):
-    cfg = configure(f"experiment={experiment}", "experiment.images=5", "experiment.batch=3", *JOBS[experiment])
-    cfg.method, cfg.attribution = METHODS, ATTRIBUTIONS
-    module, calls = importlib.import_module(f"experiments.{experiment}"), []
-    measure_in_parts = module.measure_in_parts
+def test_a_stopped_job_continues_behind_its_last_finished_batch(configure, trained, monkeypatch, experiment):
+    settings = [f"experiment={experiment}", "experiment.images=5", "experiment.batch=3", *JOBS[experiment], *NAMES]
+    cfg, made, part_of = configure(*settings), [], Job.part
 
-    def dying_at_the_second(job, images, origin, measure, what):
-        def dying(where: slice, number: int):
-            calls.append(where.stop - where.start)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            return measure(where, number)
+    @contextmanager
+    def dying_at_the_second(job: Job, batch: Batch, kind: str, *code: object) -> Iterator[Entry]:
+        with part_of(job, batch, kind, *code) as part:
+            if part.missing:
+                made.append((kind, len(batch)))
+                if len(made) == 2:
+                    raise KeyboardInterrupt
+            yield part
 
-        return measure_in_parts(job, images, origin, dying, what)
-
-    monkeypatch.setattr(module, "measure_in_parts", dying_at_the_second)
+    monkeypatch.setattr(Job, "part", dying_at_the_second)
+    folder = Job(parse(cfg)).folder
     with pytest.raises(KeyboardInterrupt):
-        module.run(cfg)
-    assert json.loads((job_folder(cfg) / "manifest.json").read_text())["status"] == "stopped"
-    resumed = module.run(cfg)
-    assert calls == [3, 2, 2]  # the second batch, of two images, again
-    assert len(pd.read_csv(job_folder(cfg) / "per_image.csv.gz")) == 5
-    cfg.redo = True
-    pd.testing.assert_frame_equal(resumed, module.run(cfg))
+        run(cfg)
+    assert read_manifest(folder)["status"] == "stopped"
+    resumed = run(cfg)
+    assert made == [("measures", 3), ("measures", 2), ("measures", 2)]  # the second batch, of two images, again
+    assert read_per_image(folder).image.nunique() == 5
+    assert read_manifest(folder)["begun"] == 2
+    pd.testing.assert_frame_equal(resumed, run(configure(*settings, "redo=true")))
+    assert made[3:] == [("measures", 3), ("measures", 2)]

@@ -14,9 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.framework.job import is_finished, read_manifest
-from experiments.framework.results import read_table
-from experiments.framework.sweep import read_sweep
+from experiments.engine.cache import is_complete
+from experiments.engine.provenance import read_manifest
+from experiments.engine.sweep import read_sweep
+from experiments.engine.table import read_table
 from tests import slurm
 from tests.experiments.test_sweeps import JOB, ROOT
 from tests.slurm import Slurm
@@ -74,7 +75,7 @@ def _wait_until(done: Callable[[], object], process: subprocess.Popen[str] | Non
 
 def _finished(outputs: Path) -> dict[Path, int]:
     """Manifests of the finished jobs, and when they were written."""
-    files = [file for file in outputs.glob("runs/*/*/manifest.json") if is_finished(file.parent)]
+    files = [file for file in outputs.glob("runs/*/*/manifest.json") if is_complete(file.parent)]
     return {file: file.stat().st_mtime_ns for file in files}
 
 
@@ -105,8 +106,9 @@ def _summary(outputs: Path) -> pd.DataFrame:
 
 
 def _scores(outputs: Path) -> dict[str, int]:
-    """Batches of scores by name, and when they were written, whether or not the artifact is complete."""
-    return {file.name: file.stat().st_mtime_ns for file in outputs.glob("artifacts/scores/*/*.safetensors")}
+    """Batches of scores by name, and when they were written."""
+    files = outputs.glob("artifacts/scores/*/[!.]*.safetensors")
+    return {file.parent.name: file.stat().st_mtime_ns for file in files}
 
 
 def _tasks(cluster: Slurm, *fields: str) -> list[tuple[str, ...]]:
@@ -134,7 +136,7 @@ def test_a_killed_job_is_noticed_and_the_same_command_runs_it_alone(start, train
     again = start(*SIX)
     output = again.communicate(timeout=300)[0]
     assert again.returncode == 0, output
-    assert "6 jobs, 5 finished before, 1 to do" in output
+    assert "6 jobs, 5 already finished, 1 to run" in output
     after = _finished(trained)
     assert len(after) == 6
     assert {file: after[file] for file in before} == before, "finished jobs were not redone"
@@ -154,7 +156,7 @@ def test_a_killed_sweep_goes_on_and_no_job_is_computed_twice(start, trained, clu
     again = start(*SIX)
     output = again.communicate(timeout=300)[0]
     assert again.returncode == 0, output
-    assert f"{6 - len(before)} to do" in output or queue == "goes on"
+    assert f"{6 - len(before)} to run" in output or queue == "goes on"
     after = _finished(trained)
     assert len(after) == 6
     assert {file: after[file] for file in before} == before, "finished jobs were not redone"
