@@ -120,8 +120,8 @@ def _by_network(images: Sequence[Decoded], sparsity: float) -> Drawing:
     caption = (
         "The input image, then the image that maximises the response to its class: in the original network, in "
         f"the active subnetwork, and in the pathway of each method with {_digits(sparsity)} % of the neurons "
-        "pruned. Below each picture, the probability of the class in the network that it was made in (own) and in the "
-        "original one."
+        "pruned. Below each picture, the probability of the class in the network that it was made in (own) and in "
+        "the original one."
     )
     return Drawing(f"decoded-{_digits(sparsity)}", figure, caption, picture=True)
 
@@ -224,9 +224,9 @@ def _matrices(rows: pd.DataFrame, sparsity: float) -> Drawing:
         panel.set_xlabel("seen by")
     left.set_ylabel("picture made in")
     caption = (
-        f"Whose pathway does the picture speak for? What each picture (row; pathways at {_digits(sparsity)} %) gets "
-        "for its class in each network (column), mean over the images that could be made. Responses are shaded from "
-        "the smallest to the largest of their column."
+        f"Whose pathway does the picture speak for? What each picture (row; pathways at {_digits(sparsity)} %) "
+        "gets for its class in each network (column), mean over the images that could be made. Responses are "
+        "shaded from the smallest to the largest of their column."
     )
     return Drawing(f"speaks_for-{_digits(sparsity)}", figure, caption)
 
