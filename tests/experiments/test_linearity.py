@@ -8,10 +8,10 @@ import torch
 import cpath
 from cpath.analysis import affine_radius
 from experiments import linearity
+from experiments.engine.config import parse
 from experiments.engine.job import Job, run
 from experiments.engine.measuring import read_per_image
 from experiments.figures.linearity import linearity_figures
-from experiments.engine.config import parse
 from tests.rows import row_of
 
 
@@ -25,9 +25,7 @@ def test_radii_are_those_of_the_library_and_drawn_over_sparsity(configure, train
         expected = {
             "neuron_mct": cpath.find_pathway(model, images, "neuron_mct", sparsity),
             "active": cpath.find_pathway(model, images, "active", sparsity),
-            "greedy_released": cpath.find_pathway(
-                model, images, cpath.methods.GreedyReleased(rounds=2), sparsity
-            ),
+            "greedy_released": cpath.find_pathway(model, images, cpath.methods.GreedyReleased(rounds=2), sparsity),
         }
         for name, pathway in expected.items():
             here = table[(table.method == name) & (table.x.astype(float) == sparsity)].set_index("metric").value
