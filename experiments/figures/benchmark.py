@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axis import Axis
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cpath.viz.style import STYLE, Drawing, label_of, new_figure, shared_legend
@@ -58,15 +59,17 @@ def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
                 ha="center",
                 va="bottom" if kind != "naive" else "top",
                 fontsize=_TEXT,
+                zorder=4,
+                path_effects=[withStroke(linewidth=2.5, foreground="w")],
             )
     panel.set_xscale("log")
     _plain_numbers(panel.xaxis)
     for number, row in enumerate(table[table.metric.str.startswith("limit_to_")].itertuples()):
         place = places[f"{row.method} / {row.x}"]
         label = "_listed" if number else "limit that cpath sets itself"
-        panel.plot([row.value] * 2, [place - 0.38, place + 0.38], color="#D55E00", linewidth=2, label=label)
+        panel.plot([row.value] * 2, [place - 0.25, place + 0.25], color="#D55E00", linewidth=2, label=label)
     panel.plot([], [], color="#8A8A8A", linewidth=1, label="least to largest ratio of a round")
-    panel.axvline(1, color="#3C3C3C", linewidth=0.8, label="the same time")
+    panel.axvline(1, color="#3C3C3C", linewidth=0.8, linestyle=":", label="the same time")
     panel.set_yticks(range(len(places)), list(places))
     panel.set_ylim(len(places) - 0.4, -0.7)
     panel.set(xlabel="time / time of what it is compared with")
