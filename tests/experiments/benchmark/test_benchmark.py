@@ -5,12 +5,14 @@ import subprocess
 import time
 
 import pytest
+from hydra.errors import CompactHydraException
 
 from cpath.errors import InputError, UnknownNameError
 from experiments import CONF
 from experiments.benchmark import benchmark
 from experiments.benchmark.benchmark import Benchmark
 from experiments.benchmark.timing import FLOOR, Case, Rival
+from experiments.engine.choices import explained
 from experiments.engine.job import run, run_job
 
 
@@ -100,6 +102,12 @@ def test_an_unusable_setting_is_refused_before_any_work(job, tmp_path, override,
     with pytest.raises(InputError, match=message):
         run_job(job("experiment=benchmark", override))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_earlier_name_of_pathways_is_told(configure):
+    with pytest.raises(CompactHydraException) as error:
+        configure("experiment=benchmark", "experiment.sparsities=[1,2]")
+    assert "of a benchmark, 'experiment.pathways' now" in explained(error.value)
 
 
 def _naps(name: str, begun: list[str], stopped: bool = False):
