@@ -3,57 +3,69 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import pandas as pd
-from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 import cpath
 from cpath.analysis import affine_radius
+from cpath.viz import Drawing
+from experiments.engine import fields
+from experiments.engine.experiment import Experiment
+from experiments.engine.images import Batch
+from experiments.engine.job import Job
+from experiments.engine.measuring import PerImage, read_measures, write_measures
+from experiments.engine.metrics import Metric
+from experiments.engine.scoring import Search, plan_searches
+from experiments.engine.table import Measure, Row
 from experiments.figures.linearity import linearity_figures
-from experiments.framework.job import Job, run_job
-from experiments.framework.parts import measure_in_parts
-from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.searches import searches
-from experiments.framework.subject import (
-    load_data,
-    load_images,
-    methods_of,
-    origin_of,
-    sparsities_of,
-    trained_model,
-)
+from experiments.metrics import pick
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
-    return run_job(cfg, _compute, linearity_figures)
+class Linearity(Experiment):
+    """Measures the ball around each image in which the network restricted to a pathway is affine."""
 
+    title: ClassVar[str] = "Local linearity of the restricted networks"
+    metrics: ClassVar[tuple[Metric, ...]] = pick("affine_radius", "affine_everywhere")
 
-def _compute(job: Job) -> list[Row]:
-    cfg, settings = job.cfg, job.cfg.experiment
-    sparsities, methods = sparsities_of(cfg), methods_of(cfg)
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, job.store)
-    job.notes["images"] = images.ids
-    origin = origin_of(cfg, model, images, methods.values())
-    # The nearest pre-activation is a small difference of larger numbers.
-    precise = copy.deepcopy(model).double()
+    sparsity: fields.Sparsities
+    images: fields.Images
+    batch: fields.Batch
+    neurons: fields.Count | None
 
-    def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
-        batch = images.batch(where)
-        measures: dict[Key, Tensor] = {}
-        for search in searches(methods, sparsities):
-            scores = cpath.score(model, batch, search.method, activations=cfg.activations)
+    def run(self, job: Job) -> Iterable[Row]:
+        """Measure the pathways of every image by every method."""
+        images = job.sample(self.images)
+        searches = plan_searches(job.methods, self.sparsity)
+        # The nearest pre-activation is a small difference of larger numbers.
+        precise = copy.deepcopy(job.model).double()
+        found = PerImage()
+        for batch in job.batches(images, self.batch, "measuring linear regions"):
+            with job.part(batch, "measures", *job.methods.values()) as part:
+                if part.missing:
+                    write_measures(part.folder, self._measure(job, batch, searches, precise))
+            found.add(batch, read_measures(part.folder))
+        found.write(job.folder)
+        return found.means()
+
+    def _measure(
+        self, job: Job, batch: Batch, searches: Sequence[Search], precise: nn.Module
+    ) -> dict[Measure, Tensor]:
+        """Radii of the images of one batch; ``precise`` is the model in float64."""
+        measures: dict[Measure, Tensor] = {}
+        for search in searches:
+            scores = cpath.score(job.model, batch.images, search.method, activations=job.config.activations)
             for sparsity, pathway in search.pathways(scores):
-                radius = affine_radius(precise, batch.double(), pathway, neurons=settings.neurons)
+                radius = affine_radius(precise, batch.images.double(), pathway, neurons=self.neurons)
                 # A ball without an end is counted, and left out of the mean.
                 unbounded = radius.isinf()
-                at = search.name, "sparsity", sparsity
-                measures[*at, "affine_radius"] = radius.masked_fill(unbounded, float("nan"))
-                measures[*at, "affine_everywhere"] = unbounded.double()
+                bounded = radius.masked_fill(unbounded, float("nan"))
+                measures[Measure(search.name, "affine_radius", "sparsity", sparsity)] = bounded
+                measures[Measure(search.name, "affine_everywhere", "sparsity", sparsity)] = 100 * unbounded.double()
         return measures
 
-    return rows_of_means(measure_in_parts(job, images, origin, measure, "measuring linear regions"))
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Radius against sparsity."""
+        return linearity_figures(table)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from experiments.engine.metrics import Metric, by_name
 
 _PAPER = "Khakzar et al. 2021, section 3"
 _ONE = (0.0, 1.0)
 _PER_CENT = (0.0, 100.0)
 _POSITIVE = (0.0, float("inf"))
+_ANY = (float("-inf"), float("inf"))
+_ROUNDS = "least and largest of the rounds"
 
 _TRAINING = (
     Metric(
@@ -104,8 +108,8 @@ _PATH_ANALYSIS = (
         unit="",
         range=(0.0, float("inf")),
         better="lower",
-        meaning="|Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)| at the site behind the slash: error "
-        "of the quadrature.",
+        meaning="|Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)| at the site behind the slash, or its "
+        "mean over all sites: error of the quadrature.",
     ),
     Metric(
         name="site_kept",
@@ -133,7 +137,163 @@ _PATH_ANALYSIS = (
     ),
 )
 
-METRICS: dict[str, Metric] = by_name((*_TRAINING, *_PATH_ANALYSIS))
+_PATH_DECODING = (
+    Metric(
+        name="dead",
+        label="pictures without a gradient",
+        unit="%",
+        range=_PER_CENT,
+        better="lower",
+        meaning="Per cent of the images for which no picture could be made in the network: nothing that is active "
+        "in it leads from any start to the class.",
+    ),
+    Metric(
+        name="probability_own",
+        label="probability in the own network",
+        unit="",
+        range=_ONE,
+        better="higher",
+        meaning="Probability that the picture gets for its class in the network that it was made in.",
+        source=_PAPER,
+    ),
+    Metric(
+        name="probability_original",
+        label="probability in the original network",
+        unit="",
+        range=_ONE,
+        better="higher",
+        meaning="Probability that the picture gets for its class in the original network.",
+        source=_PAPER,
+    ),
+    Metric(
+        name="probability_others",
+        label="mean probability in the others' networks",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="Mean probability that the picture gets for its class in the pathways of the other methods.",
+    ),
+    Metric(
+        name="response",
+        label="response",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="Logit that the picture gets for its class in the network behind the slash.",
+    ),
+    Metric(
+        name="probability",
+        label="probability",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="Probability that the picture gets for its class in the network behind the slash.",
+    ),
+    Metric(
+        name="top_channel",
+        label="channel of the top neuron",
+        unit="",
+        range=_POSITIVE,
+        better=None,
+        meaning="Number, from 0, of the channel of the neuron that the method scores highest at the last "
+        "convolutional site, for one image.",
+        source=_PAPER,
+    ),
+)
+
+_LINEARITY = (
+    Metric(
+        name="affine_radius",
+        label="radius of the affine ball (ℓ2)",
+        unit="",
+        range=_POSITIVE,
+        better=None,
+        meaning="Distance, in units of the normalised image, that it can move in any direction before a kept "
+        "neuron changes sign; images without such a neuron are left out of the mean.",
+        source="Khakzar et al. 2021, section 4",
+    ),
+    Metric(
+        name="affine_everywhere",
+        label="images with an affine network everywhere",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the images for which no kept neuron depends on the image: the ball has no end.",
+    ),
+)
+
+_QUADRATURE = (
+    Metric(
+        name="jaccard_with_reference",
+        label="Jaccard index with the reference",
+        unit="",
+        range=_ONE,
+        better="higher",
+        meaning="Overlap of the rule's pathway with that of the reference rule.",
+    ),
+)
+
+_RIVALS = {
+    "floor": "the passes that the work must contain",
+    "captum": "Captum",
+    "naive": "a naive loop for the same purpose",
+}
+
+
+def _against(rival: str, words: str) -> tuple[Metric, ...]:
+    """Metrics of work timed beside a rival of that kind."""
+    seconds = Metric(
+        name=f"ratio_to_{rival}",
+        label=f"time / time of {words}",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning=f"Median time over that of {words}, on the clock.",
+        over="rounds",
+        interval=_ROUNDS,
+    )
+    processor = replace(
+        seconds,
+        name=f"processor_ratio_to_{rival}",
+        label=f"processor time / processor time of {words}",
+        meaning=f"Median time of the processor over that of {words}: hardly disturbed by other processes. "
+        "On a CPU only.",
+    )
+    limit = replace(
+        seconds,
+        name=f"limit_to_{rival}",
+        label="limit of the ratio",
+        meaning=f"Largest time over that of {words} that the project allows itself.",
+    )
+    return seconds, processor, limit
+
+
+_BENCHMARK = (
+    Metric(
+        name="seconds",
+        label="time",
+        unit="s",
+        range=_POSITIVE,
+        better="lower",
+        meaning="Median time on the clock.",
+        over="rounds",
+        interval=_ROUNDS,
+    ),
+    Metric(
+        name="peak_megabytes",
+        label="peak memory",
+        unit="MB",
+        range=_POSITIVE,
+        better="lower",
+        meaning="Memory at the peak beyond what was taken before; on a CPU that of the round that warms up.",
+        over="rounds",
+    ),
+    *(metric for rival, words in _RIVALS.items() for metric in _against(rival, words)),
+)
+
+METRICS: dict[str, Metric] = by_name(
+    (*_TRAINING, *_PATH_ANALYSIS, *_PATH_DECODING, *_LINEARITY, *_QUADRATURE, *_BENCHMARK)
+)
 """All entries by name."""
 
 

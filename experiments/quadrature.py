@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor
 
 import cpath
 from cpath.methods import NeuronIntGrad
+from cpath.viz import Drawing
+from experiments.engine import fields
+from experiments.engine.experiment import Experiment
+from experiments.engine.images import Batch
+from experiments.engine.job import Job
+from experiments.engine.measuring import PerImage, read_measures, write_measures
+from experiments.engine.metrics import Metric
+from experiments.engine.table import Measure, Row
 from experiments.figures.quadrature import quadrature_figures
-from experiments.framework.job import Job, run_job
-from experiments.framework.parts import measure_in_parts
-from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.subject import load_data, load_images, origin_of, sparsities_of, trained_model
+from experiments.metrics import pick
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
-    return run_job(cfg, _compute, quadrature_figures)
+def _as_pair(value: Any) -> tuple[str, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("must be [rule, nodes], such as [midpoint, 9]")
+    return tuple(value)
 
 
-def _compute(job: Job) -> list[Row]:
-    cfg, settings = job.cfg, job.cfg.experiment
-    sparsities = sparsities_of(cfg)
-    rules = [NeuronIntGrad(rule=rule, nodes=nodes) for rule, nodes in settings.rules]
-    reference = NeuronIntGrad(rule=settings.reference[0], nodes=settings.reference[1])
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, job.store)
-    job.notes["images"] = images.ids
-    origin = origin_of(cfg, model, images, (*rules, reference))
+def _usable(rule: tuple[str, int]) -> tuple[str, int]:
+    NeuronIntGrad(rule=rule[0], nodes=rule[1])  # raises for an unknown rule, and for too few nodes
+    return rule
 
-    def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
-        batch = images.batch(where)
-        exact = cpath.score(model, batch, reference, activations=cfg.activations)
-        measures: dict[Key, Tensor] = {}
-        for method in (*rules, reference):
-            same = method == reference
-            scores = exact if same else cpath.score(model, batch, method, activations=cfg.activations)
+
+Rule = Annotated[tuple[str, fields.Count], BeforeValidator(_as_pair), AfterValidator(_usable)]
+"""Name of a quadrature rule, and its number of nodes."""
+
+
+class Quadrature(Experiment):
+    """Compares node rules of NeuronIntGrad with a fine reference."""
+
+    title: ClassVar[str] = "Node rules of NeuronIntGrad"
+    metrics: ClassVar[tuple[Metric, ...]] = pick("residual", "jaccard_with_reference")
+
+    sparsity: fields.Sparsities
+    images: fields.Images
+    batch: fields.Batch
+    reference: Rule
+    rules: Annotated[list[Rule], Field(min_length=1), AfterValidator(fields.distinct)]
+
+    def run(self, job: Job) -> Iterable[Row]:
+        """Score every image by every rule, and compare the pathways with those of the reference."""
+        images = job.sample(self.images)
+        reference, *rules = (NeuronIntGrad(rule=rule, nodes=nodes) for rule, nodes in (self.reference, *self.rules))
+        if reference not in rules:
+            rules.append(reference)
+        found = PerImage()
+        for batch in job.batches(images, self.batch, "comparing node rules"):
+            with job.part(batch, "measures", *rules) as part:
+                if part.missing:
+                    write_measures(part.folder, self._measure(job, batch, rules, reference))
+            found.add(batch, read_measures(part.folder))
+        found.write(job.folder)
+        return found.means()
+
+    def _measure(
+        self, job: Job, batch: Batch, rules: Sequence[NeuronIntGrad], reference: NeuronIntGrad
+    ) -> dict[Measure, Tensor]:
+        """Residual and overlap of the images of one batch."""
+        exact = cpath.score(job.model, batch.images, reference, activations=job.config.activations)
+        measures: dict[Measure, Tensor] = {}
+        for rule in rules:
+            scores = exact
+            if rule != reference:
+                scores = cpath.score(job.model, batch.images, rule, activations=job.config.activations)
             assert scores.residual is not None
-            name = f"{method.rule}, {method.nodes} nodes"
+            name = f"{rule.rule}, {rule.nodes} nodes"
             # The mean over sites of each image; a site that the response does not depend on has none.
             residual = torch.stack(list(scores.residual.values()), 1).double().nanmean(1)
-            measures[name, "", "", "residual"] = residual
-            for sparsity in sparsities:
+            measures[Measure(name, "residual")] = residual
+            for sparsity in self.sparsity:
                 overlap = scores.pathway(sparsity).jaccard(exact.pathway(sparsity))
-                measures[name, "sparsity", sparsity, "jaccard_with_reference"] = overlap
+                measures[Measure(name, "jaccard_with_reference", "sparsity", sparsity)] = overlap
         return measures
 
-    return rows_of_means(measure_in_parts(job, images, origin, measure, "comparing node rules"))
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Residual and overlap of each rule."""
+        return quadrature_figures(table)

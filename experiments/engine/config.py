@@ -18,7 +18,7 @@ from experiments.engine.fields import NOT_KEYED, Count, Gigabytes, Natural, Seed
 
 RENAMED = {
     "dataset.recipe": "recipe",
-    "experiment.sparsities": "sparsity",
+    "experiment.sparsities": "sparsity' or, of a benchmark, 'experiment.pathways",
     "experiment.percents": "percent",
     "experiment.road.percents": "experiment.road.percent",
     "method.greedy_published": "method.greedy_released",

@@ -27,7 +27,8 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _distinct(values: list[Any]) -> list[Any]:
+def distinct(values: list[Any]) -> list[Any]:
+    """Refuse a list in which a value is there twice."""
     if len(set(values)) != len(values):
         raise ValueError("the same value is there twice")
     return values
@@ -49,7 +50,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 Sparsity = Annotated[Number, AfterValidator(check_sparsity)]
 """Per cent of all units that are pruned."""
-Sparsities = Annotated[list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct)]
+Sparsities = Annotated[list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(distinct)]
 """One sparsity, or several."""
 Percent = Annotated[Number, Field(gt=0, lt=100)]
 """Per cent of the pixels."""

@@ -5,21 +5,31 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axis import Axis
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from cpath.viz.style import STYLE, Drawing, new_figure, shared_legend
+from cpath.viz.style import STYLE, Drawing, label_of, new_figure, shared_legend
 from experiments.figures.curves import spread
+from experiments.metrics import METRICS
 
+_TEXT = 9  # points: legible at the smallest size that a report shows a figure in
 _RIVALS = {
     "floor": ("the passes it must contain", "#0072B2", "o"),
     "captum": ("Captum", "#009E73", "D"),
     "naive": ("a naive loop", "#CC79A7", "^"),
 }
-_SCALES = {"images": "images at a time", "sites": "sites", "sparsities": "sparsities"}
+_SCALES = {"images": "images at a time", "sites": "sites", "pathways": "pathways"}
 
 
 def benchmark_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Ratios to what each part is compared with, beside the ratio that it is meant to keep to; how time grows."""
+    """Draw the ratios of a benchmark, and the growth of its times.
+
+    Args:
+        table: tidy table of a benchmark.
+
+    Returns:
+        The ratios of the times beside the limits that cpath sets itself, and the times over what grows.
+    """
     ratios = table[table.metric.str.startswith("ratio_to_")]
     if ratios.empty:
         return []
@@ -32,7 +42,7 @@ def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     if not places:
         return []
-    figure = new_figure(7.4, 1.3 + 0.27 * len(places))
+    figure = new_figure(7.4, 1.6 + 0.36 * len(places))
     panel = figure.subplots()
     for kind, (label, colour, marker) in _RIVALS.items():
         rows = ratios[ratios.metric == f"ratio_to_{kind}"]
@@ -44,25 +54,29 @@ def _ratios(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
             panel.annotate(
                 f"{value:.2f}",
                 (value, place),
-                (0, 4 if kind != "naive" else -11),
+                (0, 3 if kind != "naive" else -3),
                 textcoords="offset points",
                 ha="center",
-                fontsize=6.5,
+                va="bottom" if kind != "naive" else "top",
+                fontsize=_TEXT,
+                zorder=4,
+                path_effects=[withStroke(linewidth=2.5, foreground="w")],
             )
-        limits = table[table.metric == f"limit_to_{kind}"]
-        for row in limits.itertuples():
-            place = places[f"{row.method} / {row.x}"]
-            panel.plot([row.value] * 2, [place - 0.38, place + 0.38], color="#D55E00", linewidth=2)
     panel.set_xscale("log")
     _plain_numbers(panel.xaxis)
-    panel.axvline(1, color="#3C3C3C", linewidth=0.8)
+    for number, row in enumerate(table[table.metric.str.startswith("limit_to_")].itertuples()):
+        place = places[f"{row.method} / {row.x}"]
+        label = "_listed" if number else "limit that cpath sets itself"
+        panel.plot([row.value] * 2, [place - 0.25, place + 0.25], color="#D55E00", linewidth=2, label=label)
+    panel.plot([], [], color="#8A8A8A", linewidth=1, label="least to largest ratio of a round")
+    panel.axvline(1, color="#3C3C3C", linewidth=0.8, linestyle=":", label="the same time")
     panel.set_yticks(range(len(places)), list(places))
     panel.set_ylim(len(places) - 0.4, -0.7)
     panel.set(xlabel="time / time of what it is compared with")
     shared_legend(figure, panel)
     caption = (
         "Median times as ratios within one run, with the least and the largest ratio of a round. Left of 1: faster "
-        "than what it is compared with. The orange marks are the limits that cpath sets itself."
+        "than what it is compared with."
     )
     return [Drawing("ratios", figure, caption)]
 
@@ -77,14 +91,14 @@ def _scaling(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
     scales = [name for name in _SCALES if (ratios.x_name == name).any()]
     if not scales:
         return []
-    figure = new_figure(1.2 + 2.8 * len(scales), 3.6)
+    figure = new_figure(0.8 + 3.2 * len(scales), 3.8)
     panels = figure.subplots(1, len(scales), squeeze=False)[0]
     for panel, name in zip(panels, scales, strict=True):
         rows = table[(table.x_name == name) & (table.metric == "seconds")].assign(x=lambda t: t.x.astype(float))
         floor = ~rows.method.isin(ratios.method)
         for method, line in rows[~floor].groupby("method", sort=False):
             line = line.sort_values("x")
-            panel.plot(line.x, line.value, "o-", label=method.partition(",")[0])
+            panel.plot(line.x, line.value, "o-", label=label_of(method.partition(",")[0]))
         passes = rows[floor].drop_duplicates("x").sort_values("x")
         panel.plot(passes.x, passes.value, ".--", color="#3C3C3C", label="bare pass")
         what = dict.fromkeys(method.partition(", ")[2] for method in rows[~floor].method)
@@ -92,8 +106,8 @@ def _scaling(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
         panel.set_xticks(passes.x, [f"{x:g}" for x in passes.x])
         panel.xaxis.set_minor_locator(NullLocator())
         _plain_numbers(panel.yaxis)
-        panel.legend(fontsize=6.5, loc="upper left")
-    panels[0].set_ylabel("seconds")
+        panel.legend(fontsize=_TEXT, loc="upper left")
+    panels[0].set_ylabel(METRICS["seconds"].axis)
     caption = (
         "How the median time grows, both axes logarithmic; dashed: a forward and input-only backward pass of the "
         "same images alone."

@@ -7,10 +7,15 @@ import pandas as pd
 
 from cpath.viz.style import STYLE, Drawing, in_order, new_figure, shared_legend
 from experiments.figures.curves import curve
+from experiments.metrics import METRICS
 
 
 def linearity_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Radius of the affine ball against sparsity, one line a method."""
+    """Draw the radius of the affine ball against sparsity, a line for each method.
+
+    Args:
+        table: tidy table of a local linearity.
+    """
     rows = table[table.metric == "affine_radius"].assign(x=lambda frame: frame.x.astype(float))
     if rows.empty:
         return []
@@ -19,7 +24,7 @@ def linearity_figures(table: pd.DataFrame) -> list[Drawing]:
         panel = figure.subplots()
         for method in in_order(rows.method):
             curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="neurons pruned (%)", ylabel="radius of the affine ball (ℓ2)", yscale="log")
+        panel.set(xlabel="neurons pruned (%)", ylabel=METRICS["affine_radius"].axis, yscale="log")
         panel.set_xticks(sorted(rows.x.unique()))
         shared_legend(figure, panel)
         caption = (

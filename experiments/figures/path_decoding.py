@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -15,12 +16,21 @@ from matplotlib.figure import Figure
 from cpath.viz.style import SHARES, STYLE, Drawing, in_order, label_of, new_figure
 
 _NAMES = {"input": "Input image", "original": "Original network"}
+_TEXT = 9  # points, as everywhere: legible at the smallest size that a report shows a figure in
 _UNRESTRICTED = ("original", "active")  # of no sparsity; shown before the pathways
+
+
+class Network(NamedTuple):
+    """A network by the method of its pathway."""
+
+    method: str
+    sparsity: float | None
+    """Per cent; None for the original network and the active subnetwork."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image to show, with what it gets."""
+    """An image to show, and the probabilities that it gets."""
 
     pixels: np.ndarray | None
     """(H, W, C) in [0, 1]; None where there is none."""
@@ -29,7 +39,7 @@ class Picture:
     original: float = float("nan")
     """The same in the original network."""
     label: str = ""
-    """What stands under it instead of the probabilities."""
+    """Text under it instead of the probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +48,23 @@ class Decoded:
 
     name: str
     label: str
-    """What the network sees in the image."""
+    """Predicted class."""
     source: Picture
-    networks: Mapping[tuple[str, float | None], Picture]
-    """By method and sparsity; None where sparsity does not matter."""
+    networks: Mapping[Network, Picture]
     neurons: Mapping[str, Picture]
     """The channel of the top neuron by method."""
 
 
 def decoding_pictures(images: Sequence[Decoded]) -> list[Drawing]:
-    """What maximises the class in every network, from sparsity to sparsity too, and the channels of top neurons."""
+    """Draw the pictures of several images.
+
+    Args:
+        images: with pictures of the same networks each.
+
+    Returns:
+        A figure of all networks for each sparsity, one from sparsity to sparsity for each image if there are
+        several, and one of the channels of top neurons.
+    """
     if not images:
         return []
     sparsities = sorted({sparsity for _, sparsity in images[0].networks if sparsity is not None})
@@ -61,7 +78,14 @@ def decoding_pictures(images: Sequence[Decoded]) -> list[Drawing]:
 
 
 def decoding_figures(table: pd.DataFrame) -> list[Drawing]:
-    """For every sparsity: which network answers the picture that was made in which."""
+    """Draw how every network responds to the pictures made in every network.
+
+    Args:
+        table: tidy table of a path decoding.
+
+    Returns:
+        A figure for each sparsity.
+    """
     rows = table[(table.x_name == "sparsity") & table.metric.str.contains("/")]
     if rows.empty:
         return []
@@ -69,6 +93,11 @@ def decoding_figures(table: pd.DataFrame) -> list[Drawing]:
     rows = rows.assign(x=rows.x.astype(float), kind=parts.str[0], network=parts.str[1])
     with mpl.rc_context(STYLE):
         return [_matrices(part, float(sparsity)) for sparsity, part in rows.groupby("x")]
+
+
+def _digits(sparsity: float) -> str:
+    """All digits of a sparsity: 98, 99.99999."""
+    return repr(float(sparsity)).removesuffix(".0")
 
 
 def _name(network: str, width: int = 14) -> str:
@@ -90,11 +119,11 @@ def _by_network(images: Sequence[Decoded], sparsity: float) -> Drawing:
     figure = _grid(lines, [image.label for image in images])
     caption = (
         "The input image, then the image that maximises the response to its class: in the original network, in "
-        f"the active subnetwork, and in the pathway of each method with {sparsity:g} % of the neurons pruned. "
-        "Below each picture, the probability of the class in the network that it was made in (own) and in the "
-        "original one."
+        f"the active subnetwork, and in the pathway of each method with {_digits(sparsity)} % of the neurons "
+        "pruned. Below each picture, the probability of the class in the network that it was made in (own) and in "
+        "the original one."
     )
-    return Drawing(f"decoded-{sparsity:g}", figure, caption, picture=True)
+    return Drawing(f"decoded-{_digits(sparsity)}", figure, caption, picture=True)
 
 
 def _sweep(image: Decoded, number: int, sparsities: Sequence[float]) -> Drawing:
@@ -102,7 +131,7 @@ def _sweep(image: Decoded, number: int, sparsities: Sequence[float]) -> Drawing:
     for sparsity in sparsities:
         here = {method: picture for (method, s), picture in image.networks.items() if s == sparsity}
         lines.append({name: here[name] for name in _ordered(here)})
-    figure = _grid(lines, [f"{sparsity:g} %\npruned" for sparsity in sparsities])
+    figure = _grid(lines, [f"{_digits(sparsity)} %\npruned" for sparsity in sparsities])
     caption = (
         f"{image.label[:1].upper()}{image.label[1:]}: the image that maximises the response in each pathway, from "
         "sparsity to sparsity. Below each picture, the probability of the class in that pathway (own) and in the "
@@ -129,7 +158,7 @@ def _top_neurons(images: Sequence[Decoded]) -> Drawing:
 
 def _grid(lines: Sequence[Mapping[str, Picture]], labels: Sequence[str]) -> Figure:
     columns = list(lines[0])
-    figure = new_figure(0.9 + 1.28 * len(columns), 0.5 + 1.62 * len(lines))
+    figure = new_figure(1.0 + 1.28 * len(columns), 0.5 + 1.72 * len(lines))
     panels = figure.subplots(len(lines), len(columns), squeeze=False)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.06, wspace=0, hspace=0)
     for line, row, label in zip(lines, panels, labels, strict=True):
@@ -142,14 +171,14 @@ def _grid(lines: Sequence[Mapping[str, Picture]], labels: Sequence[str]) -> Figu
             va="center",
         )
     for name, panel in zip(columns, panels[0], strict=True):
-        panel.set_title(_name(name), fontsize=9)
+        panel.set_title(_name(name), fontsize=_TEXT)
     return figure
 
 
 def _show(panel: Axes, picture: Picture, name: str) -> None:
     if picture.pixels is None:
         panel.set_facecolor("#F2F2F2")
-        panel.text(0.5, 0.5, "no gradient", ha="center", va="center", fontsize=8, transform=panel.transAxes)
+        panel.text(0.5, 0.5, "no gradient", ha="center", va="center", fontsize=_TEXT, transform=panel.transAxes)
         panel.set_box_aspect(1)
     else:
         pixels = picture.pixels
@@ -157,7 +186,7 @@ def _show(panel: Axes, picture: Picture, name: str) -> None:
     panel.set(xticks=[], yticks=[])
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
-    panel.set_xlabel(picture.label or _answers(picture, name), fontsize=7, labelpad=3)
+    panel.set_xlabel(picture.label or _answers(picture, name), fontsize=_TEXT, labelpad=3)
 
 
 def _answers(picture: Picture, name: str) -> str:
@@ -174,7 +203,7 @@ def _short(value: float) -> str:
 def _matrices(rows: pd.DataFrame, sparsity: float) -> Drawing:
     networks = _ordered(rows.network.unique().tolist())
     pictures = (["input"] if "input" in set(rows.method) else []) + _ordered(rows.method.unique().tolist())
-    figure = new_figure(2.6 + 0.98 * len(networks), 1.7 + 0.33 * len(pictures))
+    figure = new_figure(2.6 + 1.08 * len(networks), 1.7 + 0.33 * len(pictures))
     left, right = figure.subplots(1, 2, sharey=True)
     for panel, kind, title in ((left, "probability", "probability"), (right, "response", "response (logit)")):
         values = rows[rows.kind == kind].pivot(index="method", columns="network", values="value")
@@ -183,7 +212,7 @@ def _matrices(rows: pd.DataFrame, sparsity: float) -> Drawing:
         panel.imshow(shades, vmin=0, vmax=1, cmap=SHARES, aspect="auto")
         for i, j in np.ndindex(matrix.shape):
             colour = "w" if shades[i, j] > 0.55 else "k"
-            panel.text(j, i, _cell(matrix[i, j], kind), ha="center", va="center", fontsize=7.5, color=colour)
+            panel.text(j, i, _cell(matrix[i, j], kind), ha="center", va="center", fontsize=_TEXT, color=colour)
         panel.set_xticks(range(len(networks)), [_name(n, 30) for n in networks], rotation=45, ha="right")
         for tick in panel.get_xticklabels():
             tick.set_rotation_mode("anchor")
@@ -195,11 +224,11 @@ def _matrices(rows: pd.DataFrame, sparsity: float) -> Drawing:
         panel.set_xlabel("seen by")
     left.set_ylabel("picture made in")
     caption = (
-        f"Whose pathway does the picture speak for? What each picture (row; pathways at {sparsity:g} %) gets for "
-        "its class in each network (column), mean over the images that could be made. Responses are shaded from "
-        "the smallest to the largest of their column."
+        f"Whose pathway does the picture speak for? What each picture (row; pathways at {_digits(sparsity)} %) "
+        "gets for its class in each network (column), mean over the images that could be made. Responses are "
+        "shaded from the smallest to the largest of their column."
     )
-    return Drawing(f"speaks_for-{sparsity:g}", figure, caption)
+    return Drawing(f"speaks_for-{_digits(sparsity)}", figure, caption)
 
 
 def _shares_of_range(matrix: np.ndarray) -> np.ndarray:

@@ -5,31 +5,38 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 
-from cpath.viz.style import STYLE, Drawing, new_figure
+from cpath.viz.style import SHARES, STYLE, Drawing, new_figure, shared_legend
 from experiments.figures.curves import spread
+from experiments.metrics import METRICS
 
 
 def quadrature_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Completeness residual and overlap with the reference, a row a rule."""
+    """Draw the completeness residual and the overlap with the reference, a row for each rule.
+
+    Args:
+        table: tidy table of a comparison of node rules.
+    """
     residual = table[table.metric == "residual"].set_index("method")
     overlap = table[table.metric == "jaccard_with_reference"]
     if residual.empty:
         return []
     rules = residual.index.tolist()
     with mpl.rc_context(STYLE):
-        figure = new_figure(7.0, 1.3 + 0.3 * len(rules))
+        figure = new_figure(7.0, 1.6 + 0.3 * len(rules))
         left, right = figure.subplots(1, 2, sharey=True)
         left.errorbar(residual.value, range(len(rules)), xerr=spread(residual), fmt="o", color="#0072B2")
-        left.set(xscale="log", xlabel="relative completeness residual")
+        left.set(xscale="log", xlabel=METRICS["residual"].axis)
         left.set_yticks(range(len(rules)), rules)
         left.invert_yaxis()
-        for shade, (sparsity, part) in zip(
-            ("#9ECAE1", "#4292C6", "#08306B", "#D55E00"), overlap.groupby("x", sort=False), strict=False
-        ):
-            part = part.set_index("method").reindex(rules)
-            right.plot(part.value, range(len(rules)), "o", color=shade, label=f"{float(sparsity):g} % pruned")
-        right.set(xlabel="Jaccard index with the reference", xlim=(None, 1.01))
-        right.legend(loc="lower left", fontsize=7.5)
+        sparsities = overlap.x.unique()
+        for number, sparsity in enumerate(sparsities, 1):
+            part = overlap[overlap.x == sparsity].set_index("method").reindex(rules)
+            shade = SHARES(0.25 + 0.75 * number / len(sparsities))
+            right.plot(
+                part.value, range(len(rules)), "o", color=shade, label=f"{sparsity.removesuffix('.0')} % pruned"
+            )
+        right.set(xlabel=METRICS["jaccard_with_reference"].axis, xlim=(None, 1.01))
+        shared_legend(figure, right)
         caption = (
             "Node rules of NeuronIntGrad: mean completeness residual (left, with 95 % intervals over images) and "
             "overlap of the pathway with that of the finest rule (right)."

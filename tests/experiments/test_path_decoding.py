@@ -1,22 +1,24 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import cpath
+from cpath.errors import InputError, UnknownNameError
 from cpath.storage import read_tensors
-from experiments import path_decoding
-from experiments.figures.path_decoding import Decoded, Picture, decoding_figures, decoding_pictures
-from experiments.framework.job import job_folder
-from experiments.framework.store import ArtifactStore
-from experiments.framework.subject import load_data, load_images, trained_model
+from experiments.engine.config import parse
+from experiments.engine.job import Job, run, run_job
+from experiments.engine.measuring import read_per_image
+from experiments.path_decoding import _FILE, _FORMAT, _KIND
+from tests.rows import row_of
 
-METHODS = {"neuron_mct": {}, "random": {"seed": 0}, "greedy_published": {"rounds": 3}}
+METHODS = {"neuron_mct": {}, "random": {"seed": 0}, "greedy_released": {"rounds": 3}}
 
 
 @pytest.fixture
@@ -33,22 +35,22 @@ def cfg(configure, trained):
 
 
 def _value(table: pd.DataFrame, method: str, metric: str, sparsity: float) -> float:
-    rows = table[(table.method == method) & (table.metric == metric) & (table.x_name == "sparsity")]
-    (value,) = rows.value[rows.x.astype(float) == sparsity]
-    return float(value)
+    return float(row_of(table[table.x_name == "sparsity"], method, metric, sparsity).value)
+
+
+def _pictures(job: Job, number: int):
+    (folder,) = job.folder.glob(f"parts/pictures-{number:05d}-*")
+    return read_tensors(folder / _FILE, _KIND, _FORMAT)
 
 
 def test_the_table_says_what_the_saved_pictures_get_in_every_network(cfg):
-    table = path_decoding.run(cfg)
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, ArtifactStore(Path(cfg.outputs) / "artifacts"))
+    table = run(cfg)
+    job = Job(parse(cfg))
+    data, model, images = job.data, job.model, job.sample(2)
     found: dict[tuple[str, str], list[float]] = {}
     for number in range(2):
         image = images.batch(slice(number, number + 1))
-        tensors, about = read_tensors(
-            job_folder(cfg) / "images" / f"image-{number:05d}.safetensors", "decodings", 1
-        )
+        tensors, about = _pictures(job, number)
         assert torch.allclose(data.normalisation.apply(tensors["input"]), image, atol=1e-6)
         pictures = dict(zip([tuple(network) for network in about["networks"]], tensors["decoded"], strict=True))
         methods = {name: cpath.methods.get(name, **settings) for name, settings in METHODS.items()}
@@ -65,7 +67,7 @@ def test_the_table_says_what_the_saved_pictures_get_in_every_network(cfg):
         if not np.isnan(values).all():
             assert _value(table, made, f"probability/{network}", 80) == pytest.approx(np.nanmean(values), rel=1e-4)
         if network == made:
-            assert _value(table, made, "dead", 80) == np.isnan(values).mean()
+            assert _value(table, made, "dead", 80) == 100 * np.isnan(values).mean()
     alive = [method for method in METHODS if not np.isnan(found[method, method]).any()]
     assert alive
     for method in alive:
@@ -76,9 +78,26 @@ def test_the_table_says_what_the_saved_pictures_get_in_every_network(cfg):
         assert _value(table, method, "probability_others", 80) == pytest.approx(np.mean(others))
 
 
+def test_a_picture_that_cannot_be_made_is_dead_in_per_cent(cfg, monkeypatch):
+    decode = cpath.decode
+
+    def without_the_last_network(model, pathways, *args, **settings):
+        made = decode(model, pathways, *args, **settings)
+        made.images[2 * len(METHODS)] = math.nan  # original, two sparsities a method, active
+        return made
+
+    monkeypatch.setattr(cpath, "decode", without_the_last_network)
+    table = run(cfg)
+    name = list(METHODS)[-1]
+    row = row_of(table, name, "dead", 80)
+    assert (row.value, row.n) == (100, 2)
+    assert row_of(table, name, "probability_own", 80).n == 0
+    assert row_of(table, "original", "dead", 80).value == 0
+
+
 def test_the_original_network_the_active_subnetwork_and_every_pathway_are_decoded(cfg):
-    table = path_decoding.run(cfg)
-    _, about = read_tensors(job_folder(cfg) / "images" / "image-00000.safetensors", "decodings", 1)
+    table = run(cfg)
+    _, about = _pictures(Job(parse(cfg)), 0)
     assert [tuple(network) for network in about["networks"]] == [
         ("original", None),
         *((method, sparsity) for method in METHODS for sparsity in (50.0, 80.0)),
@@ -90,27 +109,25 @@ def test_the_original_network_the_active_subnetwork_and_every_pathway_are_decode
 
 
 def test_the_top_neuron_is_the_best_of_its_site(cfg):
-    path_decoding.run(cfg)
-    data = load_data(cfg)
-    image = load_images(cfg, data).batch(slice(0, 1))
-    model = trained_model(cfg, data, ArtifactStore(Path(cfg.outputs) / "artifacts"))
-    _, about = read_tensors(job_folder(cfg) / "images" / "image-00000.safetensors", "decodings", 1)
+    run(cfg)
+    job = Job(parse(cfg))
+    _, about = _pictures(job, 0)
     top = about["top"]["neuron_mct"]
-    values = cpath.score(model, image, "neuron_mct").values
+    values = cpath.score(job.model, job.sample(2).batch(slice(0, 1)), "neuron_mct").values
     assert top["site"] == [name for name in values if values[name].dim() == 4][-1]
     assert values[top["site"]][0, top["channel"], top["row"], top["column"]] == values[top["site"]].max()
 
 
 def test_a_job_leaves_pictures_arrays_and_manifest(cfg, figures):
-    path_decoding.run(cfg)
-    folder = job_folder(cfg)
-    assert len(json.loads((folder / "manifest.json").read_text())["images"]) == 2
-    names = {path.name for path in (folder / "figures").iterdir()}
+    run(cfg)
+    job = Job(parse(cfg))
+    assert json.loads((job.folder / "manifest.json").read_text())["images"] == job.sample(2).ids
+    names = {path.name for path in (job.folder / "figures").iterdir()}
     assert {"decoded-50.png", "decoded-80.png", "decoded-sweep-1.png", "decoded-sweep-2.png"} <= names
     assert {"top_neurons.png", "speaks_for-50.png", "speaks_for-80.svg", "captions.json"} <= names
 
 
-def test_a_stopped_job_goes_on_behind_the_last_finished_image(cfg, monkeypatch):
+def test_a_stopped_job_continues_after_the_last_finished_image(cfg, monkeypatch):
     render, calls = cpath.decode, []
 
     def dies_at_the_second(*args, **settings):
@@ -121,15 +138,15 @@ def test_a_stopped_job_goes_on_behind_the_last_finished_image(cfg, monkeypatch):
 
     monkeypatch.setattr(cpath, "decode", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        path_decoding.run(cfg)
-    resumed = path_decoding.run(cfg)
+        run(cfg)
+    resumed = run(cfg)
     assert len(calls) == 3
     cfg.redo = True
-    pd.testing.assert_frame_equal(resumed, path_decoding.run(cfg))
+    pd.testing.assert_frame_equal(resumed, run(cfg))
 
 
-def test_settings_reach_the_renderer(configure, monkeypatch, trained):
-    cfg = configure(
+def test_settings_reach_the_renderer(job, monkeypatch, trained):
+    made = job(
         "experiment=path_decoding",
         "method=neuron_mct",
         "experiment.images=1",
@@ -141,65 +158,87 @@ def test_settings_reach_the_renderer(configure, monkeypatch, trained):
     )
     render, seen = cpath.decode, {}
     monkeypatch.setattr(cpath, "decode", lambda *args, **rest: seen.update(rest) or render(*args, **rest))
-    table = path_decoding.run(cfg)
+    table = run_job(made)
     assert set(table[table.x_name == "sparsity"].x.astype(float)) == {98}  # as published
     assert (seen["steps"], seen["learning_rate"], seen["parametrisation"], seen["seed"]) == (3, 0.2, "fourier", 0)
     assert len(seen["transforms"]) == 1
-    _, about = read_tensors(job_folder(cfg) / "images" / "image-00000.safetensors", "decodings", 1)
+    _, about = _pictures(made, 0)
     assert about["top"]["neuron_mct"]["site"] == "stage2.0.relu"
 
 
-def _decoded(methods, sparsities, dead=()):
-    pixels = np.full((8, 8, 1), 0.5)
-    networks = {("original", None): Picture(pixels, 1.0, 1.0), ("active", None): Picture(pixels, 0.9, 0.8)}
-    for method in methods:
-        for sparsity in sparsities:
-            networks[method, sparsity] = Picture(None if method in dead else pixels, 0.7, 0.001)
-    neurons = {method: Picture(pixels, label="site\nchannel 3") for method in methods if method not in dead}
-    return Decoded("image", "a class with a rather long name", Picture(pixels, 0.9, 0.9), networks, neurons)
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("experiment.steps=0", "experiment.steps must be greater than or equal to 1"),
+        ("experiment.learning_rate=0", "experiment.learning_rate must be greater than 0"),
+        ("experiment.learning_rate=.nan", "experiment.learning_rate must be"),
+        ("experiment.tries=1.5", "experiment.tries must be a valid integer"),
+        ("experiment.together=0", "experiment.together must be greater than or equal to 1"),
+        ("experiment.images=0", "experiment.images must be greater than or equal to 1"),
+        ("experiment.transforms=[{d: 2}]", r"experiment.transforms\[0\] must name a function or class"),
+        ("experiment.transforms=[{_target_: absent.thing}]", "experiment.transforms: absent.thing cannot be made"),
+    ],
+)
+def test_an_unusable_setting_is_refused_before_any_work(job, tmp_path, override, message):
+    with pytest.raises(InputError, match=message):
+        run_job(job("experiment=path_decoding", override))
+    assert not (tmp_path / "artifacts").exists()
 
 
-def test_figures_name_columns_in_order_and_show_what_could_not_be_made():
-    drawings = decoding_pictures([_decoded(["random", "neuron_mct"], [90.0, 98.0], dead=["random"])] * 2)
-    assert [drawing.name for drawing in drawings] == [
-        "decoded-90",
-        "decoded-98",
-        "decoded-sweep-1",
-        "decoded-sweep-2",
-        "top_neurons",
-    ]
-    panels = drawings[0].figure.axes
-    assert [panel.get_title().replace("\n", " ") for panel in panels[:5]] == [
-        "Input image",
-        "Original network",
-        "Active subnetwork",
-        "NeuronMCT",
-        "Random",
-    ]
-    assert panels[3].get_xlabel() == "own 0.70\noriginal < .01"
-    assert not panels[4].images
-    assert panels[4].texts[0].get_text() == "no gradient"
-    assert all(drawing.picture and drawing.caption.endswith(".") for drawing in drawings)
-    assert decoding_pictures([]) == []
+def test_an_unknown_parametrisation_names_those_there_are(job):
+    with pytest.raises(UnknownNameError, match=r"'furier'.*fourier"):
+        job("experiment=path_decoding", "experiment.parametrisation=furier")
 
 
-def test_the_matrices_show_the_numbers_of_the_table():
-    rows = [
-        {"method": made, "x_name": "sparsity", "x": "98.0", "metric": f"{kind}/{network}", "value": value}
-        for kind, values in {
-            "probability": {"original": 0.25, "neuron_mct": 0.999},
-            "response": {"original": -0.01, "neuron_mct": 123.4},
-        }.items()
-        for made in ("input", "original", "neuron_mct")
-        for network, value in values.items()
-    ]
-    (drawing,) = decoding_figures(pd.DataFrame(rows))
-    left, right = drawing.figure.axes
-    assert [text.get_text() for text in left.texts] == [".25", "1.0"] * 3
-    assert [text.get_text() for text in right.texts] == ["−0.01", "123"] * 3
-    assert [label.get_text() for label in left.get_yticklabels()] == [
-        "Input image",
-        "Original network",
-        "NeuronMCT",
-    ]
-    assert decoding_figures(pd.DataFrame(rows)[:0]) == []
+def test_sparsities_that_differ_little_have_rows_and_pictures_of_their_own(configure, trained, figures):
+    cfg = configure(
+        "experiment=path_decoding",
+        "sparsity=[90.00001,90.00002,99.99999]",
+        "experiment.images=1",
+        "experiment.steps=1",
+        "experiment.tries=1",
+    )
+    cfg.method = {"random": {}}
+    table, job = run(cfg), Job(parse(cfg))
+    for sparsity in (90.00001, 90.00002, 99.99999):
+        assert row_of(table, "random", "dead", sparsity).n == 1
+        assert (job.folder / "figures" / f"decoded-{sparsity}.png").exists()
+        assert (job.folder / "figures" / f"speaks_for-{sparsity}.svg").exists()
+    assert set(read_per_image(job.folder).image) == set(job.sample(1).ids)
+
+
+class OddNames(nn.Module):
+    """A network whose sites are called ``a|b`` and ``a/b``."""
+
+    def __init__(self, classes: int, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(shape[0], 4, 3), nn.Conv2d(4, 4, 3)
+        self.add_module("a|b", nn.ReLU())
+        self.add_module("a/b", nn.ReLU())
+        self.last = nn.Linear(4, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen = self.get_submodule("a|b")(self.first(images))
+        return self.last(self.get_submodule("a/b")(self.second(seen)).mean((2, 3)))
+
+
+def test_sites_may_have_any_name(configure, figures):
+    cfg = configure(
+        "experiment=path_decoding",
+        "model=custom",
+        f"model._target_={__name__}.OddNames",
+        "model.name=odd",
+        "dataset.size=16",
+        "recipe.epochs=1",
+        "sparsity=50",
+        "experiment.images=1",
+        "experiment.steps=1",
+        "experiment.site='a|b'",
+        small=False,
+    )
+    cfg.method = {"neuron_mct": {}}
+    table, job = run(cfg), Job(parse(cfg))
+    _, about = _pictures(job, 0)
+    assert about["top"]["neuron_mct"]["site"] == "a|b"
+    channel = table[table.metric == "top_channel"].value.item()
+    assert channel == about["top"]["neuron_mct"]["channel"]

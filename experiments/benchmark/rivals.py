@@ -1,4 +1,4 @@
-"""What cpath is timed against: the bare passes that work must contain, Captum, the loop one would write first."""
+"""Work that cpath is timed beside: bare passes that it must contain, Captum, the loop one would write first."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cpath.threshold import pruned_count
 
 
 def repeated(times: int, work: Callable[..., object], *arguments: object) -> None:
-    """Calls ``work`` that many times."""
+    """Call ``work`` that many times."""
     for _ in range(times):
         work(*arguments)
 
 
 def forward_backward(model: nn.Module, images: Tensor) -> Tensor:
-    """One pass forwards and, to the input alone, backwards."""
+    """Pass forwards once and, to the input alone, backwards."""
     source = images.clone().requires_grad_()
     response = model(source).max(1).values.sum()
     return torch.autograd.grad(response, source)[0]
 
 
 def gated_forward_backward(model: nn.Module, images: Tensor) -> None:
-    """One bare iteration of routing: a gate on every neuron, the distillation loss, the gates' gradients."""
+    """Run one bare iteration of routing: a gate on every neuron, the distillation loss, the gates' gradients."""
     gates: list[Tensor] = []
 
     def gate(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def gated_forward_backward(model: nn.Module, images: Tensor) -> None:
 
 
 def forward_passes(model: nn.Module, images: Tensor, count: int) -> None:
-    """``count`` passes forwards of the batch: larger ones take longer an image on a CPU."""
+    """Pass the batch forwards ``count`` times: larger ones take longer an image on a CPU."""
     with torch.no_grad():
         for _ in range(count):
             model(images).softmax(1)
@@ -54,7 +54,7 @@ def training_steps(
     epochs: int,
     batch: int,
 ) -> None:
-    """Adam on bytes that lie on the device: indexing, scaling, augmenting, a step; nothing else."""
+    """Train by Adam on bytes that lie on the device: indexing, scaling, augmenting, a step; nothing else."""
     device = pixels.device
     draws = torch.Generator(device).manual_seed(0)
     optimizer = torch.optim.Adam(model.train().parameters())
@@ -68,7 +68,7 @@ def training_steps(
 
 
 def naive_mct(model: nn.Module, images: Tensor, sparsity: float) -> list[Tensor]:
-    """Pathways of |z · ∂f/∂z| as one writes it first: hooks, one image at a time, all gradients, `kthvalue`."""
+    """Find pathways of |z · ∂f/∂z| as one writes it first: hooks, image by image, all gradients, `kthvalue`."""
     masks = []
     for image in images:
         seen: list[Tensor] = []
@@ -85,7 +85,7 @@ def naive_mct(model: nn.Module, images: Tensor, sparsity: float) -> list[Tensor]
 
 
 def naive_intgrad(model: nn.Module, image: Tensor, nodes: int) -> list[Tensor]:
-    """Integrated gradients of every neuron as one would write it first: a whole pass for every site and node."""
+    """Integrate the gradients of every neuron as one would write it first: a whole pass for every site and node."""
     sites: list[Tensor] = []
     with _hooked(model, lambda module, inputs, output: sites.append(output.detach())), torch.no_grad():
         target = model(image[None]).argmax()
@@ -113,7 +113,7 @@ def naive_intgrad(model: nn.Module, image: Tensor, nodes: int) -> list[Tensor]:
 
 
 def captum_layers(model: nn.Module, images: Tensor, steps: int) -> None:
-    """`neuron_intgrad` by Captum, module by module; an image at a time, which is its fastest way on a CPU."""
+    """Compute `neuron_intgrad` by Captum, module by module; an image at a time, its fastest way on a CPU."""
     from captum.attr import LayerIntegratedGradients
 
     layers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
@@ -128,7 +128,7 @@ def captum_layers(model: nn.Module, images: Tensor, steps: int) -> None:
 
 
 def captum_attributions(model: nn.Module, images: Tensor) -> dict[str, Callable[[], object]]:
-    """By our names: Captum's attributions, called as its documentation does."""
+    """Captum's attributions by our names, called as its documentation does."""
     from captum import attr
 
     with torch.no_grad():
@@ -154,7 +154,7 @@ def _quiet(work: Callable[[], object]) -> object:
 
 @contextmanager
 def _hooked(model: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
-    """``hook`` on every ReLU module."""
+    """Keep ``hook`` on every ReLU module."""
     handles = [module.register_forward_hook(hook) for module in model.modules() if isinstance(module, nn.ReLU)]
     try:
         yield

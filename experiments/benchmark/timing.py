@@ -1,4 +1,4 @@
-"""Times work against other work: rounds in which everything runs once, their medians, and the memory it took."""
+"""Timing of work beside other work: rounds in which everything runs once, their medians, and the memory it took."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import psutil
 import torch
-from tqdm.auto import tqdm
 
-from experiments.framework.memory import give_back_memory
-from experiments.framework.results import Row
+from experiments.engine.devices import give_back_memory
+from experiments.engine.progress import progress
+from experiments.engine.table import Row
 
 FLOOR, CAPTUM, NAIVE = "floor", "captum", "naive"
-"""What work is held against: the passes that it must contain; Captum; the loop that one would write first."""
+"""Kinds of what work is compared with: passes that it must contain; Captum; the loop that one would write first."""
 
 Work = Callable[[], object]
 
@@ -30,23 +30,24 @@ class Rival:
     label: str
     work: Work
     times: float = 1.0
-    """How often ``work`` stands for: one image for a batch."""
+    """Factor of its time: the images of a batch where ``work`` takes one of them."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to time, and what it is held against."""
+    """One thing to time, and what it is compared with."""
 
     what: str
+    """Name in the column ``method``."""
     x: str
-    """Where: the model, mostly."""
+    """Name of the model, or the number of ``x_name``."""
     work: Work
     rivals: Mapping[str, Rival] = field(default_factory=dict)
     x_name: str = "model"
     start: Work | None = None
-    """What of ``work`` is beside the point, to be taken off: its start-up."""
+    """Start-up of ``work``, whose time is taken off."""
     limits: Mapping[str, float] = field(default_factory=dict)
-    """By rival: what the ratio is meant to keep to."""
+    """Largest ratio that cpath allows itself, by kind of rival."""
 
 
 @dataclass
@@ -57,28 +58,35 @@ class _Times:
 
 
 def measure(case: Case, repeats: int, device: torch.device) -> list[Row]:
-    """Seconds, peak memory and ratios of ``case``: medians over rounds, between the least and the largest."""
+    """Time a case and what it is compared with.
+
+    Args:
+        case: the work.
+        repeats: rounds, after one that warms up; in each everything runs once.
+        device: that the work runs on.
+
+    Returns:
+        Seconds (medians over the rounds, with the least and the largest), megabytes at the peak, and ratios.
+    """
     works: dict[str, tuple[Work, float]] = {"": (case.work, 1.0)}
     works |= {kind: (rival.work, rival.times) for kind, rival in case.rivals.items()}
     times = {kind: _Times() for kind in works}
     gc.collect()
-    with tqdm(
-        total=len(works) * (repeats + 1), desc=f"{case.what}, {case.x}", unit="run", disable=None, leave=False
-    ) as bar:
-        for turn in range(repeats + 1):  # the first round warms up, and tells the memory
-            for kind, (work, count) in works.items():
-                if not turn:  # memory that was kept does not show, so that what is timed does not fetch it anew
-                    give_back_memory()
-                wall, processor, megabytes = _timed(work, device)
-                if case.start is not None and not kind:
-                    start_wall, start_processor, _ = _timed(case.start, device)
-                    wall, processor = wall - start_wall, processor - start_processor
-                if not turn or device.type == "cuda":
-                    times[kind].megabytes = max(times[kind].megabytes, megabytes)
-                if turn:
-                    times[kind].wall.append(count * wall)
-                    times[kind].processor.append(count * processor)
-                bar.update()
+    runs = [(turn, kind) for turn in range(repeats + 1) for kind in works]
+    for turn, kind in progress(runs, f"{case.what}, {case.x}", "run", leave=False):
+        warming_up = turn == 0  # this round tells the memory
+        work, count = works[kind]
+        if warming_up:  # memory that was kept does not show, so that what is timed does not fetch it anew
+            give_back_memory()
+        wall, processor, megabytes = _timed(work, device)
+        if case.start is not None and not kind:
+            start_wall, start_processor, _ = _timed(case.start, device)
+            wall, processor = wall - start_wall, processor - start_processor
+        if warming_up or device.type == "cuda":
+            times[kind].megabytes = max(times[kind].megabytes, megabytes)
+        if not warming_up:
+            times[kind].wall.append(count * wall)
+            times[kind].processor.append(count * processor)
     return _rows(case, times, repeats, device)
 
 

@@ -1,125 +1,107 @@
-"""Speed and memory of everything, held against what it must contain, against Captum, and against a naive loop."""
+"""Cases of the benchmark: work of cpath, what it is compared with, and the ratios that it is meant to keep to."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 import cpath
 from cpath.data import ImageData, Normalisation, TensorSplit, crop_and_flip
-from cpath.errors import unknown_name
 from cpath.evaluation import PERCENTS, degrade
 from cpath.methods import DGR, Greedy, NeuronIntGrad
 from cpath.models import resnet8, torchvision_model
 from cpath.threshold import keep_above
-from experiments.figures.benchmark import benchmark_figures
-from experiments.framework import bare
-from experiments.framework.devices import device_of
-from experiments.framework.job import Job, run_job
-from experiments.framework.results import Row
-from experiments.framework.store import slug, write_json
-from experiments.framework.timing import CAPTUM, FLOOR, NAIVE, Case, Rival, Work, measure
+from experiments.benchmark import rivals
+from experiments.benchmark.timing import CAPTUM, FLOOR, NAIVE, Case, Rival, Work
+
+if TYPE_CHECKING:
+    from experiments.benchmark.benchmark import Benchmark
 
 _SPARSITY = 90.0
 _PASS = "forward and input-only backward"
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
-    return run_job(cfg, _compute, benchmark_figures)
+@dataclass(frozen=True)
+class Setup:
+    """How and where cases are measured."""
+
+    settings: Benchmark
+    seed: int
+    device: torch.device
+
+    def subjects(self, models: Sequence[str]) -> Iterator[tuple[str, nn.Module, Tensor]]:
+        """Name, network with random weights, and a batch of noise, by model."""
+        for name in models:
+            torch.manual_seed(self.seed)
+            model = torchvision_model(name, 1000).eval().to(self.device)
+            images = torch.randn(self.settings.batch, 3, self.settings.size, self.settings.size)
+            yield name, model, images.to(self.device)
 
 
-def _compute(job: Job) -> list[Row]:
-    device, settings = device_of(job.cfg), job.cfg.experiment
-    for name in settings.cases:
-        if name not in _CASES:
-            raise unknown_name("case", name, list(_CASES))
-    folder, rows = job.folder / "cases", []
-    if job.cfg.redo:
-        shutil.rmtree(folder, ignore_errors=True)
-    for name in settings.cases:
-        file = folder / f"{slug(name)}.json"  # a stopped benchmark goes on behind the last finished case
-        if not file.exists():
-            measured = [measure(case, settings.repeats, device) for case in _CASES[name](job.cfg, device)]
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(file, [vars(row) for found in measured for row in found])
-        rows += [Row(**values) for values in json.loads(file.read_text())]
-    return rows
+Cases = Callable[[Setup], Iterator[Case]]
+"""Makes the cases of one name."""
 
 
-_Subject = tuple[str, nn.Module, Tensor]
-_Cases = Iterator[Case]
-
-
-def _subjects(cfg: DictConfig, device: torch.device, names: str = "models") -> Iterator[_Subject]:
-    """Name, network with random weights, and a batch of noise, by model."""
-    settings = cfg.experiment
-    for name in settings[names]:
-        torch.manual_seed(cfg.seed)
-        model = torchvision_model(name, 1000).eval().to(device)
-        yield name, model, torch.randn(settings.batch, 3, settings.size, settings.size).to(device)
-
-
-def _threshold(cfg: DictConfig, device: torch.device) -> _Cases:
-    generator = torch.Generator().manual_seed(cfg.seed)
-    shape = tuple(cfg.experiment.threshold)
+def _threshold(setup: Setup) -> Iterator[Case]:
+    generator = torch.Generator().manual_seed(setup.seed)
+    shape = tuple(setup.settings.threshold)
     # Half of the neurons dead, the rest spread over magnitudes, as contributions are.
     scores = torch.randn(shape, generator=generator) * torch.randn(shape, generator=generator)
-    scores = torch.where(torch.rand(shape, generator=generator) < 0.5, 0.0, scores.abs()).to(device)
+    scores = torch.where(torch.rand(shape, generator=generator) < 0.5, 0.0, scores.abs()).to(setup.device)
     rival = Rival("one comparison", partial(torch.gt, scores, 0.5))
     at = f"{shape[0]} × {shape[1] / 1e6:g} million"
     yield Case("threshold", at, partial(keep_above, scores, _SPARSITY), {FLOOR: rival}, "scores", limits={FLOOR: 4})
 
 
 def _pass_of(model: nn.Module, images: Tensor) -> Rival:
-    return Rival(_PASS, partial(bare.forward_backward, model, images))
+    return Rival(_PASS, partial(rivals.forward_backward, model, images))
 
 
-def _of_method(name: str, limits: dict[str, float] | None = None) -> Callable[[DictConfig, torch.device], _Cases]:
+def _of_method(name: str, limits: dict[str, float] | None = None) -> Cases:
     """A pathway by a method whose passes are those of one bare one, or none."""
 
-    def cases(cfg: DictConfig, device: torch.device) -> _Cases:
-        for architecture, model, images in _subjects(cfg, device):
+    def cases(setup: Setup) -> Iterator[Case]:
+        for architecture, model, images in setup.subjects(setup.settings.models):
             limit = (limits or {}).get(architecture)
-            rivals = {FLOOR: _pass_of(model, images)}
+            compared = {FLOOR: _pass_of(model, images)}
             if name == "neuron_mct":
-                rivals[NAIVE] = Rival("hooks and kthvalue", partial(bare.naive_mct, model, images, _SPARSITY))
+                compared[NAIVE] = Rival("hooks and kthvalue", partial(rivals.naive_mct, model, images, _SPARSITY))
             yield Case(
                 name,
                 architecture,
                 partial(cpath.find_pathway, model, images, name, _SPARSITY),
-                rivals,
+                compared,
                 limits={} if limit is None else {FLOOR: limit},
             )
 
     return cases
 
 
-def _greedy(cfg: DictConfig, device: torch.device) -> _Cases:
-    rounds = cfg.experiment.greedy_rounds
-    for architecture, model, images in _subjects(cfg, device):
+def _greedy(setup: Setup) -> Iterator[Case]:
+    rounds = setup.settings.greedy_rounds
+    for architecture, model, images in setup.subjects(setup.settings.models):
         find = partial(cpath.find_pathway, model, images)
-        rival = Rival(f"neuron_mct, {rounds} times", partial(bare.repeated, rounds, find, "neuron_mct", _SPARSITY))
+        rival = Rival(
+            f"neuron_mct, {rounds} times", partial(rivals.repeated, rounds, find, "neuron_mct", _SPARSITY)
+        )
         ours = partial(find, Greedy(rounds=rounds), _SPARSITY)
         yield Case("greedy", architecture, ours, {FLOOR: rival}, limits={FLOOR: 1.15})
 
 
-def _dgr(cfg: DictConfig, device: torch.device) -> _Cases:
+def _dgr(setup: Setup) -> Iterator[Case]:
     """Iterations alone: a routing of one iteration is taken off."""
-    iterations, limits = cfg.experiment.dgr_iterations, {"squeezenet1_0": 1.6, "vgg16": 1.3}
-    for architecture, model, images in _subjects(cfg, device):
+    iterations, limits = setup.settings.dgr_iterations, {"squeezenet1_0": 1.6, "vgg16": 1.3}
+    for architecture, model, images in setup.subjects(setup.settings.models):
         rival = Rival(
             f"gated forward and gate-only backward, {iterations} times",
-            partial(bare.repeated, iterations, bare.gated_forward_backward, model, images),
+            partial(rivals.repeated, iterations, rivals.gated_forward_backward, model, images),
         )
         yield Case(
             "dgr",
@@ -131,28 +113,28 @@ def _dgr(cfg: DictConfig, device: torch.device) -> _Cases:
         )
 
 
-def _intgrad(*, residual: bool) -> Callable[[DictConfig, torch.device], _Cases]:
-    def cases(cfg: DictConfig, device: torch.device) -> _Cases:
-        nodes = cfg.experiment.nodes
-        for architecture, model, images in _subjects(cfg, device, "slow_models"):
-            rivals = {
+def _intgrad(*, residual: bool) -> Cases:
+    def cases(setup: Setup) -> Iterator[Case]:
+        nodes = setup.settings.nodes
+        for architecture, model, images in setup.subjects(setup.settings.slow_models):
+            compared = {
                 # Captum gives the scores alone; ours may come with their residual.
                 CAPTUM: Rival(
                     f"Captum LayerIntegratedGradients, {nodes} steps",
-                    partial(bare.captum_layers, model, images, nodes),
+                    partial(rivals.captum_layers, model, images, nodes),
                 )
             }
             if not residual:
-                rivals[NAIVE] = Rival(
+                compared[NAIVE] = Rival(
                     "a pass for every site and node",
-                    partial(bare.naive_intgrad, model, images[0], nodes),
+                    partial(rivals.naive_intgrad, model, images[0], nodes),
                     times=len(images),
                 )
             yield Case(
                 "neuron_intgrad with residual" if residual else "neuron_intgrad",
                 architecture,
                 partial(cpath.score, model, images, NeuronIntGrad(nodes=nodes, residual=residual)),
-                rivals,
+                compared,
                 limits={CAPTUM: 0.5} if architecture == "squeezenet1_0" and not residual else {},
             )
 
@@ -167,10 +149,10 @@ def _one_by_one(works: Sequence[Work]) -> None:
 _PATHWAY_GRADIENTS = ("neuron_mct", "neuron_intgrad")
 
 
-def _attributions(cfg: DictConfig, device: torch.device) -> _Cases:
+def _attributions(setup: Setup) -> Iterator[Case]:
     """The paper's seven together; Captum has five of them."""
-    for architecture, model, images in _subjects(cfg, device, "slow_models"):
-        captum = bare.captum_attributions(model, images)
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        captum = rivals.captum_attributions(model, images)
         pathways = [partial(cpath.attribute, model, images, name) for name in _PATHWAY_GRADIENTS]
         ours = [*(partial(cpath.attribute, model, images, name) for name in captum), *pathways]
         theirs = partial(_one_by_one, [*captum.values(), *pathways])
@@ -183,28 +165,28 @@ def _attributions(cfg: DictConfig, device: torch.device) -> _Cases:
         )
 
 
-def _each_attribution(cfg: DictConfig, device: torch.device) -> _Cases:
-    for architecture, model, images in _subjects(cfg, device, "slow_models"):
-        for name, work in bare.captum_attributions(model, images).items():
+def _each_attribution(setup: Setup) -> Iterator[Case]:
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        for name, work in rivals.captum_attributions(model, images).items():
             ours = partial(cpath.attribute, model, images, name)
             yield Case(name, architecture, ours, {CAPTUM: Rival(f"Captum, {name}", work)})
 
 
-def _degradation(cfg: DictConfig, device: torch.device) -> _Cases:
+def _degradation(setup: Setup) -> Iterator[Case]:
     passes = len(PERCENTS) + 1
-    for architecture, model, images in _subjects(cfg, device, "slow_models"):
-        maps = torch.randn(len(images), 1, *images.shape[2:]).to(device)
-        rival = Rival(f"{passes} forward passes", partial(bare.forward_passes, model, images, passes))
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        maps = torch.randn(len(images), 1, *images.shape[2:]).to(setup.device)
+        rival = Rival(f"{passes} forward passes", partial(rivals.forward_passes, model, images, passes))
         ours = partial(degrade, model, images, maps)
         # At least 80 % of the time in forward passes.
         yield Case("degradation", architecture, ours, {FLOOR: rival}, limits={FLOOR: 1.25})
 
 
-def _training_step(cfg: DictConfig, device: torch.device) -> _Cases:
+def _training_step(setup: Setup) -> Iterator[Case]:
     """Whole epochs of a training that validates and writes checkpoints, against bare steps alone."""
     from cpath.training import Hardware, Recipe, train
 
-    count, batch, epochs = cfg.experiment.training
+    count, batch, epochs = setup.settings.training
     pixels = torch.randint(0, 256, (count + batch, 3, 32, 32), dtype=torch.uint8)
     labels, normalisation = torch.randint(0, 10, (count + batch,)), Normalisation((0.5,) * 3, (0.25,) * 3)
 
@@ -226,20 +208,20 @@ def _training_step(cfg: DictConfig, device: torch.device) -> _Cases:
     def ours() -> None:
         recipe = Recipe(epochs, batch, torch.optim.Adam, augmentation=augmentation)
         with tempfile.TemporaryDirectory() as folder:
-            train(resnet8(10), data, recipe, Path(folder), hardware=Hardware(device), quiet=True)
+            train(resnet8(10), data, recipe, Path(folder), hardware=Hardware(setup.device), quiet=True)
 
     def bare_steps() -> None:
-        on_device = pixels[:count].to(device), labels[:count].to(device)
-        bare.training_steps(resnet8(10).to(device), *on_device, augmentation, epochs, batch)
+        on_device = pixels[:count].to(setup.device), labels[:count].to(setup.device)
+        rivals.training_steps(resnet8(10).to(setup.device), *on_device, augmentation, epochs, batch)
 
     steps = epochs * -(-count // batch)
     rival = Rival(f"{steps} bare steps", bare_steps)
     yield Case("training_step", "resnet8", ours, {FLOOR: rival}, limits={FLOOR: 1.15})
 
 
-def _scaling_batch(cfg: DictConfig, device: torch.device) -> _Cases:
-    for architecture, model, images in _subjects(cfg, device, "slow_models"):
-        for count in cfg.experiment.batches:
+def _scaling_batch(setup: Setup) -> Iterator[Case]:
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        for count in setup.settings.batches:
             some = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
             yield Case(
                 f"neuron_mct, {architecture}",
@@ -250,14 +232,16 @@ def _scaling_batch(cfg: DictConfig, device: torch.device) -> _Cases:
             )
 
 
-def _scaling_sites(cfg: DictConfig, device: torch.device) -> _Cases:
+def _scaling_sites(setup: Setup) -> Iterator[Case]:
     """Networks of more and more equal layers."""
-    for count in cfg.experiment.sites:
-        torch.manual_seed(cfg.seed)
+    for count in setup.settings.sites:
+        torch.manual_seed(setup.seed)
         layers = [part for _ in range(count) for part in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
-        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)).eval().to(device)
-        images = torch.randn(cfg.experiment.batch, 16, 32, 32).to(device)
-        for method in (cpath.methods.NeuronMCT(), NeuronIntGrad(nodes=cfg.experiment.nodes)):
+        model = (
+            nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)).eval().to(setup.device)
+        )
+        images = torch.randn(setup.settings.batch, 16, 32, 32).to(setup.device)
+        for method in (cpath.methods.NeuronMCT(), NeuronIntGrad(nodes=setup.settings.nodes)):
             yield Case(
                 f"{method.name}, layers of 16 channels",
                 str(count),
@@ -267,9 +251,9 @@ def _scaling_sites(cfg: DictConfig, device: torch.device) -> _Cases:
             )
 
 
-def _scaling_sparsities(cfg: DictConfig, device: torch.device) -> _Cases:
-    for architecture, model, images in _subjects(cfg, device, "slow_models"):
-        for count in cfg.experiment.sparsities:
+def _scaling_pathways(setup: Setup) -> Iterator[Case]:
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        for count in setup.settings.pathways:
 
             def work(model: nn.Module = model, images: Tensor = images, count: int = count) -> None:
                 scores = cpath.score(model, images, "neuron_mct")
@@ -277,11 +261,11 @@ def _scaling_sparsities(cfg: DictConfig, device: torch.device) -> _Cases:
                     scores.pathway(50 + 49 * number / count)
 
             yield Case(
-                f"neuron_mct, {architecture}", str(count), work, {FLOOR: _pass_of(model, images)}, "sparsities"
+                f"neuron_mct, {architecture}", str(count), work, {FLOOR: _pass_of(model, images)}, "pathways"
             )
 
 
-_CASES: dict[str, Callable[[DictConfig, torch.device], _Cases]] = {
+CASES: dict[str, Cases] = {
     "threshold": _threshold,
     "neuron_mct": _of_method("neuron_mct", {"squeezenet1_0": 1.8, "vgg16": 1.3}),
     "greedy": _greedy,
@@ -296,5 +280,5 @@ _CASES: dict[str, Callable[[DictConfig, torch.device], _Cases]] = {
     "training_step": _training_step,
     "scaling_batch": _scaling_batch,
     "scaling_sites": _scaling_sites,
-    "scaling_sparsities": _scaling_sparsities,
+    "scaling_pathways": _scaling_pathways,
 }

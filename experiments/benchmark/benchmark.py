@@ -1,0 +1,136 @@
+"""Benchmark: speed and memory beside the passes that work must contain, beside Captum, and beside a naive loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import pandas as pd
+import torch
+from pydantic import AfterValidator, BeforeValidator, Field
+from torch import nn
+
+from cpath.errors import InputError, unknown_name
+from cpath.models.torchvision import names, torchvision_model
+from cpath.viz import Drawing
+from experiments.benchmark.cases import CASES, Setup
+from experiments.benchmark.timing import measure
+from experiments.engine import fields
+from experiments.engine.cache import Cache, Key, write_json
+from experiments.engine.devices import device_of
+from experiments.engine.experiment import Experiment
+from experiments.engine.fields import keyed
+from experiments.engine.job import Job
+from experiments.engine.metrics import Metric
+from experiments.engine.progress import progress
+from experiments.engine.provenance import device_name
+from experiments.engine.table import Row
+from experiments.figures.benchmark import benchmark_figures
+from experiments.metrics import pick
+
+_ROWS = "rows.json"
+
+
+def _known_case(name: str) -> str:
+    if name not in CASES:
+        raise unknown_name("case of the benchmark", name, CASES)
+    return name
+
+
+def _known_model(name: str) -> str:
+    if name not in names():
+        raise unknown_name("torchvision model", name, names())
+    return name
+
+
+def _numbers(*meanings: str) -> BeforeValidator:
+    """A list of that many whole numbers, as a tuple."""
+
+    def check(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or len(value) != len(meanings):
+            raise ValueError(f"must be {len(meanings)} whole numbers, [{', '.join(meanings)}]")
+        return tuple(value)
+
+    return BeforeValidator(check)
+
+
+Cases = Annotated[
+    list[Annotated[str, AfterValidator(_known_case)]], Field(min_length=1), AfterValidator(fields.distinct)
+]
+Models = Annotated[
+    list[Annotated[str, AfterValidator(_known_model)]], Field(min_length=1), AfterValidator(fields.distinct)
+]
+Counts = Annotated[list[fields.Count], Field(min_length=1), AfterValidator(fields.distinct)]
+
+
+class Benchmark(Experiment):
+    """Times cases of work beside what each is compared with, and takes the peaks of their memory."""
+
+    title: ClassVar[str] = "Speed and memory"
+    metrics: ClassVar[tuple[Metric, ...]] = pick(
+        *("seconds", "peak_megabytes"),
+        *("ratio_to_floor", "processor_ratio_to_floor", "limit_to_floor"),
+        *("ratio_to_captum", "processor_ratio_to_captum", "limit_to_captum"),
+        *("ratio_to_naive", "processor_ratio_to_naive", "limit_to_naive"),
+    )
+    measures_machine: ClassVar[bool] = True
+
+    cases: Cases
+    models: Models
+    slow_models: Models
+    batch: fields.Count
+    size: fields.Count
+    repeats: fields.Count
+    nodes: fields.Count
+    greedy_rounds: fields.Count
+    dgr_iterations: fields.Count
+    threshold: Annotated[tuple[fields.Count, fields.Count], _numbers("images", "neurons")]
+    training: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("images", "batch", "epochs")]
+    batches: Counts
+    sites: Counts
+    pathways: Counts
+
+    def check(self, job: Job) -> None:
+        """Refuse networks that cannot take the images, or have no ReLU."""
+        for name in dict.fromkeys((*self.models, *self.slow_models)):
+            _check_model(name, self.size)
+
+    def run(self, job: Job) -> Iterable[Row]:
+        """Measure one case after the other; a stopped benchmark continues after the last finished one."""
+        setup = Setup(self, job.config.seed, device_of(job.config))
+        rows: list[Row] = []
+        for name in progress(self.cases, "measuring", "case"):
+            with Cache(job.folder).entry(self._key(name, setup)) as part:
+                if part.missing:
+                    measured = [measure(case, self.repeats, setup.device) for case in CASES[name](setup)]
+                    write_json(part.folder / _ROWS, [vars(row) for found in measured for row in found])
+            rows += _read(part.folder / _ROWS)
+        return rows
+
+    def _key(self, case: str, setup: Setup) -> Key:
+        machine = {"device": device_name(setup.device), "threads": torch.get_num_threads()}
+        return Key("parts", case, {"case": case, "settings": keyed(self), "seed": setup.seed, **machine})
+
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Ratios and their limits; growth of the time."""
+        return benchmark_figures(table)
+
+
+def _check_model(name: str, size: int) -> None:
+    with torch.device("meta"), torch.no_grad():  # shapes alone
+        model = torchvision_model(name, 1000).eval()
+        try:
+            model(torch.zeros(1, 3, size, size))
+        except Exception as error:  # of any layer
+            raise InputError(
+                f"experiment.size: {name} cannot take images of {size} × {size} pixels ({error}). Choose another "
+                "size, or other models."
+            ) from error
+    if not any(isinstance(part, nn.ReLU) for part in model.modules()):
+        raise InputError(f"experiment.models: {name} has no ReLU, which every case works on. Choose another model.")
+
+
+def _read(file: Path) -> list[Row]:
+    return [Row(**values) for values in json.loads(file.read_text())]

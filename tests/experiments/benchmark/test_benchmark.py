@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+
+import pytest
+from hydra.errors import CompactHydraException
+
+from cpath.errors import InputError, UnknownNameError
+from experiments import CONF
+from experiments.benchmark import benchmark
+from experiments.benchmark.benchmark import Benchmark
+from experiments.benchmark.timing import FLOOR, Case, Rival
+from experiments.engine.choices import explained
+from experiments.engine.job import run, run_job
+
+
+def test_every_case_is_measured_against_its_rivals(configure):
+    cfg = configure(
+        "experiment=benchmark",
+        "experiment.models=[squeezenet1_0]",
+        "experiment.batch=2",
+        "experiment.size=32",
+        "experiment.repeats=1",
+        "experiment.nodes=2",
+        "experiment.greedy_rounds=2",
+        "experiment.dgr_iterations=2",
+        "experiment.threshold=[2,100000]",
+        "experiment.training=[32,16,1]",
+        "experiment.batches=[1,2]",
+        "experiment.sites=[2,4]",
+        "experiment.pathways=[1,2]",
+    )
+    table = run(cfg)
+    assert set(table.metric) <= {metric.name for metric in Benchmark.metrics}
+    ratios = table[table.metric.str.startswith("ratio_to_")]
+    measured = ratios.groupby("method").metric.unique().map(sorted).to_dict()
+    assert measured["neuron_mct"] == ["ratio_to_floor", "ratio_to_naive"]
+    assert measured["neuron_intgrad"] == ["ratio_to_captum", "ratio_to_naive"]
+    for method in ("threshold", "greedy", "dgr", "degradation", "training_step"):
+        assert measured[method] == ["ratio_to_floor"]
+    for method in ("attributions", "gradients", "input_mct", "input_intgrad", "gbp", "gradcam"):
+        assert measured[method] == ["ratio_to_captum"]
+    assert len(ratios[ratios.x_name == "images"]) == 2
+    assert len(ratios[ratios.x_name == "sites"]) == 4
+    assert len(ratios[ratios.x_name == "pathways"]) == 2
+    seconds = table[table.metric == "seconds"].set_index(["method", "x_name", "x"]).value
+    ratio = ratios[(ratios.method == "neuron_mct") & (ratios.metric == "ratio_to_floor")].value.item()
+    assert seconds.index.is_unique
+    at, passes = ("model", "squeezenet1_0"), "forward and input-only backward (beside neuron_mct)"
+    assert ratio == pytest.approx(seconds["neuron_mct", *at] / seconds[passes, *at])
+    assert (table[table.metric == "limit_to_floor"].value > 1).all()
+    assert (table[table.metric == "peak_megabytes"].value >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("experiment.cases=[gready]", r"unknown case .*'gready'.*Did you mean greedy"),
+        ("experiment.models=[resnet51]", r"unknown torchvision model 'resnet51'.*resnet50"),
+        ("experiment.slow_models=[squeezenet]", r"unknown torchvision model 'squeezenet'.*squeezenet1_0"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_those_there_are(job, override, message):
+    with pytest.raises(UnknownNameError, match=message):
+        job("experiment=benchmark", override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("experiment.repeats=0", "experiment.repeats must be greater than or equal to 1; got 0"),
+        ("experiment.repeats=1.5", "experiment.repeats must be a valid integer"),
+        ("experiment.batch=0", "experiment.batch must be greater than or equal to 1"),
+        ("experiment.size=-1", "experiment.size must be greater than or equal to 1"),
+        ("experiment.nodes=true", "experiment.nodes must be a valid integer"),
+        ("experiment.greedy_rounds=0", "experiment.greedy_rounds must be greater than or equal to 1"),
+        ("experiment.dgr_iterations=null", "experiment.dgr_iterations must be a valid integer"),
+        (
+            "experiment.threshold=[2]",
+            r"experiment.threshold must be 2 whole numbers, \[images, neurons\]; got \[2\]",
+        ),
+        ("experiment.threshold=8", "experiment.threshold must be 2 whole numbers"),
+        ("experiment.threshold=[2,0]", r"experiment.threshold\[1\] must be greater than or equal to 1"),
+        ("experiment.training=[32,16]", r"experiment.training must be 3 whole numbers, \[images, batch, epochs\]"),
+        ("experiment.training=[32,16,a]", r"experiment.training\[2\] must be a valid integer"),
+        ("experiment.batches=[]", "experiment.batches must have at least 1 item"),
+        ("experiment.batches=[0]", r"experiment.batches\[0\] must be greater than or equal to 1"),
+        ("experiment.batches=[2,2]", "experiment.batches the same value is there twice"),
+        ("experiment.sites=3", "experiment.sites must be a valid list"),
+        ("experiment.pathways=[1.5]", r"experiment.pathways\[0\] must be a valid integer"),
+        ("experiment.cases=[]", "experiment.cases must have at least 1 item"),
+        ("experiment.cases=[greedy,greedy]", "experiment.cases the same value is there twice"),
+        ("experiment.models=[]", "experiment.models must have at least 1 item"),
+        ("experiment.models=[1]", r"experiment.models\[0\] must be a valid string"),
+        ("experiment.size=8", r"experiment.size: \w+ cannot take images of 8 × 8 pixels"),
+        ("experiment.models=[mobilenet_v2]", "experiment.models: mobilenet_v2 has no ReLU"),
+    ],
+)
+def test_an_unusable_setting_is_refused_before_any_work(job, tmp_path, override, message):
+    with pytest.raises(InputError, match=message):
+        run_job(job("experiment=benchmark", override))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_earlier_name_of_pathways_is_told(configure):
+    with pytest.raises(CompactHydraException) as error:
+        configure("experiment=benchmark", "experiment.sparsities=[1,2]")
+    assert "of a benchmark, 'experiment.pathways' now" in explained(error.value)
+
+
+def _naps(name: str, begun: list[str], stopped: bool = False):
+    def cases(setup):
+        begun.append(name)
+        if stopped:
+            raise KeyboardInterrupt
+        yield Case(name, "here", lambda: time.sleep(0.01), {FLOOR: Rival("a nap", lambda: time.sleep(0.01))})
+
+    return cases
+
+
+def test_a_stopped_benchmark_continues_after_its_last_finished_case(job, monkeypatch):
+    begun: list[str] = []
+    settings = "experiment=benchmark", "experiment.cases=[first,second]", "experiment.repeats=1"
+    naps = {"first": _naps("first", begun), "second": _naps("second", begun, stopped=True)}
+    monkeypatch.setattr(benchmark, "CASES", naps)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job(*settings))
+    naps["second"] = _naps("second", begun)
+    table = run_job(job(*settings))
+    assert begun == ["first", "second", "second"]
+    assert set(table[table.metric == "ratio_to_floor"].method) == {"first", "second"}
+    assert (table[table.metric == "ratio_to_floor"].dataset == "noise").all()
+    run_job(job(*settings, "redo=true"))
+    assert begun == ["first", "second", "second", "first", "second"]
+
+
+def test_another_machine_has_a_benchmark_of_its_own(job):
+    keys = {job("experiment=benchmark", *more).key.name for more in ([], ["threads=1"], ["device=cpu"])}
+    assert len(keys) == 3
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_bench_measures_anew():
+    done = subprocess.run(["make", "-n", "bench"], cwd=CONF.parent, capture_output=True, text=True, check=True)
+    assert "experiment=benchmark redo=true" in done.stdout
