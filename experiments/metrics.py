@@ -219,8 +219,8 @@ _DEGRADATION = (
         range=_CORRELATION,
         better=None,
         meaning="Agreement of the two criteria behind the slashes on the order of the methods, without the "
-        "controls: 1 for the same order, −1 for the reverse. Over images (LeRF, MoRF) or seeds (ROAR, KAR); without "
-        "an interval between two experiments.",
+        "controls: 1 for the same order, −1 for the reverse. Over images (LeRF, MoRF) or seeds (ROAR, KAR); no "
+        "interval between two experiments.",
         over="images or seeds",
     ),
 )

@@ -131,7 +131,7 @@ def map_grid(
 def sparsity_grid(
     name: str, pixels: np.ndarray, title: str, maps: Mapping[str, Tensor], sparsities: Sequence[float]
 ) -> Drawing:
-    """Draw the pathway gradients of one image from sparsity to sparsity: a row of maps and one of overlays by method.
+    """Draw the pathway gradients of one image from sparsity to sparsity: rows of maps and of overlays.
 
     Args:
         name: of the drawing.
