@@ -125,7 +125,9 @@ def test_the_time_of_a_stopped_job_counts_too(cfg, monkeypatch):
         run(cfg)
     folder = Job(parse(cfg)).folder
     (first,) = [
-        manifest for part in folder.glob("parts/*") if (manifest := read_manifest(part))["status"] == "finished"
+        manifest
+        for part in folder.glob("parts/measures-*")
+        if (manifest := read_manifest(part))["status"] == "finished"
     ]
     run(cfg)
     assert calls[4:] == list(ATTRIBUTIONS), "the first batch was finished"
