@@ -199,7 +199,7 @@ def test_a_dataset_may_say_under_which_name_it_is_published(cfg):
         ("experiment.road.percent=[5,5]", "road.percent .*must ascend"),
         ("experiment.road.noise=-1", "noise must be greater than or equal to 0"),
         ("experiment.rank_by=absolut", "'absolute' or 'signed'"),
-        ("experiment.fill=.nan", "must be finite"),
+        ("experiment.fill=nan", "must be finite"),
         ("+experiment.percents=[5]", "called 'percent' now"),
         ("+experiment.road.percents=[5]", "called 'experiment.road.percent' now"),
     ],
