@@ -1,212 +1,239 @@
-"""Input degradation (paper, section 4): remove the pixels that an attribution ranks last, or first, and look."""
+"""Input degradation (paper, section 4): remove the pixels that an attribution ranks last, or first, and measure."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
 import cpath
-from cpath.attribution import RANK_BY, Attribution
-from cpath.errors import InputError, unknown_name
-from cpath.evaluation import ORDERS, NoisyLinear, area_under_curve, degrade
+from cpath.attribution import RANK_BY
+from cpath.evaluation import NoisyLinear, area_under_curve, degrade
 from cpath.evaluation.removal import Fill
+from cpath.viz import Drawing
+from experiments.engine import fields
+from experiments.engine.experiment import Experiment, Settings
+from experiments.engine.images import Batch
+from experiments.engine.job import Job
+from experiments.engine.measuring import PerImage, read_measures, write_measures
+from experiments.engine.metrics import Metric
+from experiments.engine.provenance import read_manifest
+from experiments.engine.stopwatch import Stopwatch
+from experiments.engine.table import Measure, Row, rows_of_means
 from experiments.figures.degradation import degradation_figures
-from experiments.framework.clock import Clock
-from experiments.framework.criteria import agreement_rows
-from experiments.framework.job import Job, run_job
-from experiments.framework.parts import measure_in_parts
-from experiments.framework.published import published_rows
-from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.subject import attributions_of, load_data, load_images, origin_of, trained_model
+from experiments.metrics import pick
+from experiments.paper.published import published_rows
+from experiments.rank_agreement import agreement_rows
 
-_NAMES = {"least": "lerf", "most": "morf"}
-_FIRST = 10.0  # per cent: the range of the paper's figure
+_CRITERIA = {"least": "lerf", "most": "morf"}  # by order of removal
+_PAPERS_RANGE = 10.0  # per cent: where the curves of the paper's figure end
+_SECONDS = "seconds_by_step"  # in the manifest of a part
+
+Curves = Mapping[Measure, Sequence[float]]
+"""Change of the probability of every image, by method, criterion and per cent."""
+
+
+class Road(Settings):
+    """A second fill, noisy linear imputation: ``experiment.road.…``."""
+
+    images: fields.Natural
+    percent: fields.Percents
+    noise: fields.NonNegative
 
 
 @dataclass(frozen=True)
-class _Fill:
-    """How removed pixels are filled, for how many images, at which shares."""
+class _Criterion:
+    """An order of removal with a fill, and the images and shares that it is measured on."""
 
-    name: str
+    order: str
+    fill_name: str
     fill: Fill
-    percents: tuple[float, ...]
+    percent: list[float]
     images: int | None
-
-    def metric(self, order: str, what: str = "change") -> str:
-        """Name of the curve, or of the area under it."""
-        return f"{_NAMES[order]}_{what}" + self._suffix
-
-    def criterion(self, order: str) -> str:
-        """Name of the order of the methods that the areas give."""
-        return _NAMES[order] + self._suffix
+    """The first ones only; None for all."""
 
     @property
-    def _suffix(self) -> str:
-        return "" if self.name == "mean" else f"_{self.name}"
+    def name(self) -> str:
+        """Name of the order that it puts the methods into: ``lerf``, ``lerf_road``, …."""
+        return self.named(_CRITERIA[self.order])
+
+    @property
+    def change(self) -> str:
+        """Metric of its curve."""
+        return self.named(f"{_CRITERIA[self.order]}_change")
+
+    @property
+    def area(self) -> str:
+        """Metric of the area under its curve."""
+        return self.named(f"{_CRITERIA[self.order]}_area")
+
+    def named(self, name: str) -> str:
+        """``name`` with the fill, unless that is the mean colour."""
+        return name if self.fill_name == "mean" else f"{name}_{self.fill_name}"
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
-    return run_job(cfg, _compute, degradation_figures)
+class Degradation(Experiment):
+    """Compares attributions by what removing the pixels that they rank last, or first, does to the response."""
 
+    title: ClassVar[str] = "Input degradation: are the removed pixels the relevant ones?"
+    metrics: ClassVar[tuple[Metric, ...]] = pick(
+        *("lerf_change", "morf_change", "lerf_area", "morf_area"),
+        *("lerf_change_road", "morf_change_road", "lerf_area_road", "morf_area_road"),
+        "rank_agreement",
+    )
 
-def _compute(job: Job) -> list[Row]:
-    cfg = job.cfg
-    fills = _fills(cfg)
-    attributions = attributions_of(cfg)
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, job.store)
-    job.notes["images"] = images.ids
-    origin = origin_of(cfg, model, images, attributions.values())
+    percent: fields.Percents
+    images: fields.Images
+    batch: fields.Batch
+    max_batch: fields.MaxBatch
+    orders: Annotated[list[Annotated[str, fields.one_of(_CRITERIA)]], Field(min_length=1), fields.DISTINCT]
+    rank_by: Annotated[str, fields.one_of(RANK_BY)]
+    fill: fields.Number
+    road: Road
 
-    def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
-        return _measure(model, images.batch(where), where.start, attributions, fills, cfg)
+    def run(self, job: Job) -> Iterable[Row]:
+        """Degrade every image by every attribution and criterion, and compare the attributions."""
+        images = job.sample(self.images)
+        criteria = self._criteria(job.config.seed)
+        found, seconds = PerImage(), Counter[str]()
+        for batch in job.batches(images, self.batch, "removing pixels"):
+            with job.part(batch, "measures", *job.attributions.values()) as part:
+                if part.missing:
+                    watch = Stopwatch(images.device)
+                    write_measures(part.folder, self._measure(job, batch, criteria, watch))
+                    part.provenance.notes[_SECONDS] = dict(watch.seconds)
+            found.add(batch, read_measures(part.folder))
+            seconds.update(read_manifest(part.folder)[_SECONDS])
+        job.notes["time"] = _time_spent(seconds)
+        found.write(job.folder)
+        methods = list(job.attributions)
+        return [
+            *rows_of_means(_areas(found.values, methods, criteria)),
+            *_agreements(found.values, methods, criteria),
+            *found.means(),
+            *published_rows("lerf", job.config, {"absolute_fractional_output_change": "lerf_change"}, methods),
+        ]
 
-    columns = measure_in_parts(job, images, origin, measure, "removing pixels")
-    job.notes["time"] = _time_spent(columns)
-    curves = {key: values for key, values in columns.items() if key[0] != "run"}
-    methods = list(attributions)
-    return [
-        *rows_of_means(_areas(curves, methods, fills, cfg)),
-        *_agreements(curves, methods, fills, cfg),
-        *rows_of_means(curves),
-        *published_rows("lerf", cfg, {"absolute_fractional_output_change": "lerf_change"}, methods),
-    ]
+    def _criteria(self, seed: int) -> list[_Criterion]:
+        """Every fill with every order."""
+        found = [_Criterion(order, "mean", self.fill, self.percent, None) for order in self.orders]
+        if self.road.images:
+            noisy = NoisyLinear(noise=self.road.noise, seed=seed)
+            found += [
+                _Criterion(order, "road", noisy, self.road.percent, self.road.images) for order in self.orders
+            ]
+        return found
 
+    def _measure(
+        self, job: Job, batch: Batch, criteria: Sequence[_Criterion], watch: Stopwatch
+    ) -> dict[Measure, Tensor]:
+        """The change of every image of a batch; one map of each method serves all criteria."""
+        with torch.no_grad():
+            target = job.model(batch.images.clone()).argmax(1)  # a model may change its input in place
+        measures: dict[Measure, Tensor] = {}
+        for method, attribution in job.attributions.items():
+            with watch.measuring("maps"):
+                maps = cpath.attribute(
+                    job.model,
+                    batch.images,
+                    attribution,
+                    target,
+                    activations=job.config.activations,
+                    max_batch=self.max_batch,
+                )
+            for criterion in criteria:
+                change = self._change(job, batch, maps, target, criterion, watch)
+                for place, percent in enumerate(criterion.percent):
+                    measures[Measure(method, criterion.change, "percent_removed", percent)] = change[:, place]
+        return measures
 
-def _fills(cfg: DictConfig) -> list[_Fill]:
-    """The fills of the configuration, everything in it checked."""
-    settings = cfg.experiment
-    for order in settings.orders:
-        if order not in ORDERS:
-            raise unknown_name("order", order, ORDERS)
-    if settings.rank_by not in RANK_BY:
-        raise unknown_name("rank_by", settings.rank_by, RANK_BY)
-    fills = [_Fill("mean", settings.fill, _percents(settings.percents), None)]
-    if settings.road.images:
-        noisy = NoisyLinear(noise=settings.road.noise, seed=cfg.seed)
-        fills.append(_Fill("road", noisy, _percents(settings.road.percents), settings.road.images))
-    return fills
-
-
-def _percents(asked: Sequence[float]) -> tuple[float, ...]:
-    percents = tuple(float(percent) for percent in asked)
-    if (
-        not percents
-        or not all(0 < percent < 100 for percent in percents)
-        or list(percents) != sorted(set(percents))
-    ):
-        raise InputError(f"experiment.percents must ascend between 0 and 100, not {list(asked)}.")
-    return percents
-
-
-def _measure(
-    model: nn.Module,
-    batch: Tensor,
-    first: int,
-    attributions: Mapping[str, Attribution],
-    fills: Sequence[_Fill],
-    cfg: DictConfig,
-) -> dict[Key, Tensor]:
-    """The change of every image by method, order, fill and per cent; the maps serve all of them."""
-    settings = cfg.experiment
-    with torch.no_grad():
-        target = model(batch).argmax(1)
-    clock = Clock(model)
-    measures: dict[Key, Tensor] = {}
-    for name, attribution in attributions.items():
-        with clock.part("maps"):
-            maps = cpath.attribute(
-                model, batch, attribution, target, activations=cfg.activations, max_batch=settings.max_batch
+    def _change(
+        self, job: Job, batch: Batch, maps: Tensor, target: Tensor, criterion: _Criterion, watch: Stopwatch
+    ) -> Tensor:
+        """(B, percents) change of the probability; NaN for images that the criterion leaves out."""
+        change = torch.full((len(batch), len(criterion.percent)), torch.nan, dtype=torch.float64)
+        count = len(batch)
+        if criterion.images is not None:
+            count = max(0, min(count, criterion.images - batch.where.start))
+        if count == 0:
+            return change
+        step = criterion.fill_name
+        with watch.measuring(step), watch.measuring_forward(job.model, f"{step}_forward"):
+            found = degrade(
+                job.model,
+                batch.images[:count],
+                maps[:count],
+                target[:count],
+                order=criterion.order,
+                percents=criterion.percent,
+                fill=criterion.fill,
+                rank_by=self.rank_by,
+                seed=job.config.seed,
+                max_batch=self.max_batch,
             )
-        for fill, order in itertools.product(fills, settings.orders):
-            count = len(batch) if fill.images is None else max(0, min(len(batch), fill.images - first))
-            change = torch.full((len(batch), len(fill.percents)), torch.nan, dtype=torch.float64)
-            if count:
-                with clock.part(fill.name):
-                    found = degrade(
-                        clock,
-                        batch[:count],
-                        maps[:count],
-                        target[:count],
-                        order=order,
-                        percents=fill.percents,
-                        fill=fill.fill,
-                        rank_by=settings.rank_by,
-                        seed=cfg.seed,
-                        max_batch=settings.max_batch,
-                    )
-                change[:count] = found.change.cpu()
-            for place, percent in enumerate(fill.percents):
-                measures[name, "percent_removed", percent, fill.metric(order)] = change[:, place]
-    parts = ["maps", *itertools.chain(*((fill.name, f"{fill.name}_forward") for fill in fills))]
-    for part in parts:
-        share = clock.seconds.get(part, 0.0) / len(batch)
-        measures["run", "", "", f"seconds/{part}"] = torch.full((len(batch),), share)
-    return measures
+        change[:count] = found.change.cpu()
+        return change
+
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Curves, areas under them, and how far the criteria agree."""
+        return degradation_figures(table)
 
 
-def _time_spent(columns: Mapping[Key, Sequence[float]]) -> dict[str, float]:
-    """Seconds by what they were spent on, over all runs of the job, and the share in forward passes by fill."""
-    seconds = {key[3].removeprefix("seconds/"): sum(values) for key, values in columns.items() if key[0] == "run"}
+def _time_spent(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by step, and the share of the forward passes in the time of each fill, in per cent."""
     shares = {
-        f"share_in_forward_passes_{fill}": seconds[f"{fill}_forward"] / seconds[fill]
+        f"percent_in_forward_passes_{fill}": round(100 * seconds[f"{fill}_forward"] / seconds[fill], 2)
         for fill in ("mean", "road")
         if seconds.get(fill)
     }
-    return {
-        **{f"seconds_{part}": round(spent, 2) for part, spent in seconds.items()},
-        **{name: round(share, 4) for name, share in shares.items()},
-    }
+    return {**{f"seconds_{step}": round(spent, 2) for step, spent in seconds.items()}, **shares}
 
 
-def _ranges(percents: Sequence[float]) -> Iterator[tuple[float, ...]]:
+def _ranges(percent: Sequence[float]) -> Iterator[list[float]]:
     """The shares up to 10 %, as in the paper's figure, and all."""
-    first = tuple(percent for percent in percents if percent <= _FIRST)
-    if len(first) > 1 and len(first) < len(percents):
+    first = [share for share in percent if share <= _PAPERS_RANGE]
+    if 1 < len(first) < len(percent):
         yield first
-    yield tuple(percents)
+    yield list(percent)
 
 
-def _area(curves: Mapping[Key, Sequence[float]], method: str, metric: str, percents: Sequence[float]) -> np.ndarray:
-    columns = [curves[method, "percent_removed", percent, metric] for percent in percents]
-    return area_under_curve(percents, np.array(columns).T)
+def _area(curves: Curves, method: str, metric: str, percent: Sequence[float]) -> np.ndarray:
+    """(images,) area under the curves of a method, from 0 to the last share."""
+    columns = [curves[Measure(method, metric, "percent_removed", share)] for share in percent]
+    return area_under_curve(percent, np.array(columns).T)
 
 
 def _areas(
-    curves: Mapping[Key, Sequence[float]], methods: Sequence[str], fills: Sequence[_Fill], cfg: DictConfig
-) -> dict[Key, Sequence[float]]:
-    """Area under each curve, image by image: from 0 to the last per cent of each range."""
+    curves: Curves, methods: Sequence[str], criteria: Sequence[_Criterion]
+) -> dict[Measure, Sequence[float]]:
+    """Area under each curve, image by image, for each range of shares."""
     return {
-        (method, "up_to_percent", percents[-1], fill.metric(order, "area")): _area(
-            curves, method, fill.metric(order), percents
+        Measure(method, criterion.area, "up_to_percent", percent[-1]): _area(
+            curves, method, criterion.change, percent
         ).tolist()
-        for fill, order in itertools.product(fills, cfg.experiment.orders)
-        for percents in _ranges(fill.percents)
+        for criterion in criteria
+        for percent in _ranges(criterion.percent)
         for method in methods
     }
 
 
-def _agreements(
-    curves: Mapping[Key, Sequence[float]], methods: Sequence[str], fills: Sequence[_Fill], cfg: DictConfig
-) -> list[Row]:
-    """Whether two criteria put the methods into the same order, on the images and at the shares that both have."""
-    rows = []
-    for one, other in itertools.combinations(itertools.product(fills, cfg.experiment.orders), 2):
-        shared = [percent for percent in one[0].percents if percent in other[0].percents]
-        for percents in _ranges(shared) if shared else ():
-            areas = [
-                {method: _area(curves, method, fill.metric(order), percents) for method in methods}
-                for fill, order in (one, other)
-            ]
-            names = one[0].criterion(one[1]), other[0].criterion(other[1])
-            rows += agreement_rows(names, (areas[0], areas[1]), percents[-1])
+def _agreements(curves: Curves, methods: Sequence[str], criteria: Sequence[_Criterion]) -> list[Row]:
+    """Agreement of each two criteria on the order of the methods, on images and at shares that both have."""
+    rows: list[Row] = []
+    for one, other in itertools.combinations(criteria, 2):
+        shared = [share for share in one.percent if share in other.percent]
+        for percent in _ranges(shared) if shared else ():
+            first, second = (
+                {method: _area(curves, method, criterion.change, percent) for method in methods}
+                for criterion in (one, other)
+            )
+            rows += agreement_rows((one.name, other.name), (first, second), percent[-1])
     return rows

@@ -291,8 +291,202 @@ _BENCHMARK = (
     *(metric for rival, words in _RIVALS.items() for metric in _against(rival, words)),
 )
 
+_SAMEK = "Samek et al. 2017; Khakzar et al. 2021, section 4"
+_ROAD = "Rong et al. 2022 (ROAD)"
+_ADEBAYO = "Adebayo et al. 2018; Khakzar et al. 2021, section 4"
+_CORRELATION = (-1.0, 1.0)
+
+_DEGRADATION = (
+    Metric(
+        name="lerf_change",
+        label="|p − p′| / p",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning="Relative change of the probability of the predicted class when the least relevant pixels are set "
+        "to the mean colour.",
+        source=_SAMEK,
+    ),
+    Metric(
+        name="morf_change",
+        label="|p − p′| / p",
+        unit="",
+        range=_POSITIVE,
+        better="higher",
+        meaning="As lerf_change, when the most relevant pixels are removed.",
+        source=_SAMEK,
+    ),
+    Metric(
+        name="lerf_area",
+        label="mean change",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning="Area under the curve of lerf_change from 0 to the given per cent of the pixels: its mean height.",
+        source=_SAMEK,
+    ),
+    Metric(
+        name="morf_area",
+        label="mean change",
+        unit="",
+        range=_POSITIVE,
+        better="higher",
+        meaning="As lerf_area, of morf_change.",
+        source=_SAMEK,
+    ),
+    Metric(
+        name="lerf_change_road",
+        label="|p − p′| / p",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning="As lerf_change, with noisy linear imputation as fill.",
+        source=_ROAD,
+    ),
+    Metric(
+        name="morf_change_road",
+        label="|p − p′| / p",
+        unit="",
+        range=_POSITIVE,
+        better="higher",
+        meaning="As morf_change, with noisy linear imputation as fill.",
+        source=_ROAD,
+    ),
+    Metric(
+        name="lerf_area_road",
+        label="mean change",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning="As lerf_area, with noisy linear imputation as fill.",
+        source=_ROAD,
+    ),
+    Metric(
+        name="morf_area_road",
+        label="mean change",
+        unit="",
+        range=_POSITIVE,
+        better="higher",
+        meaning="As morf_area, with noisy linear imputation as fill.",
+        source=_ROAD,
+    ),
+    Metric(
+        name="rank_agreement",
+        label="Kendall's τ between the orders of the methods",
+        unit="",
+        range=_CORRELATION,
+        better=None,
+        meaning="Agreement of the two criteria behind the slashes on the order of the methods, without the "
+        "controls: 1 for the same order, −1 for the reverse. Over images (LeRF, MoRF) or seeds (ROAR, KAR); no "
+        "interval between two experiments.",
+        over="images or seeds",
+    ),
+)
+
+_SANITY_CHECKS = (
+    Metric(
+        name="spearman",
+        label="Spearman",
+        unit="",
+        range=_CORRELATION,
+        better="lower",
+        meaning="Rank correlation of the map of the network that is randomised down to a block with the original "
+        "map, as mean over the draws of the weights; sd_of_draws: standard deviation of the draws' means.",
+        source=_ADEBAYO,
+    ),
+    Metric(
+        name="spearman_abs",
+        label="Spearman of magnitudes",
+        unit="",
+        range=_CORRELATION,
+        better="lower",
+        meaning="As spearman, of the magnitudes of the maps.",
+        source=_ADEBAYO,
+    ),
+    Metric(
+        name="ssim",
+        label="SSIM",
+        unit="",
+        range=_CORRELATION,
+        better="lower",
+        meaning="As spearman, but the structural similarity of the maps scaled to 0 to 1 (window of 5 pixels).",
+        source=_ADEBAYO,
+    ),
+    Metric(
+        name="hog",
+        label="HOG correlation",
+        unit="",
+        range=_CORRELATION,
+        better="lower",
+        meaning="As spearman, but Pearson's correlation of histograms of oriented gradients (cells of 16 pixels).",
+        source=_ADEBAYO,
+    ),
+    Metric(
+        name="spearman_random_map",
+        label="Spearman of a random map",
+        unit="",
+        range=_CORRELATION,
+        better=None,
+        meaning="Level without any similarity: spearman of the original map with its own values in random places.",
+    ),
+    Metric(
+        name="spearman_abs_random_map",
+        label="Spearman of magnitudes of a random map",
+        unit="",
+        range=_CORRELATION,
+        better=None,
+        meaning="As spearman_random_map, of the magnitudes.",
+    ),
+    Metric(
+        name="ssim_random_map",
+        label="SSIM of a random map",
+        unit="",
+        range=_CORRELATION,
+        better=None,
+        meaning="As spearman_random_map, of ssim.",
+    ),
+    Metric(
+        name="hog_random_map",
+        label="HOG correlation of a random map",
+        unit="",
+        range=_CORRELATION,
+        better=None,
+        meaning="As spearman_random_map, of hog.",
+    ),
+)
+
+_SALIENCY = (
+    Metric(
+        name="class_probability",
+        label="probability of the predicted class",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="Softmax probability of the class that the network predicts for an image.",
+    ),
+    Metric(
+        name="similarity_to_gradient",
+        label="Spearman of magnitudes",
+        unit="",
+        range=_CORRELATION,
+        better=None,
+        meaning="Rank correlation of the magnitudes of the pathway gradient with those of the gradient of the "
+        "whole network.",
+    ),
+)
+
 METRICS: dict[str, Metric] = by_name(
-    (*_TRAINING, *_PATH_ANALYSIS, *_PATH_DECODING, *_LINEARITY, *_QUADRATURE, *_BENCHMARK)
+    (
+        *_TRAINING,
+        *_PATH_ANALYSIS,
+        *_PATH_DECODING,
+        *_LINEARITY,
+        *_QUADRATURE,
+        *_BENCHMARK,
+        *_DEGRADATION,
+        *_SANITY_CHECKS,
+        *_SALIENCY,
+    )
 )
 """All entries by name."""
 

@@ -1,173 +1,175 @@
-"""Saliency maps as pictures (paper, section 4): methods beside each other, pathways over sparsities."""
+"""Saliency maps as pictures (paper, section 4): attributions beside each other, and pathways over sparsities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 import cpath
 from cpath.attribution import Attribution, PathwayGradient, single_channel
-from cpath.errors import InputError
 from cpath.evaluation import Comparison
-from cpath.storage import kept_tensors, write_tensors
-from cpath.threshold import check_sparsity
-from cpath.viz import Drawing, Maps, map_grid, sparsity_grid
+from cpath.storage import read_tensors, write_tensors
+from cpath.viz import Drawing, map_grid, sparsity_grid
+from experiments.engine import fields
+from experiments.engine.experiment import Experiment
+from experiments.engine.images import Batch
+from experiments.engine.job import Job
+from experiments.engine.measuring import PerImage, read_measures, write_measures
+from experiments.engine.metrics import Metric
+from experiments.engine.predictions import Predictions, predictions
+from experiments.engine.progress import progress
+from experiments.engine.scoring import Search, plan_searches
+from experiments.engine.table import Measure, Row, rows_of_means
 from experiments.figures.saliency import saliency_figures
-from experiments.framework.job import Job, run_job
-from experiments.framework.pictures import Predictions, pixels_of, predictions
-from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.scored import progress
-from experiments.framework.searches import searches
-from experiments.framework.subject import (
-    Images,
-    Origin,
-    attributions_of,
-    load_data,
-    load_images,
-    origin_of,
-    trained_model,
-)
+from experiments.metrics import pick
 
-_FORMAT = 1
+_FILE, _KIND, _FORMAT = "maps.safetensors", "maps", 2
+_PROBABILITY = Measure("network", "class_probability")
+
+Maps = dict[str, Tensor]
+"""Maps by attribution."""
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
-    return run_job(cfg, _compute, saliency_figures)
+class Saliency(Experiment):
+    """Shows the maps of all attributions, and pathway gradients from sparsity to sparsity."""
 
+    title: ClassVar[str] = "Pathways as saliency maps"
+    metrics: ClassVar[tuple[Metric, ...]] = pick("class_probability", "similarity_to_gradient")
 
-def _compute(job: Job) -> list[Row]:
-    cfg = job.cfg
-    attributions = attributions_of(cfg)
-    sparsities = [check_sparsity(sparsity) for sparsity in cfg.experiment.sparsities]
-    if sparsities != sorted(set(sparsities)):
-        raise InputError("experiment.sparsities must ascend.")
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, job.store)
-    job.notes["images"] = images.ids
-    seen = predictions(model, images, len(images))
-    origin = origin_of(cfg, model, images, attributions.values())
-    explained = _Explained(job, model, images, origin, seen)
-    if job.cfg.redo:
-        for old in (job.folder / "maps").glob("*.safetensors"):
-            old.unlink()
-    names = list(attributions)
-    maps = {
-        names[number]: explained.maps(names[number], attributions[names[number]])
-        for number in progress(range(len(names)), "explaining", "method")
-    }
-    single = {name: single_channel(values).squeeze(1) for name, values in maps.items()}
-    pixels = pixels_of(images, len(images))
-    job.pictures += [map_grid(Maps(pixels, seen.titles, single), overlay) for overlay in (False, True)]
-    methods = {name: _method(one) for name, one in attributions.items() if isinstance(one, PathwayGradient)}
-    pruned = {
-        name: explained.sparsities(name, method, sparsities)
-        for name, method in methods.items()
-        if sparsities and method.graded
-    }
-    job.pictures += _sparsity_grids(job, pixels, seen, pruned, sparsities)
-    return [*explained.certainty(), *explained.similarity(pruned, sparsities)]
+    sparsity: Annotated[fields.Sparsities, fields.ASCENDING]
+    images: fields.Images
+    batch: fields.Batch
+    max_batch: fields.MaxBatch
+    sparsity_images: fields.Natural
 
+    def run(self, job: Job) -> Iterable[Row]:
+        """Explain every image by every attribution, and show the maps."""
+        images = job.sample(self.images)
+        found, pixels, titles = PerImage(), [], []
+        shown: dict[str, list[Tensor]] = {name: [] for name in job.attributions}
+        over_sparsity: list[Drawing] = []
+        for batch in job.batches(images, self.batch, "explaining"):
+            seen = predictions(job.model, batch)
+            maps = self._maps(job, batch, seen)
+            gradients = self._pathway_gradients(job, batch, seen)
+            with job.part(batch, "measures", *job.attributions.values()) as part:
+                if part.missing:
+                    write_measures(part.folder, self._measure(job, batch, seen, gradients))
+            found.add(batch, read_measures(part.folder))
+            pixels.append(batch.pixels)
+            titles += seen.titles
+            for name, values in maps.items():
+                shown[name].append(single_channel(values).squeeze(1))
+            over_sparsity += self._sparsity_grids(batch, seen, gradients)
+        found.write(job.folder)
+        single = {name: torch.cat(parts) for name, parts in shown.items()}
+        job.drawings += [
+            *(map_grid(np.concatenate(pixels), titles, single, overlay=overlay) for overlay in (False, True)),
+            *over_sparsity,
+        ]
+        return _rows(found)
 
-def _method(attribution: PathwayGradient) -> cpath.Method:
-    method = attribution.method
-    return cpath.methods.get(method) if isinstance(method, str) else method
+    def _maps(self, job: Job, batch: Batch, seen: Predictions) -> Maps:
+        """(B, C or 1, H, W) maps of every attribution for the predicted classes."""
+        found: Maps = {}
+        for name, attribution in progress(job.attributions.items(), "maps", "attribution", leave=False):
+            with job.part(batch, f"maps-{name}", attribution) as part:
+                if part.missing:
+                    _write_maps(part.folder, batch, self._attribute(job, batch, attribution, seen))
+            found[name] = _read_maps(part.folder)
+        return found
 
+    def _attribute(self, job: Job, batch: Batch, attribution: Attribution, seen: Predictions) -> Tensor:
+        return cpath.attribute(job.model, batch.images, attribution, seen.target, **self._settings(job))
 
-@dataclass(frozen=True)
-class _Explained:
-    """The model and the images that a job explains. Maps, once they are made, are kept in the job's folder."""
+    def _pathway_gradients(self, job: Job, batch: Batch, seen: Predictions) -> Maps:
+        """(sparsities, B, C, H, W) gradients of the networks that are restricted to each method's pathways."""
+        found: Maps = {}
+        for name, method in _graded_methods(job.attributions).items():
+            with job.part(batch, f"sparsities-{name}", method) as part:
+                if part.missing:
+                    by_sparsity: dict[float, Tensor] = {}
+                    for search in plan_searches({name: method}, self.sparsity):
+                        by_sparsity |= self._gradients_of(job, batch, search, seen)
+                    gradients = torch.stack([by_sparsity[sparsity] for sparsity in self.sparsity])
+                    _write_maps(part.folder, batch, gradients)
+            found[name] = _read_maps(part.folder)
+        return found
 
-    job: Job
-    model: nn.Module
-    images: Images
-    origin: Origin
-    seen: Predictions
+    def _gradients_of(self, job: Job, batch: Batch, search: Search, seen: Predictions) -> dict[float, Tensor]:
+        """(B, C, H, W) gradients by sparsity, of the pathways that follow from one scoring."""
+        scores = cpath.score(job.model, batch.images, search.method, seen.target, **self._settings(job))
+        return {
+            sparsity: cpath.pathway_gradient(job.model, batch.images, pathway, max_batch=self.max_batch)
+            for sparsity, pathway in search.pathways(scores)
+        }
 
-    def maps(self, name: str, attribution: Attribution) -> Tensor:
-        """(B, C or 1, H, W) of all images."""
-        return self._kept(name, lambda: self._attribute(attribution))
+    def _measure(self, job: Job, batch: Batch, seen: Predictions, gradients: Maps) -> dict[Measure, Tensor]:
+        """The network's certainty, and how alike the pathway gradients and its own gradient rank the pixels."""
+        measures = {_PROBABILITY: seen.probability}
+        if not gradients:
+            return measures
+        whole = Comparison(self._attribute(job, batch, cpath.attribution.get("gradients"), seen), ("spearman_abs",))
+        for method, by_sparsity in gradients.items():
+            for sparsity, of_pathway in zip(self.sparsity, by_sparsity, strict=True):
+                similarity = torch.from_numpy(whole.to(of_pathway)["spearman_abs"])
+                measures[Measure(method, "similarity_to_gradient", "sparsity", sparsity)] = similarity
+        return measures
 
-    def sparsities(self, name: str, method: cpath.Method, sparsities: list[float]) -> Tensor:
-        """(S, B, C, H, W) pathway gradients of all images."""
-
-        def make() -> Tensor:
-            by_sparsity: dict[float, Tensor] = {}
-            for search in searches({name: method}, sparsities):
-                scores = cpath.score(self.model, self._batch, search.method, self.seen.target, **self._settings)
-                for sparsity, pathway in search.pathways(scores):
-                    by_sparsity[sparsity] = cpath.pathway_gradient(self.model, self._batch, pathway)
-            return torch.stack([by_sparsity[sparsity] for sparsity in sparsities])
-
-        return self._kept(f"{name}-sparsities", make, sparsities=sparsities)
-
-    def similarity(self, maps: Mapping[str, Tensor], sparsities: list[float]) -> list[Row]:
-        """Rank correlation of magnitudes between pathway gradients and the gradient of the whole network."""
-        if not maps:
-            return []
-        whole = self._attribute(cpath.attribution.get("gradients"))
-        gradient = Comparison(whole, ("spearman_abs",))
-        found: dict[Key, list[float]] = {}
-        for name, values in maps.items():
-            for sparsity, at in zip(sparsities, values, strict=True):
-                similarity = gradient.to(at)["spearman_abs"]
-                found[name, "sparsity", sparsity, "similarity_to_gradient"] = similarity.tolist()
-        return rows_of_means(found)
-
-    def certainty(self) -> list[Row]:
-        """The probability of the predicted class of each image."""
+    def _sparsity_grids(self, batch: Batch, seen: Predictions, gradients: Maps) -> list[Drawing]:
+        """Pictures of those images of a batch that are to be shown from sparsity to sparsity."""
+        first = batch.where.start
+        count = max(0, min(len(batch), self.sparsity_images - first)) if gradients else 0
         return [
-            Row("network", "probability", float(probability), "image", name)
-            for name, probability in zip(self.images.ids, self.seen.probability, strict=True)
+            sparsity_grid(
+                f"sparsities_{first + number + 1}",
+                batch.pixels[number],
+                seen.titles[number],
+                {method: single_channel(maps[:, number]).squeeze(1) for method, maps in gradients.items()},
+                self.sparsity,
+            )
+            for number in range(count)
         ]
 
-    @cached_property
-    def _batch(self) -> Tensor:
-        return self.images.batch(slice(0, len(self.images)))
+    def _settings(self, job: Job) -> dict[str, Any]:
+        return {"activations": job.config.activations, "max_batch": self.max_batch}
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        return {"activations": self.job.cfg.activations, "max_batch": self.job.cfg.experiment.max_batch}
-
-    def _attribute(self, attribution: Attribution) -> Tensor:
-        return cpath.attribute(self.model, self._batch, attribution, self.seen.target, **self._settings)
-
-    def _kept(self, name: str, make: Callable[[], Tensor], **more: object) -> Tensor:
-        file = self.job.folder / "maps" / f"{name}.safetensors"
-        made_of = {**self.origin.of(slice(None)), "target": self.seen.target.tolist(), **more}
-
-        def write() -> None:
-            write_tensors(file, {"maps": make()}, {"kind": "maps", "format": _FORMAT, **made_of})
-
-        return kept_tensors(file, "maps", _FORMAT, write, made_of)[0]["maps"]
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Similarity of the pathway gradients to the gradient."""
+        return saliency_figures(table)
 
 
-def _sparsity_grids(
-    job: Job, pixels: np.ndarray, seen: Predictions, maps: Mapping[str, Tensor], sparsities: list[float]
-) -> list[Drawing]:
-    count = min(job.cfg.experiment.sparsity_images, len(pixels)) if maps else 0
-    single = {
-        name: torch.stack([single_channel(at).squeeze(1) for at in values[:, :count]])
-        for name, values in maps.items()
-    }
-    return [
-        sparsity_grid(
-            f"sparsities_{number + 1}",
-            Maps(
-                pixels[number : number + 1],
-                seen.titles[number : number + 1],
-                {name: values[:, number] for name, values in single.items()},
-            ),
-            sparsities,
-        )
-        for number in range(count)
+def _graded_methods(attributions: Mapping[str, Attribution]) -> dict[str, cpath.Method]:
+    """The extraction methods behind pathway gradients, of those that give a pathway for each sparsity."""
+    found: dict[str, cpath.Method] = {}
+    for name, attribution in attributions.items():
+        if isinstance(attribution, PathwayGradient):
+            method = attribution.method
+            found[name] = cpath.methods.get(method) if isinstance(method, str) else method
+    return {name: method for name, method in found.items() if method.graded}
+
+
+def _write_maps(folder: Path, batch: Batch, maps: Tensor) -> None:
+    write_tensors(folder / _FILE, {"maps": maps}, {"kind": _KIND, "format": _FORMAT, "images": batch.ids})
+
+
+def _read_maps(folder: Path) -> Tensor:
+    return read_tensors(folder / _FILE, _KIND, _FORMAT)[0]["maps"]
+
+
+def _rows(found: PerImage) -> list[Row]:
+    """The certainty of each image, and means over images of everything else."""
+    certainty = [
+        Row(*_PROBABILITY[:2], probability, "image", image)
+        for image, probability in zip(found.ids, found.values[_PROBABILITY], strict=True)
     ]
+    others: Mapping[Measure, Sequence[float]] = {
+        measure: values for measure, values in found.values.items() if measure != _PROBABILITY
+    }
+    return [*certainty, *rows_of_means(others)]

@@ -1,227 +1,257 @@
-"""Sanity checks (paper, section 4): whether maps change when the weights are drawn anew."""
+"""Sanity checks (paper, section 4): maps of networks whose weights are drawn anew, against the original maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 import cpath
-from cpath.attribution import Attribution, single_channel
-from cpath.errors import InputError, unknown_name
+from cpath.attribution import single_channel
 from cpath.evaluation import INITS, MEASURES, find_blocks, randomise, sanity_check
-from cpath.evaluation.randomization import Blocks
-from cpath.storage import kept_tensors, write_tensors
+from cpath.storage import read_tensors, write_tensors
 from cpath.viz import Drawing
+from experiments.engine import fields
+from experiments.engine.experiment import Experiment, Settings
+from experiments.engine.images import Batch
+from experiments.engine.job import Job
+from experiments.engine.measuring import PerImage, Values, read_measures, write_measures
+from experiments.engine.metrics import Metric
+from experiments.engine.predictions import predictions
+from experiments.engine.table import Measure, Row
 from experiments.figures.sanity_checks import sanity_check_figures, sanity_strip
-from experiments.framework.job import Job, run_job
-from experiments.framework.parts import measure_in_parts
-from experiments.framework.pictures import pixels_of, predictions
-from experiments.framework.published import MARK, published_rows
-from experiments.framework.results import Key, Row, rows_of_means
-from experiments.framework.subject import (
-    Images,
-    Origin,
-    attributions_of,
-    load_data,
-    load_images,
-    origin_of,
-    trained_model,
-)
+from experiments.metrics import pick
+from experiments.paper.published import published_rows
 
-_FORMAT = 1
+_FILE, _KIND, _FORMAT = "strip.safetensors", "strip", 2
 _X = "randomized_down_to"
-_STD = 0.1  # of the published weights
+_PIXELS = "pixels"
+_PUBLISHED_STD = 0.1
+
+Blocks = Mapping[str, Sequence[str]]
+"""Modules or parameters by block, from the logits to the input."""
 
 
-def run(cfg: DictConfig) -> pd.DataFrame:
-    """Runs the job of ``cfg`` unless it is finished, and returns its tidy table."""
-    return run_job(cfg, _compute, sanity_check_figures)
+def _as_pairs(value: Any) -> Any:
+    """Blocks as pairs of a name and its members: their order counts, and is part of a job's identity."""
+    if isinstance(value, Mapping):
+        return tuple((name, _listed(members)) for name, members in value.items())
+    if isinstance(value, list):
+        return tuple((name, (name,)) for name in value)
+    if value is None:
+        return None
+    raise ValueError("must be names of modules such as [fc, layer4], or lists of names by a block's name, or null")
 
 
-def _compute(job: Job) -> list[Row]:
-    cfg = job.cfg
-    _check(cfg)
-    attributions = attributions_of(cfg)
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, job.store)
-    job.notes["images"] = images.ids
-    origin = origin_of(cfg, model, images, attributions.values())
-    blocks = _blocks(cfg, model, images)
-
-    def measure(where: slice, number: int) -> Mapping[Key, Tensor]:
-        return _measure(model, images.batch(where), attributions, blocks, cfg)
-
-    columns = measure_in_parts(job, images, origin, measure, "randomising")
-    job.notes["blocks"] = {name: list(members) for name, members in dict(blocks).items()}
-    job.pictures += _strips(job, model, images, origin, attributions, blocks)
-    return [*_rows(columns, cfg.experiment.draws), *_published(cfg, list(blocks), list(attributions))]
+def _listed(members: Any) -> Any:
+    return tuple(members) if isinstance(members, list) else (members,)
 
 
-def _check(cfg: DictConfig) -> None:
-    settings = cfg.experiment
-    if settings.init not in INITS:
-        raise unknown_name("init", settings.init, INITS)
-    if settings.draws < 1 or settings.std <= 0:
-        raise InputError("experiment.draws must be at least 1 and experiment.std above 0.")
-    for measure in settings.measures:
-        if measure not in MEASURES:
-            raise unknown_name("measure", measure, MEASURES)
+Members = Annotated[tuple[fields.Text, ...], Field(min_length=1)]
+NamedBlocks = Annotated[
+    Annotated[tuple[tuple[fields.Text, Members], ...], Field(min_length=1), fields.DISTINCT] | None,
+    BeforeValidator(_as_pairs),
+]
+"""Names of modules or parameters from the logits to the input, or lists of them by a block's name; None: found."""
 
 
-def _blocks(cfg: DictConfig, model: nn.Module, images: Images) -> dict[str, tuple[str, ...]]:
-    """Modules or parameters by block, found or as the configuration names them."""
-    asked = cfg.experiment.blocks
-    if asked is None:
-        return find_blocks(model, images.batch(slice(0, 1)))
-    if isinstance(asked, DictConfig):
-        return {str(name): tuple(members) for name, members in asked.items()}
-    return {str(name): (str(name),) for name in asked}
+class Strip(Settings):
+    """Pictures of the maps from block to block: ``experiment.strip.…``."""
+
+    images: fields.Natural
+    blocks: fields.Count
 
 
-def _measure(
-    model: nn.Module, batch: Tensor, attributions: Mapping[str, Attribution], blocks: Blocks, cfg: DictConfig
-) -> dict[Key, Tensor]:
-    """Similarity of every image's maps, draw by draw: the metric is ``measure/draw``."""
-    settings = cfg.experiment
-    found = sanity_check(
-        model,
-        batch,
-        attributions,
-        blocks=blocks,
-        draws=settings.draws,
-        init=settings.init,
-        std=settings.std,
-        repredict=settings.repredict,
-        measures=list(settings.measures),
-        activations=cfg.activations,
-        max_batch=settings.max_batch,
-        seed=cfg.seed,
+class SanityChecks(Experiment):
+    """Compares the maps of the trained network with those of networks that are randomised down to a block."""
+
+    title: ClassVar[str] = "Sanity checks: do the maps depend on what the network learned?"
+    metrics: ClassVar[tuple[Metric, ...]] = pick(
+        *("spearman", "spearman_abs", "ssim", "hog"),
+        *("spearman_random_map", "spearman_abs_random_map", "ssim_random_map", "hog_random_map"),
     )
-    measures: dict[Key, Tensor] = {}
-    for name, similarity in found.similarity.items():
-        for measure, values in similarity.items():
-            for draw, of_draw in enumerate(values):
-                random = found.baseline[name][measure][draw]
-                measures[name, "", "", f"{measure}_random_map/{draw}"] = torch.from_numpy(random)
-                for block, of_block in zip(found.blocks, of_draw, strict=True):
-                    measures[name, _X, block, f"{measure}/{draw}"] = torch.from_numpy(of_block)
-    return measures
 
+    images: fields.Images
+    batch: fields.Batch
+    max_batch: fields.MaxBatch
+    blocks: NamedBlocks
+    draws: fields.Count
+    init: Annotated[str, fields.one_of(INITS)]
+    std: fields.Positive
+    repredict: bool
+    measures: Annotated[list[Annotated[str, fields.one_of(MEASURES)]], Field(min_length=1), fields.DISTINCT]
+    strip: Strip
 
-def _rows(columns: Mapping[Key, list[float]], draws: int) -> list[Row]:
-    """Means over draws, then over images with intervals; and the spread of the draws' means over images."""
-    by_draw: dict[Key, list[list[float]]] = {}
-    for (method, x_name, x, metric), values in columns.items():
-        by_draw.setdefault((method, x_name, x, metric.partition("/")[0]), []).append(values)
-    # A draw that leaves a map constant has no value: the image's mean is then over the others.
-    stacked = {key: np.ma.masked_invalid(np.array(values)) for key, values in by_draw.items()}
-    rows = rows_of_means({key: values.mean(0).filled(np.nan).tolist() for key, values in stacked.items()})
-    if draws > 1:
-        rows += [
-            Row(method, f"{metric}/sd_of_draws", float(np.ma.filled(values.mean(1).std(ddof=1), np.nan)), x_name, x)
-            for (method, x_name, x, metric), values in stacked.items()
-            if x_name
+    def run(self, job: Job) -> Iterable[Row]:
+        """Randomise the network and compare every attribution's maps, for each draw of the weights.
+
+        The numbers of single images are means over the draws.
+        """
+        images = job.sample(self.images)
+        blocks = self._blocks(job, images.device)
+        job.notes["blocks"] = {name: list(members) for name, members in blocks.items()}
+        by_draw = [PerImage() for _ in range(self.draws)]
+        mean = PerImage()
+        for batch in job.batches(images, self.batch, "randomising"):
+            with job.part(batch, "measures", *job.attributions.values()) as part:
+                if part.missing:
+                    for draw, values in enumerate(self._measure(job, batch, blocks)):
+                        write_measures(_of_draw(part.folder, draw), values)
+            found = [read_measures(_of_draw(part.folder, draw)) for draw in range(self.draws)]
+            for per_image, values_of_draw in zip(by_draw, found, strict=True):
+                per_image.add(batch, values_of_draw)
+            mean.add(batch, _mean_over_draws(found))
+            job.drawings += self._strips(job, batch, blocks)
+        mean.write(job.folder)
+        return [
+            *mean.means(),
+            *_spread_of_draws(by_draw),
+            *self._published(job, list(blocks)),
         ]
-    return rows
 
+    def _blocks(self, job: Job, device: torch.device) -> Blocks:
+        """Modules or parameters by block, as configured or found."""
+        if self.blocks is not None:
+            return dict(self.blocks)
+        return find_blocks(job.model, torch.zeros(1, *job.data.shape, device=device))  # no image is decoded for it
 
-def _published(cfg: DictConfig, blocks: list[str], methods: list[str]) -> list[Row]:
-    """The paper's curves at our blocks, which are in the same order; none where what was done is not the same."""
-    settings = cfg.experiment
-    # The paper names no blocks: only those that are found, from the logits to the input, are known to be its own.
-    as_published = settings.blocks is None and settings.init == "normal" and settings.std == _STD
-    if not as_published or settings.repredict:
-        return []
-    rows = published_rows("sanity_checks", cfg, {measure: measure for measure in settings.measures}, methods)
-    theirs = [x for x in dict.fromkeys(row.x for row in rows) if x != "original"]
-    if len(theirs) != len(blocks):
-        return []
-    ours = {"original": "original"} | dict(zip(map(str, theirs), blocks, strict=True))
-    assert all(row.metric.endswith(MARK) for row in rows)
-    return [Row(row.method, row.metric, row.value, row.x_name, ours[str(row.x)], n=0) for row in rows]
-
-
-def _strips(
-    job: Job,
-    model: nn.Module,
-    images: Images,
-    origin: Origin,
-    attributions: Mapping[str, Attribution],
-    blocks: Mapping[str, tuple[str, ...]],
-) -> list[Drawing]:
-    """The maps of the first images from block to block of the first draw, methods below each other."""
-    count = min(job.cfg.experiment.strip.images, len(images))
-    if not count:
-        return []
-    file, made_of = job.folder / "maps" / "strip.safetensors", origin.of(slice(0, count))
-    if job.cfg.redo:
-        file.unlink(missing_ok=True)
-
-    def make() -> None:
-        shown = _spread(list(blocks), job.cfg.experiment.strip.blocks)
-        maps = _strip_maps(model, images.batch(slice(0, count)), attributions, blocks, shown, job.cfg)
-        columns = ["original", *shown]
-        write_tensors(file, maps, {"kind": "maps", "format": _FORMAT, **made_of, "columns": columns})
-
-    maps, metadata = kept_tensors(file, "maps", _FORMAT, make, made_of)
-    pixels = pixels_of(images, count)
-    titles = predictions(model, images, count).titles
-    return [
-        sanity_strip(
-            f"strip_{number + 1}",
-            pixels[number],
-            titles[number],
-            {name: values[:, number] for name, values in maps.items()},
-            metadata["columns"],
+    def _measure(self, job: Job, batch: Batch, blocks: Blocks) -> Iterable[Values]:
+        """Similarity of the maps of a batch, for each draw."""
+        found = sanity_check(
+            job.model,
+            batch.images,
+            job.attributions,
+            blocks=blocks,
+            draws=self.draws,
+            init=self.init,
+            std=self.std,
+            repredict=self.repredict,
+            measures=self.measures,
+            activations=job.config.activations,
+            max_batch=self.max_batch,
+            seed=job.config.seed,
         )
-        for number in range(count)
+        for draw in range(self.draws):
+            values: dict[Measure, Tensor] = {}
+            for method, similarity in found.similarity.items():
+                for measure, by_draw in similarity.items():
+                    random = found.baseline[method][measure][draw]
+                    values[Measure(method, f"{measure}_random_map")] = torch.from_numpy(random)
+                    for block, of_block in zip(found.blocks, by_draw[draw], strict=True):
+                        values[Measure(method, measure, _X, block)] = torch.from_numpy(of_block)
+            yield values
+
+    def _strips(self, job: Job, batch: Batch, blocks: Blocks) -> list[Drawing]:
+        """Pictures of the maps from block to block, of those images of a batch that are to be shown."""
+        first = batch.where.start
+        count = max(0, min(len(batch), self.strip.images - first))
+        if count == 0:
+            return []
+        with job.part(batch, "strip", *job.attributions.values()) as part:
+            if part.missing:
+                self._write_strip(job, batch, blocks, count, part.folder / _FILE)
+        tensors, metadata = read_tensors(part.folder / _FILE, _KIND, _FORMAT)
+        pixels = tensors[_PIXELS].numpy()
+        return [
+            sanity_strip(
+                f"strip_{first + number + 1}",
+                pixels[number],
+                metadata["titles"][number],
+                {method: tensors[str(place)][:, number] for place, method in enumerate(metadata["methods"])},
+                metadata["columns"],
+            )
+            for number in range(count)
+        ]
+
+    def _write_strip(self, job: Job, batch: Batch, blocks: Blocks, count: int, file: Path) -> None:
+        """Write the first images of a batch with their maps (1 + blocks shown, B, H, W), of the first draw."""
+        shown = _evenly_spread(list(blocks), self.strip.blocks)
+        seen = predictions(job.model, batch)
+        images, target = batch.images[:count], seen.target[:count]
+        steps = [self._maps(job, job.model, images, target)]
+        for block, network in randomise(job.model, blocks, self.init, self.std, seed=job.config.seed):
+            if block in shown:
+                steps.append(self._maps(job, network, images, None if self.repredict else target))
+        tensors = {str(place): torch.stack(maps) for place, maps in enumerate(zip(*steps, strict=True))}
+        metadata = {
+            "kind": _KIND,
+            "format": _FORMAT,
+            "images": batch.ids[:count],
+            "titles": seen.titles[:count],
+            "methods": list(job.attributions),
+            "columns": ["original", *shown],
+        }
+        write_tensors(file, {_PIXELS: torch.from_numpy(batch.pixels[:count]), **tensors}, metadata)
+
+    def _maps(self, job: Job, network: nn.Module, images: Tensor, target: Tensor | None) -> list[Tensor]:
+        """(B, H, W) single-channel maps of each attribution."""
+        settings: dict[str, Any] = {"activations": job.config.activations, "max_batch": self.max_batch}
+        return [
+            single_channel(cpath.attribute(network, images, attribution, target, **settings)).squeeze(1)
+            for attribution in job.attributions.values()
+        ]
+
+    def _published(self, job: Job, blocks: Sequence[str]) -> list[Row]:
+        """The paper's curves at our blocks, which are in the same order; none where the experiment is another."""
+        # The paper names no blocks: only those that are found are known to be its own.
+        as_published = self.blocks is None and self.init == "normal" and self.std == _PUBLISHED_STD
+        if not as_published or self.repredict:
+            return []
+        metrics = {measure: measure for measure in self.measures}
+        rows = published_rows("sanity_checks", job.config, metrics, job.attributions)
+        theirs = [x for x in dict.fromkeys(row.x for row in rows) if x != "original"]
+        if len(theirs) != len(blocks):
+            return []
+        ours: dict[float | str, str] = {"original": "original", **dict(zip(theirs, blocks, strict=True))}
+        return [Row(row.method, row.metric, row.value, row.x_name, ours[row.x], n=0) for row in rows]
+
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Similarity by block, with the published curves beside ours."""
+        return sanity_check_figures(table)
+
+
+def _of_draw(folder: Path, draw: int) -> Path:
+    """Folder of a draw in a part."""
+    return folder / f"draw-{draw}"
+
+
+def _mean_over_draws(draws: Sequence[Mapping[Measure, list[float]]]) -> dict[Measure, list[float]]:
+    """Mean of each image over the draws; of those that have a value: one that leaves a map constant has none."""
+    return {measure: _stacked(draws, measure).mean(0).filled(np.nan).tolist() for measure in draws[0]}
+
+
+def _stacked(draws: Sequence[Mapping[Measure, list[float]]], measure: Measure) -> np.ma.MaskedArray[Any, Any]:
+    """(draws, images) values, without those that are NaN."""
+    return np.ma.masked_invalid(np.array([values[measure] for values in draws]))
+
+
+def _spread_of_draws(by_draw: Sequence[PerImage]) -> list[Row]:
+    """Standard deviation of the draws' means over images; no rows for a single draw."""
+    if len(by_draw) < 2:
+        return []
+    draws = [per_image.values for per_image in by_draw]
+    return [
+        Row(
+            measure.method,
+            f"{measure.metric}/sd_of_draws",
+            float(np.ma.filled(_stacked(draws, measure).mean(1).std(ddof=1), np.nan)),
+            measure.x_name,
+            measure.x,
+        )
+        for measure in draws[0]
+        if measure.x_name
     ]
 
 
-def _spread(names: list[str], most: int) -> list[str]:
-    """At most ``most`` of ``names``, evenly spread, the first and last among them."""
+def _evenly_spread(names: list[str], most: int) -> list[str]:
+    """At most ``most`` of ``names``, evenly spread, the first and the last among them."""
     if len(names) <= most:
         return names
-    places = np.linspace(0, len(names) - 1, max(1, most)).round().astype(int)
+    places = np.linspace(0, len(names) - 1, most).round().astype(int)
     return [names[place] for place in places]
-
-
-def _strip_maps(
-    model: nn.Module,
-    batch: Tensor,
-    attributions: Mapping[str, Attribution],
-    blocks: Mapping[str, tuple[str, ...]],
-    shown: list[str],
-    cfg: DictConfig,
-) -> dict[str, Tensor]:
-    """(1 + len(shown), B, H, W) single-channel maps by method: of the trained network, then of randomised ones."""
-    settings = cfg.experiment
-    with torch.no_grad():
-        target = model(batch).argmax(1)
-
-    def maps(network: nn.Module, explained: Tensor | None) -> dict[str, Tensor]:
-        return {
-            name: single_channel(
-                cpath.attribute(
-                    network,
-                    batch,
-                    attribution,
-                    explained,
-                    activations=cfg.activations,
-                    max_batch=settings.max_batch,
-                )
-            ).squeeze(1)
-            for name, attribution in attributions.items()
-        }
-
-    steps = [maps(model, target)]
-    for block, network in randomise(model, blocks, settings.init, settings.std, seed=cfg.seed):
-        if block in shown:
-            steps.append(maps(network, None if settings.repredict else target))
-    return {name: torch.stack([step[name] for step in steps]) for name in attributions}

@@ -1,16 +1,16 @@
 """Pictures of images, maps and pathways, and the style that all figures of the project share."""
 
-from cpath.viz.maps import Maps, map_grid, sparsity_grid
+from cpath.viz.maps import map_grid, map_strip, sparsity_grid
 from cpath.viz.style import Drawing, colour_of, criterion_label, in_order, label_of, save_drawings
 
 __all__ = [
     "Drawing",
-    "Maps",
     "colour_of",
     "criterion_label",
     "in_order",
     "label_of",
     "map_grid",
+    "map_strip",
     "save_drawings",
     "sparsity_grid",
 ]

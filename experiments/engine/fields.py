@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
@@ -27,7 +28,7 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def distinct(values: list[Any]) -> list[Any]:
+def distinct(values: Any) -> Any:
     """Refuse a list in which a value is there twice."""
     if len(set(values)) != len(values):
         raise ValueError("the same value is there twice")
@@ -40,6 +41,23 @@ def _ascending(values: list[float]) -> list[float]:
     return values
 
 
+def one_of(names: Iterable[str]) -> AfterValidator:
+    """Constraint of a text: it is one of ``names``."""
+    known = list(names)
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"must be {' or '.join(map(repr, known))}")
+        return value
+
+    return AfterValidator(check)
+
+
+DISTINCT = AfterValidator(distinct)
+"""Constraint of a list: no value is there twice."""
+ASCENDING = AfterValidator(_ascending)
+"""Constraint of a list of numbers: each is larger than the one before."""
+
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -50,11 +68,11 @@ Text = Annotated[str, Field(min_length=1)]
 
 Sparsity = Annotated[Number, AfterValidator(check_sparsity)]
 """Per cent of all units that are pruned."""
-Sparsities = Annotated[list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(distinct)]
+Sparsities = Annotated[list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), DISTINCT]
 """One sparsity, or several."""
 Percent = Annotated[Number, Field(gt=0, lt=100)]
 """Per cent of the pixels."""
-Percents = Annotated[list[Percent], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_ascending)]
+Percents = Annotated[list[Percent], BeforeValidator(_as_list), Field(min_length=1), ASCENDING]
 """Several shares of the pixels, from small to large."""
 
 Images = Count | None

@@ -18,9 +18,9 @@ from cpath.viz.style import (
     shared_legend,
 )
 from experiments.figures.curves import beside_published, coinciding, curve, spread
+from experiments.metrics import METRICS
 
 _FIRST = 10.0  # per cent: the range of the paper's figure
-_CHANGE = "|p − p′| / p"
 _ORDERS = (
     ("lerf", "LeRF: least relevant first", "lower is better"),
     ("morf", "MoRF: most relevant first", "higher is better"),
@@ -28,7 +28,15 @@ _ORDERS = (
 
 
 def degradation_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Curves of both orders, areas under them, curves of the other fill, rank agreement, and the published ones."""
+    """Draw the curves of both orders, the areas under them, and how far the criteria agree.
+
+    Args:
+        table: tidy table of the degradation.
+
+    Returns:
+        Those figures that the table has numbers for: curves, areas, curves of the other fill, rank agreement, and
+        the published curves beside ours.
+    """
     at = table[table.x_name == "percent_removed"].assign(x=lambda frame: frame.x.astype(float))
     if at.empty:
         return []
@@ -56,8 +64,8 @@ def _curves(at: pd.DataFrame) -> list[Drawing]:
     for line, (order, title, better) in zip(panels, orders, strict=True):
         for panel, up_to in zip(line, ranges, strict=True):
             _panel(panel, at[at.metric == f"{order}_change"], up_to)
-            panel.set_title(title if len(ranges) == 1 or up_to == _FIRST else f"… up to {up_to:g} %")
-        line[0].set_ylabel(f"{_CHANGE}  ({better})")
+            panel.set_title(title if len(ranges) == 1 or up_to == _FIRST else f"… up to {up_to:.10g} %")
+        line[0].set_ylabel(f"{METRICS['lerf_change'].axis}  ({better})")
     for panel in panels[-1]:
         panel.set_xlabel("pixels removed (%)")
     shared_legend(figure, panels[0, 0])
@@ -99,7 +107,7 @@ def _areas(table: pd.DataFrame) -> list[Drawing]:
                 "o" if filled else "D",
                 color="#3C3C3C",
                 markerfacecolor="#3C3C3C" if filled else "white",
-                label=f"up to {up_to:g} % of the pixels",
+                label=f"up to {up_to:.10g} % of the pixels",
             )
         panel.set(title=title, xlabel=f"mean change  ({better})", xlim=(0, None))
         panel.set_yticks(range(len(methods)), [label_of(method) for method in methods])
@@ -118,7 +126,7 @@ def _road(at: pd.DataFrame) -> list[Drawing]:
     for panel, (order, title, better) in zip(panels, orders, strict=True):
         rows = at[at.metric == f"{order}_change_road"]
         _panel(panel, rows, rows.x.max())
-        panel.set(title=title, xlabel="pixels removed (%)", ylabel=f"{_CHANGE}  ({better})")
+        panel.set(title=title, xlabel="pixels removed (%)", ylabel=f"{METRICS['lerf_change'].axis}  ({better})")
     shared_legend(figure, panels[0])
     count = int(at[at.metric == f"{orders[0][0]}_change_road"].n.max())
     caption = (
@@ -146,7 +154,7 @@ def _agreement(table: pd.DataFrame) -> list[Drawing]:
             color="#0072B2",
             markerfacecolor="#0072B2" if filled else "white",
             elinewidth=1,
-            label=f"up to {up_to:g} % of the pixels",
+            label=f"up to {up_to:.10g} % of the pixels",
         )
     panel.set_yticks(range(len(pairs)), [" and ".join(map(criterion_label, pair.split("/")[1:])) for pair in pairs])
     panel.invert_yaxis()
@@ -163,7 +171,7 @@ def _agreement(table: pd.DataFrame) -> list[Drawing]:
 def _published(at: pd.DataFrame) -> list[Drawing]:
     paper = at[at.metric == "lerf_change/published"]
     ours = at[at.metric == "lerf_change"]
-    figure = beside_published(ours, paper, "least relevant pixels removed (%)", _CHANGE)
+    figure = beside_published(ours, paper, "least relevant pixels removed (%)", METRICS["lerf_change"].axis)
     if figure is None:
         return []
     caption = "LeRF curves beside the published ones (dashed), method by method. Bands: 95 % intervals over images."

@@ -7,10 +7,18 @@ import pandas as pd
 
 from cpath.viz.style import STYLE, Drawing, in_order, new_figure, shared_legend
 from experiments.figures.curves import curve
+from experiments.metrics import METRICS
 
 
 def saliency_figures(table: pd.DataFrame) -> list[Drawing]:
-    """How far the pathway gradient departs from the gradient as the network is pruned."""
+    """Draw how far the pathway gradient departs from the gradient as the network is pruned.
+
+    Args:
+        table: tidy table of the saliency experiment.
+
+    Returns:
+        The figure; none for fewer than two sparsities.
+    """
     rows = table[table.metric == "similarity_to_gradient"].assign(x=lambda frame: frame.x.astype(float))
     if rows.empty or rows.x.nunique() < 2:
         return []
@@ -19,7 +27,7 @@ def saliency_figures(table: pd.DataFrame) -> list[Drawing]:
         panel = figure.subplots()
         for method in in_order(rows.method):
             curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="neurons pruned (%)", ylabel="Spearman of magnitudes", ylim=(None, 1.03))
+        panel.set(xlabel="neurons pruned (%)", ylabel=METRICS["similarity_to_gradient"].axis, ylim=(None, 1.03))
         shared_legend(figure, panel)
         caption = (
             "Similarity of the pathway gradient to the gradient of the whole network, as the network is pruned. "

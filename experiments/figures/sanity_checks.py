@@ -10,29 +10,31 @@ import pandas as pd
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from cpath.viz.maps import show_image, show_map
+from cpath.viz.maps import map_strip
 from cpath.viz.style import (
     STYLE,
     Drawing,
     colour_of,
     in_order,
-    label_of,
     marker_of,
     new_figure,
     shared_legend,
 )
 from experiments.figures.curves import beside_published, coinciding, curve
+from experiments.metrics import METRICS
 
-_MEASURES = {
-    "spearman": "Spearman",
-    "spearman_abs": "Spearman of magnitudes",
-    "ssim": "SSIM",
-    "hog": "HOG correlation",
-}
+_MEASURES = ("spearman", "spearman_abs", "ssim", "hog")
 
 
 def sanity_check_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Similarity to the original map over the blocks, one panel a measure, and the published curves beside ours."""
+    """Draw the similarity to the original map over the blocks, and the published curves beside ours.
+
+    Args:
+        table: tidy table of the sanity checks.
+
+    Returns:
+        A figure with a panel for each measure, and one for each measure that was published.
+    """
     at = table[table.x_name == "randomized_down_to"]
     blocks = list(dict.fromkeys(at[~at.metric.str.contains("/")].x))
     if not blocks:
@@ -83,7 +85,7 @@ def _curves(at: pd.DataFrame, table: pd.DataFrame, blocks: list[str]) -> list[Dr
                 look = {"color": colour_of(method), "marker": marker_of(method), "clip_on": False}
                 panel.plot(place, random[method], linestyle="none", **look)
         panel.axvline(len(blocks) + 1, color="#BBBBBB", linewidth=0.8, linestyle=":")
-        panel.set_title(_MEASURES[measure])
+        panel.set_title(METRICS[measure].label)
         low = np.nanmin([rows.value.min(), rows.ci_low.min(), random.min() if len(random) else 0])
         panel.set_ylim(min(-0.05, 1.05 * low), 1.04)
         _ticks(panel, blocks, "random map" if len(random) else None)
@@ -106,50 +108,39 @@ def _published(at: pd.DataFrame, blocks: list[str]) -> list[Drawing]:
     for measure in _measures(at, "/published"):
         paper = at[at.metric == f"{measure}/published"]
         ours = pd.concat([_from_original(rows) for _, rows in at[at.metric == measure].groupby("method")])
-        label = _MEASURES[measure]
+        label = METRICS[measure].label
         figure = beside_published(ours, paper, "", label, at="place", room=1.3, ylim=(None, 1.04))
         assert figure is not None
         for panel in figure.axes:
             places = [0, *range(1, len(blocks) + 1, max(1, len(blocks) // 5))]
             panel.set_xticks(places, ["original", *(blocks[place - 1] for place in places[1:])])
             panel.tick_params("x", labelrotation=60, labelsize=6.5)
-        caption = (
-            f"{_MEASURES[measure]} beside the published curves (dashed), method by method. The released code swaps "
-            "the labels of HOG and SSIM: what is published as SSIM may be either."
-            if measure == "ssim"
-            else f"{_MEASURES[measure]} beside the published curves (dashed), method by method."
-        )
+        caption = f"{label} beside the published curves (dashed), method by method."
+        if measure == "ssim":
+            caption += (
+                " The released code swaps the labels of HOG and SSIM: what is published as SSIM may be either."
+            )
         drawings.append(Drawing(f"published_{measure}", figure, caption))
     return drawings
 
 
 def sanity_strip(
-    name: str, image: np.ndarray, title: str, maps: Mapping[str, Tensor], columns: Sequence[str]
+    name: str, pixels: np.ndarray, title: str, maps: Mapping[str, Tensor], columns: Sequence[str]
 ) -> Drawing:
-    """The maps of one ``image`` (H, W, C) in [0, 1]: a row a method, a column a block.
+    """Draw the maps of one image as the network is randomised: a row for each method, a column for each block.
 
-    ``maps`` (len(columns), H, W) by method; ``columns`` from "original" towards the input.
+    Args:
+        name: of the drawing.
+        pixels: (H, W, C) image in [0, 1].
+        title: caption of the image; its first line is the predicted class.
+        maps: (columns, H, W) single-channel maps by method.
+        columns: ``original``, and the blocks towards the input.
+
+    Returns:
+        The drawing.
     """
-    methods = in_order(maps)
-    with mpl.rc_context(STYLE):
-        figure = new_figure(1.25 + 0.88 * (1 + len(columns)), 0.45 + 0.9 * len(methods))
-        panels = figure.subplots(
-            len(methods), 1 + len(columns), squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0}
-        )
-        for line, method in zip(panels, methods, strict=True):
-            show_map(line[1], maps[method][0])
-            for panel, values in zip(line[2:], maps[method][1:], strict=True):
-                show_map(panel, values)
-            line[1].set_ylabel(label_of(method), rotation=0, ha="right", va="center", fontsize=8)
-        for panel, column in zip(panels[0, 1:], columns, strict=True):
-            panel.set_title(column, fontsize=7.5)
-        for panel in panels[:, 0]:
-            panel.set_axis_off()
-        show_image(panels[0, 0], image)
-        panels[0, 0].set_axis_on()
-        panels[0, 0].set_title(title, fontsize=7.5)
-        caption = (
-            f"Magnitudes of the maps of one image ({title.splitlines()[0]}) as the network is randomised from the "
-            "logits (left) towards the input (right), each scaled by itself."
-        )
-        return Drawing(name, figure, caption, picture=True)
+    caption = (
+        f"Magnitudes of the maps of one image ({title.splitlines()[0]}) as the network is randomised from the "
+        "logits (left) towards the input (right), each scaled by itself."
+    )
+    return map_strip(name, pixels, title, maps, columns, caption)

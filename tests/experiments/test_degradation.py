@@ -1,28 +1,28 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 import cpath
-from cpath.evaluation import NoisyLinear, degrade
-from experiments import degradation
-from experiments.framework.job import job_folder
-from experiments.framework.store import ArtifactStore
-from experiments.framework.subject import load_data, load_images, trained_model
+from cpath.errors import InputError
+from cpath.evaluation import ORDERS, NoisyLinear, degrade
+from experiments.degradation import _CRITERIA
+from experiments.engine.config import parse
+from experiments.engine.job import Job, run
+from experiments.engine.measuring import read_per_image
+from experiments.engine.provenance import read_manifest
+from experiments.metrics import METRICS
 from tests.rows import row_of
 
 SETTINGS = [
     "experiment=degradation",
     "experiment.images=6",
     "experiment.batch=4",
-    "experiment.percents=[5,10,50]",
+    "percent=[5,10,50]",
     "experiment.road.images=5",
-    "experiment.road.percents=[10,50]",
+    "experiment.road.percent=[10,50]",
 ]
 ATTRIBUTIONS = {"neuron_mct": {"sparsity": 80}, "gradients": {}, "random": {"seed": 0}}
 ORDERED = ("neuron_mct", "gradients", "gbp", "gradcam")
@@ -36,19 +36,18 @@ def cfg(configure, trained):
 
 
 def _one_by_one(cfg, method: str, order: str, fill, percents, count: int) -> np.ndarray:
-    data = load_data(cfg)
-    images = load_images(cfg, data)
-    model = trained_model(cfg, data, ArtifactStore(job_folder(cfg).parents[2] / "artifacts"))
+    job = Job(parse(cfg))
+    images = job.sample(cfg.experiment.images)
     found = []
     for index in range(count):
         image = images.batch(slice(index, index + 1))
-        maps = cpath.attribute(model, image, method, **ATTRIBUTIONS[method])
-        found.append(degrade(model, image, maps, order=order, fill=fill, percents=percents).change[0])
+        maps = cpath.attribute(job.model, image, method, **ATTRIBUTIONS[method])
+        found.append(degrade(job.model, image, maps, order=order, fill=fill, percents=percents).change[0])
     return torch.stack(found).numpy()
 
 
 def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
-    table = degradation.run(cfg)
+    table = run(cfg)
     for method in ("neuron_mct", "gradients"):
         for order, name in (("least", "lerf"), ("most", "morf")):
             expected = _one_by_one(cfg, method, order, 0.0, (5, 10, 50), 6)
@@ -70,7 +69,7 @@ def test_rank_agreement_is_kendalls_tau_of_the_areas_of_each_criterion(cfg):
     from scipy.stats import kendalltau
 
     cfg.attribution = {**ATTRIBUTIONS, "gbp": {}, "gradcam": {}, "sobel": {}}
-    table = degradation.run(cfg)
+    table = run(cfg)
     assert set(cfg.attribution) > {"random", "sobel"}, "controls, which do not count"
     areas = {
         name: [row_of(table, method, f"{name}_area", 50).value for method in ORDERED] for name in ("lerf", "morf")
@@ -94,60 +93,122 @@ def test_maps_are_computed_once_a_batch_and_serve_all_orders_and_fills(cfg, monk
         return attribute(model, images, attribution, *args, **rest)
 
     monkeypatch.setattr(cpath, "attribute", counting)
-    degradation.run(cfg)
+    run(cfg)
     assert calls == 2 * ["neuron_mct", "gradients", "random"]
 
 
 def test_a_job_leaves_figures_and_says_where_its_time_went(cfg, figures):
-    degradation.run(cfg)
-    folder = job_folder(cfg)
+    run(cfg)
+    folder = Job(parse(cfg)).folder
     names = {path.name for path in (folder / "figures").iterdir()}
     for name in ("degradation", "areas", "degradation_road", "rank_agreement"):
         assert {f"{name}.png", f"{name}.svg"} <= names
-    time = json.loads((folder / "manifest.json").read_text())["time"]
-    assert 0 < time["share_in_forward_passes_mean"] <= 1
-    assert time["seconds_mean_forward"] <= time["seconds_mean"]
-    assert len(pd.read_csv(folder / "per_image.csv.gz")) == 6
+    time = read_manifest(folder)["time"]
+    assert 0 < time["percent_in_forward_passes_mean"] <= 100
+    assert 0 < time["seconds_mean_forward"] <= time["seconds_mean"]
+    per_image = read_per_image(folder)
+    assert set(per_image.method) == set(ATTRIBUTIONS)
+    assert per_image.groupby(["method", "metric", "x"]).image.nunique().eq(6).all()
+
+
+def test_the_time_of_a_stopped_job_counts_too(cfg, monkeypatch):
+    attribute, calls = cpath.attribute, []
+
+    def dies_in_the_second_batch(*args, **rest):
+        calls.append(args[2].name)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return attribute(*args, **rest)
+
+    monkeypatch.setattr(cpath, "attribute", dies_in_the_second_batch)
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg)
+    folder = Job(parse(cfg)).folder
+    (first,) = [
+        manifest
+        for part in folder.glob("parts/measures-*")
+        if (manifest := read_manifest(part))["status"] == "finished"
+    ]
+    run(cfg)
+    assert calls[4:] == list(ATTRIBUTIONS), "the first batch was finished"
+    spent = read_manifest(folder)["time"]
+    assert spent["seconds_maps"] >= round(first["seconds_by_step"]["maps"], 2) > 0
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_any_number_of_images_makes_a_table(cfg, images):
+    cfg.experiment.images = images
+    cfg.attribution = {"gradients": {}, "gbp": {}}
+    table = run(cfg)
+    curves = table[table.x_name == "percent_removed"]
+    assert len(curves) == 2 * 2 * (3 + 2)
+    assert (curves.n == images).all()
+    assert set(table.metric.str.partition("/")[0]) <= set(METRICS)
+
+
+def test_shares_with_many_digits_stay_apart(cfg):
+    cfg.percent = [33.3333333, 33.3333334, 66.6666667]
+    cfg.experiment.road.percent = [33.3333333]
+    cfg.experiment.images = 2
+    cfg.attribution = {
+        name: {"_target_": "cpath.attribution.get", "name": name_of}
+        for name, name_of in (("a|b", "gradients"), ("a/b", "random"))
+    }
+    table = run(cfg)
+    rows = table[table.metric == "lerf_change"]
+    assert set(rows.method) == {"a|b", "a/b"}
+    assert sorted(rows.x.astype(float).unique()) == [33.3333333, 33.3333334, 66.6666667]
+    assert len(rows) == 2 * 3
 
 
 def test_road_and_orders_may_be_left_out(cfg):
     cfg.experiment.road.images = 0
     cfg.experiment.orders = ["least"]
     cfg.attribution = {"gradients": {}}
-    table = degradation.run(cfg)
+    table = run(cfg)
     assert set(table.metric) == {"lerf_change", "lerf_area"}
 
 
 def test_published_curves_stand_beside_ours_where_dataset_and_model_match(cfg, figures):
     cfg.dataset.name, cfg.model.name = "cifar10", "resnet8"
     cfg.attribution = {"gradients": {}, "sobel": {}}
-    table = degradation.run(cfg)
+    table = run(cfg)
     paper = table[table.metric == "lerf_change/published"]
     assert set(paper.method) == {"gradients"}
     assert row_of(table, "gradients", "lerf_change/published", 10).value == 0.54
-    assert (job_folder(cfg) / "figures" / "published.png").exists()
+    assert (Job(parse(cfg)).folder / "figures" / "published.png").exists()
 
 
 def test_a_dataset_may_say_under_which_name_it_is_published(cfg):
     OmegaConf.update(cfg, "dataset.published_as", "cifar10", force_add=True)
     cfg.dataset.name, cfg.attribution = "my-files", {"gradients": {}}
-    table = degradation.run(cfg)
+    table = run(cfg)
     assert row_of(table, "gradients", "lerf_change/published", 10).value == 0.54
     assert set(table.dataset) == {"my-files"}
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "part"),
+    ("override", "part"),
     [
-        ("orders", ["last"], "Did you mean"),
-        ("percents", [10, 5], "must ascend"),
-        ("percents", [0, 5], "between 0 and 100"),
-        ("rank_by", "absolut", "absolute"),
+        ("experiment.orders=[last]", r"orders\[0\] must be 'least' or 'most'; got 'last'"),
+        ("experiment.orders=[least,least]", "twice"),
+        ("experiment.orders=[]", "at least 1 item"),
+        ("percent=[10,5]", "must ascend"),
+        ("percent=[0,5]", "greater than 0"),
+        ("percent=[5,100]", "less than 100"),
+        ("experiment.road.percent=[5,5]", "road.percent .*must ascend"),
+        ("experiment.road.noise=-1", "noise must be greater than or equal to 0"),
+        ("experiment.rank_by=absolut", "'absolute' or 'signed'"),
+        ("experiment.fill=nan", "must be finite"),
+        ("+experiment.percents=[5]", "called 'percent' now"),
+        ("+experiment.road.percents=[5]", "called 'experiment.road.percent' now"),
     ],
 )
-def test_bad_settings_are_refused_before_any_training(configure, tmp_path, setting, value, part):
-    cfg = configure(*SETTINGS)
-    cfg.experiment[setting] = value
-    with pytest.raises(cpath.CpathError, match=part):
-        degradation.run(cfg)
+def test_bad_settings_are_refused_before_any_training(configure, tmp_path, override, part):
+    with pytest.raises(InputError, match=part):
+        run(configure(*SETTINGS, override))
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_every_order_of_the_library_has_a_name():
+    assert set(_CRITERIA) == set(ORDERS)

@@ -5,11 +5,13 @@ import pytest
 
 import cpath
 from cpath.evaluation import sanity_check
+from cpath.evaluation.similarity import Comparison
 from cpath.storage import read_tensors
-from experiments import redraw, sanity_checks
-from experiments.framework.job import job_folder
-from experiments.framework.store import ArtifactStore
-from experiments.framework.subject import load_data, load_images, trained_model
+from experiments.engine.config import parse
+from experiments.engine.images import Images
+from experiments.engine.job import Job, redraw, run
+from experiments.engine.measuring import read_per_image
+from experiments.metrics import METRICS
 from tests.rows import row_of
 
 SETTINGS = [
@@ -32,13 +34,12 @@ def cfg(configure, trained):
 
 
 def _subject(cfg):
-    data = load_data(cfg)
-    model = trained_model(cfg, data, ArtifactStore(job_folder(cfg).parents[2] / "artifacts"))
-    return model, load_images(cfg, data)
+    job = Job(parse(cfg))
+    return job.model, job.sample(cfg.experiment.images)
 
 
 def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
-    table = sanity_checks.run(cfg)
+    table = run(cfg)
     model, images = _subject(cfg)
     found = [
         sanity_check(
@@ -65,16 +66,27 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
             random = np.concatenate([one.baseline[method][measure] for one in found], 1).mean()
             assert row_of(table, method, f"{measure}_random_map", "").value == pytest.approx(random, abs=1e-3)
     assert row_of(table, "sobel", "spearman", "conv").value == 1  # edges know nothing of the weights
+    assert set(table.metric.str.partition("/")[0]) <= set(METRICS)
+    # Numbers of single images are means over the draws.
+    per_image = read_per_image(Job(parse(cfg)).folder)
+    of_images = per_image[
+        (per_image.method == "gradients") & (per_image.metric == "ssim") & (per_image.x == "conv")
+    ]
+    expected = [np.nanmean(one.similarity["gradients"]["ssim"][:, 2, 0]) for one in found]
+    assert of_images.value.tolist() == pytest.approx(expected, abs=1e-3)
 
 
 def test_pictures_show_the_maps_of_the_same_randomised_networks(cfg, figures):
-    sanity_checks.run(cfg)
-    folder = job_folder(cfg)
+    run(cfg)
+    folder = Job(parse(cfg)).folder
     names = {path.name for path in (folder / "figures").iterdir()}
     assert {"sanity_checks.png", "sanity_checks.svg", "strip_1.png", "strip_2.png"} <= names
     assert "strip_1.svg" not in names
-    maps, metadata = read_tensors(folder / "maps" / "strip.safetensors", "maps", 1)
+    (file,) = folder.glob("parts/strip-*/strip.safetensors")
+    tensors, metadata = read_tensors(file, "strip", 2)
+    maps = {method: tensors[str(place)] for place, method in enumerate(metadata["methods"])}
     assert metadata["columns"] == ["original", "fc", "conv"]
+    assert tensors["pixels"].shape == (2, 16, 16, 1)
     model, images = _subject(cfg)
     batch = images.batch(slice(0, 2))
     assert maps["gradcam"].shape == (3, 2, 16, 16)
@@ -83,7 +95,7 @@ def test_pictures_show_the_maps_of_the_same_randomised_networks(cfg, figures):
     found = sanity_check(
         model, batch, ["gradients"], blocks=["fc", "stage3", "conv"], draws=1, measures=["spearman"]
     )
-    last = cpath.evaluation.Comparison(maps["gradients"][0].unsqueeze(1), ("spearman",))
+    last = Comparison(maps["gradients"][0].unsqueeze(1), ("spearman",))
     similarity = last.to(maps["gradients"][2].unsqueeze(1))["spearman"]
     assert similarity == pytest.approx(found.similarity["gradients"]["spearman"][0, 2], abs=1e-3)
 
@@ -91,23 +103,76 @@ def test_pictures_show_the_maps_of_the_same_randomised_networks(cfg, figures):
 def test_redrawing_keeps_the_pictures_and_their_captions(cfg, figures):
     import json
 
-    sanity_checks.run(cfg)
-    captions = job_folder(cfg) / "figures" / "captions.json"
+    run(cfg)
+    captions = Job(parse(cfg)).folder / "figures" / "captions.json"
     before = json.loads(captions.read_text())
-    assert redraw.main([str(cfg.outputs)]) == 0
+    redraw(captions.parents[1])
     assert json.loads(captions.read_text()) == before
     assert set(before) == {"sanity_checks", "strip_1", "strip_2"}
 
 
+def test_strips_are_found_again_in_every_batch_without_decoding(cfg, figures, monkeypatch):
+    cfg.experiment.strip.images = 4  # more than a batch
+    run(cfg)
+    folder = Job(parse(cfg)).folder
+    before = {path.name: path.read_bytes() for path in (folder / "figures").glob("strip_*.png")}
+    assert set(before) == {f"strip_{number}.png" for number in (1, 2, 3, 4)}
+    (folder / "results.csv").unlink()
+    monkeypatch.setattr(cpath, "attribute", lambda *args, **rest: pytest.fail("the maps are there"))
+    monkeypatch.setattr(Images, "batch", lambda *args: pytest.fail("the pixels are there"))
+    run(cfg)
+    assert {path.name: path.read_bytes() for path in (folder / "figures").glob("strip_*.png")} == before
+
+
+def test_an_image_is_decoded_once(cfg, monkeypatch):
+    decoded = []
+    batch = Images.batch
+    monkeypatch.setattr(Images, "batch", lambda self, where: decoded.append(where) or batch(self, where))
+    cfg.experiment.blocks = None
+    cfg.experiment.draws = 1
+    run(cfg)
+    assert decoded == [slice(0, 3), slice(3, 5)]
+
+
+@pytest.mark.parametrize("images", [1, 2, 4])
+def test_any_number_of_images_makes_a_table(cfg, images):
+    cfg.experiment.images = images
+    cfg.attribution = {"gradients": {}}
+    table = run(cfg)
+    curves = table[table.metric == "spearman"]
+    assert curves.x.tolist() == ["fc", "stage3", "conv"]
+    assert (curves.n == images).all()
+
+
+def test_blocks_may_have_any_name_and_their_order_counts(cfg):
+    cfg.attribution = {"gradients": {}}
+    cfg.experiment.blocks = {"a|b": ["fc"], "a/b": ["stage3", "stage2"], "0": "conv"}
+    named = run(cfg)
+    rows = named[named.metric == "spearman"]
+    assert rows.x.tolist() == ["a|b", "a/b", "0"]
+    folder = Job(parse(cfg)).folder
+    cfg.experiment.blocks = {"0": "conv", "a/b": ["stage3", "stage2"], "a|b": ["fc"]}
+    assert Job(parse(cfg)).folder != folder
+    assert run(cfg).query("metric == 'spearman'").x.tolist() == ["0", "a/b", "a|b"]
+
+
+BLOCKS = ["fc", *(f"block{number}" for number in range(16)), "conv1"]
+
+
+def _published(cfg, blocks=BLOCKS):
+    job = Job(parse(cfg))
+    return job.config.experiment._published(job, blocks)
+
+
 def test_published_curves_stand_at_our_blocks_in_their_order(configure):
     cfg = configure("experiment=sanity_checks", "dataset=imagenet", "model=resnet50", small=False)
-    blocks = ["fc", *(f"block{number}" for number in range(16)), "conv1"]
-    rows = sanity_checks._published(cfg, blocks, ["gbp", "sobel"])
+    cfg.attribution = {"gbp": {}, "sobel": {}}
+    rows = _published(cfg)
     assert {row.method for row in rows} == {"gbp"}
     ssim = {row.x: row.value for row in rows if row.metric == "ssim/published"}
-    assert list(ssim) == ["original", *blocks]
+    assert list(ssim) == ["original", *BLOCKS]
     assert (ssim["fc"], ssim["conv1"]) == (0.9907, 0.6124)
-    assert sanity_checks._published(cfg, blocks[1:], ["gbp"]) == []
+    assert _published(cfg, BLOCKS[1:]) == []
 
 
 @pytest.mark.parametrize(
@@ -115,23 +180,33 @@ def test_published_curves_stand_at_our_blocks_in_their_order(configure):
     ["experiment.blocks=[fc,conv1]", "experiment.init=own", "experiment.std=0.2", "experiment.repredict=true"],
 )
 def test_published_curves_are_not_laid_over_another_experiment(configure, override):
-    blocks = ["fc", *(f"block{number}" for number in range(16)), "conv1"]
     cfg = configure("experiment=sanity_checks", "dataset=imagenet", "model=resnet50", override, small=False)
-    assert sanity_checks._published(cfg, blocks, ["gbp"]) == []
+    cfg.attribution = {"gbp": {}}
+    assert _published(cfg) == []
 
 
 def test_a_dataset_may_say_under_which_name_it_is_published(configure):
     files = ["dataset=cifar10_folder", "dataset.root=x", "dataset.published_as=imagenet"]
     cfg = configure("experiment=sanity_checks", "model=resnet50", *files, small=False)
-    blocks = ["fc", *(f"block{number}" for number in range(16)), "conv1"]
-    assert {row.method for row in sanity_checks._published(cfg, blocks, ["gbp", "sobel"])} == {"gbp"}
+    cfg.attribution = {"gbp": {}, "sobel": {}}
+    assert {row.method for row in _published(cfg)} == {"gbp"}
 
 
 @pytest.mark.parametrize(
     ("override", "part"),
-    [("experiment.measures=[sim]", "ssim"), ("experiment.init=norm", "normal"), ("experiment.draws=0", "draws")],
+    [
+        ("experiment.measures=[sim]", "'ssim' or 'hog'; got 'sim'"),
+        ("experiment.measures=[ssim,ssim]", "twice"),
+        ("experiment.init=norm", "must be 'normal' or 'own'"),
+        ("experiment.draws=0", "draws must be greater than or equal to 1"),
+        ("experiment.std=0", "std must be greater than 0"),
+        ("experiment.blocks=5", "blocks must be names of modules"),
+        ("experiment.blocks=[]", "blocks .*at least 1 item"),
+        ("experiment.blocks=[fc,fc]", "twice"),
+        ("experiment.strip.blocks=0", "strip.blocks must be greater than or equal to 1"),
+    ],
 )
 def test_bad_settings_are_refused_before_any_training(configure, tmp_path, override, part):
-    with pytest.raises(cpath.CpathError, match=part):
-        sanity_checks.run(configure(*SETTINGS, override))
+    with pytest.raises(cpath.InputError, match=part):
+        run(configure(*SETTINGS, override))
     assert not (tmp_path / "artifacts").exists()

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import kendalltau
 
 from cpath.viz import criterion_label
-from experiments.framework.criteria import agreement, agreement_rows
-from experiments.framework.results import COLUMNS
+from experiments.engine.table import COLUMNS
+from experiments.rank_agreement import agreement, agreement_rows
 
 
 def _table(areas: dict[str, dict[str, float]], x: float = 90.0) -> pd.DataFrame:
