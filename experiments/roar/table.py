@@ -77,7 +77,7 @@ class RoarTable(RoarExperiment):
         super().check(job)
 
     def run(self, job: Job) -> Iterable[Row]:
-        """Train the network that is explained, rank the pixels, and train all cells, unless that was done before."""
+        """Train the explained network, rank the pixels, and train all cells, each unless that was done before."""
         explained = self.explained(job)
         hits = 100.0 * accuracy(explained.model, job.data.test, device_of(job.config)).double()
         ranks = self.rank(explained)
