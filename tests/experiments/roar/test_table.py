@@ -255,7 +255,7 @@ def test_the_heading_says_what_was_removed(table_cfg, quick, keep, heading):
 
 @pytest.mark.parametrize(("images", "batch"), [(1, 4), (2, 4), (5, 4)])
 def test_any_number_of_test_images_will_do(table_cfg, quick, images, batch):
-    table_cfg.dataset.test = images
+    OmegaConf.update(table_cfg, "dataset.test", images, force_add=True)
     table_cfg.experiment.batch = batch
     table_cfg.attribution = {"gradients": {}, "random": {"seed": 0}}
     table = run(table_cfg)
