@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal
 
 from experiments.engine.metrics import Metric, by_name
 
@@ -475,6 +476,100 @@ _SALIENCY = (
     ),
 )
 
+_ROAR_SOURCE = "Hooker et al. 2019; Khakzar et al. 2021, section 4"
+
+
+def _roar(
+    name: str, label: str, meaning: str, better: Literal["higher", "lower"] | None = None, **changes: Any
+) -> Metric:
+    """Metric of a retraining; per cent, over seeds, unless said otherwise."""
+    usual = {"unit": "%", "range": _PER_CENT, "source": _ROAR_SOURCE, "over": "seeds"}
+    return Metric(name=name, label=label, meaning=meaning, better=better, **{**usual, **changes})
+
+
+_ROAR = (
+    _roar(
+        "roar_accuracy",
+        "ROAR: test accuracy",
+        "Per cent of the test images that are classified correctly after retraining without the most relevant "
+        "pixels.",
+        "lower",
+    ),
+    _roar(
+        "kar_accuracy",
+        "KAR: test accuracy",
+        "Per cent of the test images that are classified correctly after retraining on the most relevant pixels "
+        "alone.",
+        "higher",
+    ),
+    _roar(
+        "roar_val_accuracy",
+        "ROAR: validation accuracy",
+        "As roar_accuracy, of the validation images: that of the epoch which is tested.",
+        "lower",
+    ),
+    _roar(
+        "kar_val_accuracy",
+        "KAR: validation accuracy",
+        "As kar_accuracy, of the validation images: that of the epoch which is tested.",
+        "higher",
+    ),
+    _roar(
+        "untouched_accuracy",
+        "untouched images: test accuracy",
+        "Per cent of the test images that are classified correctly after retraining on images with all of their "
+        "pixels.",
+        "higher",
+    ),
+    _roar(
+        "within_interval_of_untouched",
+        "control",
+        "1 if the accuracy of the explained network lies in the 95 % prediction interval of the retrainings on "
+        "untouched images, else 0.",
+        unit="",
+        range=_ONE,
+        source="",
+    ),
+    _roar(
+        "roar_area",
+        "ROAR: mean accuracy",
+        "Area under the curve of roar_accuracy, as mean accuracy over the shares from 0 to the largest.",
+        "lower",
+    ),
+    _roar(
+        "kar_area",
+        "KAR: mean accuracy",
+        "Area under the curve of kar_accuracy, as mean accuracy over the shares from the smallest to the largest.",
+        "higher",
+    ),
+    _roar(
+        "roar_difference",
+        "ROAR: difference of accuracies",
+        "Accuracy of one method minus that of the method behind the slash, in percentage points, paired by share "
+        "and seed, mean over the shares.",
+        "lower",
+        range=(-100.0, 100.0),
+        source="",
+    ),
+    _roar(
+        "kar_difference",
+        "KAR: difference of accuracies",
+        "As roar_difference, of kar_accuracy.",
+        "higher",
+        range=(-100.0, 100.0),
+        source="",
+    ),
+    _roar(
+        "roar_rank_agreement",
+        "Kendall's τ",
+        "Agreement of the orders in which the two criteria behind the slashes put the methods, by area, without "
+        "the controls: 1 the same order, 0 unrelated, −1 the reverse.",
+        unit="",
+        range=(-1.0, 1.0),
+        source="Kendall 1938",
+    ),
+)
+
 METRICS: dict[str, Metric] = by_name(
     (
         *_TRAINING,
@@ -486,6 +581,7 @@ METRICS: dict[str, Metric] = by_name(
         *_DEGRADATION,
         *_SANITY_CHECKS,
         *_SALIENCY,
+        *_ROAR,
     )
 )
 """All entries by name."""

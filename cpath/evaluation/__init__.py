@@ -6,7 +6,7 @@ from cpath.evaluation.degradation import PERCENTS, Degradation, degrade
 from cpath.evaluation.imputation import NoisyLinear
 from cpath.evaluation.randomization import INITS, find_blocks, redraw
 from cpath.evaluation.removal import ORDERS, rank_pixels, remove_pixels, removed_pixels
-from cpath.evaluation.retraining import AlteredSplit, StoredRanks, altered, parts_of, stored_ranks
+from cpath.evaluation.retraining import AlteredSplit, StoredRanks, altered, chunks_of, parts_of, stored_ranks
 from cpath.evaluation.sanity_checks import SanityCheck, randomise, sanity_check
 from cpath.evaluation.similarity import MEASURES, Comparison
 
@@ -24,6 +24,7 @@ __all__ = [
     "accuracy",
     "altered",
     "area_under_curve",
+    "chunks_of",
     "degrade",
     "find_blocks",
     "mean_height",

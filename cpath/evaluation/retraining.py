@@ -8,8 +8,7 @@ Source: Hooker et al., A Benchmark for Interpretability Methods in Deep Neural N
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpath.checks import check_count
 from cpath.data import ImageData, Split
 from cpath.errors import InputError
 from cpath.evaluation.removal import remove_pixels, removed_pixels
@@ -33,34 +33,30 @@ class StoredRanks:
     Reading raises `InputError` for files of other chunks, or of another number of images.
 
     Args:
-        folder: Folder of the files.
-        part: Name of the split, with which the files' names begin.
+        files: File of each chunk, in the order of the images.
         images: Number of images in the split.
-        chunk: Number of images per file.
+        chunk: Number of images per file; the last one may hold fewer.
+
+    Raises:
+        InputError: If there are not as many files as chunks.
 
     Example:
-        >>> ranks = cpath.evaluation.StoredRanks(folder, "test", images=3, chunk=2)
-        >>> ranks.write(lambda images: torch.arange(4).view(1, 2, 2).expand(images.stop - images.start, 2, 2))
+        >>> ranks = cpath.evaluation.StoredRanks([folder / "first", folder / "last"], images=3, chunk=2)
+        >>> for number, images in enumerate(ranks.where()):
+        ...     ranks.write(number, torch.arange(4).view(1, 2, 2).expand(images.stop - images.start, 2, 2))
         >>> ranks.read(torch.tensor([2, 0])).shape
         torch.Size([2, 2, 2])
     """
 
-    def __init__(self, folder: Path, part: str, images: int, chunk: int) -> None:
-        self.folder, self.part, self.images, self.chunk = folder, part, images, chunk
+    def __init__(self, files: Sequence[Path], images: int, chunk: int) -> None:
+        self.files, self.images, self.chunk = list(files), images, chunk
+        if len(self.files) != len(self.where()):
+            raise InputError(
+                f"{images} images in chunks of {chunk} need {len(self.where())} files, not {len(self.files)}."
+            )
 
     def __len__(self) -> int:
         return self.images
-
-    def file(self, number: int) -> Path:
-        """Name the file of a chunk.
-
-        Args:
-            number: Number of the chunk, from 0.
-
-        Returns:
-            Path of the file.
-        """
-        return self.folder / f"{self.part}-{number:05d}.safetensors"
 
     def where(self) -> list[slice]:
         """List the images of each chunk.
@@ -68,23 +64,27 @@ class StoredRanks:
         Returns:
             One slice for each chunk.
         """
-        return [slice(k, min(k + self.chunk, self.images)) for k in range(0, self.images, self.chunk)]
+        return chunks_of(self.images, self.chunk)
 
-    def write(self, compute: Callable[[slice], Tensor], chunks: Iterable[int] | None = None) -> None:
-        """Store ranks. Chunks that are stored already are left as they are.
+    def write(self, number: int, ranks: Tensor) -> None:
+        """Store the ranks of a chunk.
 
         Args:
-            compute: Function from a slice of images to their ranks (B, H, W).
-            chunks: Numbers of the chunks to store; None for all.
+            number: Number of the chunk, from 0.
+            ranks: Ranks of its images (B, H, W), from `rank_pixels`.
+
+        Raises:
+            InputError: If they are not the ranks of as many images.
         """
-        parts = self.where()
-        for number in range(len(parts)) if chunks is None else chunks:
-            if not self.file(number).exists():
-                ranks = compute(parts[number])
-                # 16 bits hold every rank of images up to 256×256.
-                small = torch.uint16 if ranks[0].numel() <= 2**16 else torch.int32
-                metadata = {"kind": _KIND, "format": _FORMAT, "chunk": self.chunk, "images": self.images}
-                write_tensors(self.file(number), {"ranks": ranks.to(small)}, metadata)
+        where = self.where()[number]
+        if ranks.dim() != 3 or len(ranks) != where.stop - where.start:
+            raise InputError(
+                f"chunk {number} needs ranks ({where.stop - where.start}, H, W), not {tuple(ranks.shape)}."
+            )
+        # 16 bits hold every rank of images up to 256×256.
+        small = torch.uint16 if ranks[0].numel() <= 2**16 else torch.int32
+        metadata = {"kind": _KIND, "format": _FORMAT, "chunk": self.chunk, "images": self.images}
+        write_tensors(self.files[number], {"ranks": ranks.to(small)}, metadata)
 
     def read(self, indices: Tensor) -> Tensor:
         """Read the ranks of some images, and nothing else.
@@ -110,12 +110,12 @@ class StoredRanks:
         Returns:
             Iterator over ranks (B, H, W), int32.
         """
-        for number in range(math.ceil(self.images / self.chunk)):
+        for number in range(len(self.files)):
             yield self._ranks(number)[:].to(torch.int32)
 
     def _ranks(self, number: int) -> Any:
         """Open the ranks of chunk ``number``, to be sliced."""
-        file = self.file(number)
+        file = self.files[number]
         ranks, written = _opened(file, file.stat().st_mtime_ns if file.exists() else 0)
         mine = {"chunk": self.chunk, "images": self.images}
         rows = min(self.chunk, self.images - number * self.chunk)
@@ -154,8 +154,8 @@ class AlteredSplit(Split):
     Example:
         >>> scale = cpath.data.Normalisation(mean=(0.5,), std=(0.25,))
         >>> split = cpath.data.TensorSplit(torch.rand(3, 1, 2, 2), torch.arange(3), list("abc"), scale)
-        >>> ranks = cpath.evaluation.StoredRanks(folder, "test", images=3, chunk=2)
-        >>> ranks.write(lambda images: torch.arange(4).view(1, 2, 2).expand(images.stop - images.start, 2, 2))
+        >>> ranks = cpath.evaluation.StoredRanks([folder / "all"], images=3, chunk=3)
+        >>> ranks.write(0, torch.arange(4).view(1, 2, 2).expand(3, 2, 2))
         >>> altered = cpath.evaluation.AlteredSplit(split, ranks, percent=50)
         >>> altered.batch(torch.tensor([1]))[0, 0, 0].tolist()
         [0.0, 0.0]
@@ -242,6 +242,27 @@ def parts_of(data: ImageData) -> dict[str, Split]:
     return dict(zip(_SPLITS, (train, val, data.test), strict=True))
 
 
+def chunks_of(images: int, chunk: int) -> list[slice]:
+    """Divide images into chunks.
+
+    Args:
+        images: Number of images.
+        chunk: Number of images per chunk.
+
+    Returns:
+        The images of each chunk; the last one may hold fewer.
+
+    Raises:
+        InputError: If ``chunk`` is not a positive whole number.
+
+    Example:
+        >>> cpath.evaluation.chunks_of(5, chunk=3)
+        [slice(0, 3, None), slice(3, 5, None)]
+    """
+    chunk = check_count("chunk", chunk)
+    return [slice(start, min(start + chunk, images)) for start in range(0, images, chunk)]
+
+
 def stored_ranks(data: ImageData, folder: Path, chunk: int) -> dict[str, StoredRanks]:
     """Make the objects that store the ranks of each split. No file is read or written.
 
@@ -261,12 +282,16 @@ def stored_ranks(data: ImageData, folder: Path, chunk: int) -> dict[str, StoredR
         >>> {name: len(part) for name, part in ranks.items()}
         {'train': 1257, 'val': 180, 'test': 360}
     """
-    return {name: StoredRanks(folder, name, len(split), chunk) for name, split in parts_of(data).items()}
+    found = {}
+    for name, split in parts_of(data).items():
+        files = [folder / f"{name}-{number:05d}.safetensors" for number in range(len(chunks_of(len(split), chunk)))]
+        found[name] = StoredRanks(files, len(split), chunk)
+    return found
 
 
 def altered(
     data: ImageData,
-    ranks: dict[str, StoredRanks],
+    ranks: Mapping[str, StoredRanks],
     percent: float,
     *,
     keep: bool = False,

@@ -30,7 +30,7 @@ _MODES: tuple[_Mode, ...] = (
 
 def roar_cell_figures(table: pd.DataFrame) -> list[Drawing]:
     """The training of one cell, by epoch."""
-    renamed = {"roar_accuracy": "test_accuracy", "kar_accuracy": "test_accuracy"}
+    renamed = dict.fromkeys(("roar_accuracy", "kar_accuracy", "untouched_accuracy"), "test_accuracy")
     return training_figures(table.replace({"metric": renamed}))
 
 
@@ -122,24 +122,27 @@ def _comparisons(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
         panel.set_title(mode[1])
     _colour_bar(figure, image, panels)
     caption = (
-        "Every method (row) against every other (column): difference of the accuracies in percentage points, mean "
-        f"over the shares, paired by seed ({_seeds(rows)}"
+        "Every method (row) against every other (column): by how many percentage points of accuracy it is better, "
+        "that is lower in ROAR and higher in KAR; mean over the shares, paired by seed "
+        f"({_seeds(rows)}"
         + (
-            "). Blue: the method of the row is better. Bold: the 95 % interval of the difference over seeds "
-            "excludes zero, not corrected for the number of pairs."
+            "). Positive and blue: the method of the row is better. Bold: the 95 % interval of the difference over "
+            "seeds excludes zero, not corrected for the number of pairs."
             if rows.n.max() > 1
-            else ": no intervals). Blue: the method of the row is better."
+            else ": no intervals). Positive and blue: the method of the row is better."
         )
     )
     return [Drawing("paired", figure, caption)]
 
 
 def _matrix(panel: Axes, rows: pd.DataFrame, methods: list[str], limit: float, sign: int) -> object:
+    """Numbers and colours alike say by how much the row is better: ``sign`` is −1 where a lower value is."""
     values = np.full((len(methods), len(methods)), np.nan)
     for row in rows.itertuples():
         i, j = methods.index(row.method), methods.index(row.other)
         certain = row.ci_low > 0 or row.ci_high < 0
-        for place, value in (((i, j), row.value), ((j, i), -row.value)):
+        better = sign * row.value + 0.0  # no minus before a zero
+        for place, value in (((i, j), better), ((j, i), 0.0 - better)):
             values[place] = value
             dark = abs(value) > 0.6 * limit
             panel.text(
@@ -152,7 +155,7 @@ def _matrix(panel: Axes, rows: pd.DataFrame, methods: list[str], limit: float, s
                 color="white" if dark else "#202020",
                 fontweight="bold" if certain else "normal",
             )
-    image = panel.imshow(sign * values, cmap="RdBu", vmin=-limit, vmax=limit)
+    image = panel.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit)
     names = [label_of(method) for method in methods]
     panel.set_xticks(range(len(methods)), names, rotation=60, ha="right", rotation_mode="anchor")
     panel.set_yticks(range(len(methods)), names)
@@ -167,7 +170,7 @@ def _colour_bar(figure: Figure, image: object, panels: np.ndarray) -> None:
 
 
 def _agreement(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
-    tau = table[table.metric == "rank_agreement/roar/kar"]
+    tau = table[table.metric == "roar_rank_agreement/roar/kar"]
     if tau.empty or len(modes) < 2:
         return []
     areas = {mode[0]: table[table.metric == f"{mode[0]}_area"].set_index("method") for mode in modes}
@@ -208,7 +211,7 @@ def _published(table: pd.DataFrame) -> list[Drawing]:
     if figure is None:
         return []
     caption = "ROAR curves beside the published ones (dashed), method by method."
-    tau = table[table.metric == "rank_agreement/roar/published"]
+    tau = table[table.metric == "roar_rank_agreement/roar/published"]
     if len(tau):
         caption += f" Kendall's τ between the orders of the methods, by area: {_tau(tau.iloc[0])}."
     return [Drawing("published", figure, caption)]

@@ -1,1 +1,1 @@
-"""ROAR and KAR: retraining without the pixels that an attribution ranks first, or on them alone."""
+"""ROAR and KAR (paper, section 4): retraining without the most relevant pixels, or on them alone."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from cpath.data import Batches, ImageData, Split, TensorSplit, crop_and_flip, digits
 from cpath.errors import InputError
-from cpath.evaluation import altered, parts_of, rank_pixels, stored_ranks
+from cpath.evaluation import altered, chunks_of, parts_of, rank_pixels, stored_ranks
 from cpath.evaluation.retraining import MaskedSplit, StoredRanks
 from cpath.storage import write_tensors
 from cpath.training import Hardware, Recipe, train
@@ -56,8 +57,19 @@ def ranks(data, relevance, tmp_path_factory) -> dict[str, StoredRanks]:
     stored = stored_ranks(data, tmp_path_factory.mktemp("ranks"), chunk=7)
     for name, split in parts_of(data).items():
         images = split.batch(torch.arange(len(split)))
-        stored[name].write(lambda where, m=relevance[name], x=images: rank_pixels(m[where][:, None], x[where]))
+        _write(stored[name], rank_pixels(relevance[name][:, None], images))
     return stored
+
+
+def _stored(folder: Path, images: int, chunk: int) -> StoredRanks:
+    """Ranks of a split called val, in the files that `stored_ranks` would name."""
+    count = len(chunks_of(images, chunk))
+    return StoredRanks([folder / f"val-{number:05d}.safetensors" for number in range(count)], images, chunk)
+
+
+def _write(stored: StoredRanks, ranks: Tensor) -> None:
+    for number, where in enumerate(stored.where()):
+        stored.write(number, ranks[where])
 
 
 def _images(split: Split) -> Tensor:
@@ -86,9 +98,9 @@ def test_altered_bytes_stay_bytes_in_memory(data, ranks):
 
 
 def test_ranks_are_read_from_the_chunk_that_holds_them_alone(data, ranks, relevance, tmp_path):
-    other = StoredRanks(tmp_path, "train", 50, 7)
+    other = stored_ranks(data, tmp_path, 7)["train"]
     everything = torch.cat(list(ranks["train"].chunks()))
-    other.write(lambda where: everything[where], chunks=[2])  # images 14 to 20; no other file exists
+    other.write(2, everything[14:21])  # no other file exists
     assert [path.name for path in tmp_path.iterdir()] == ["train-00002.safetensors"]
     assert torch.equal(other.read(torch.tensor([20, 14])), everything[[20, 14]])
     assert torch.equal(ranks["train"].read(torch.tensor([49, 0, 7])), everything[[49, 0, 7]])
@@ -96,17 +108,22 @@ def test_ranks_are_read_from_the_chunk_that_holds_them_alone(data, ranks, releva
         other.read(torch.tensor([0]))
 
 
-def test_chunks_that_are_there_are_not_computed_again(tmp_path):
-    stored, calls = StoredRanks(tmp_path, "val", 10, 4), []
-
-    def compute(where: slice) -> Tensor:
-        calls.append((where.start, where.stop))
-        return torch.zeros(where.stop - where.start, 300, 300, dtype=torch.int32) + 80_000  # beyond 16 bits
-
-    stored.write(compute, chunks=[1])
-    stored.write(compute)
-    assert calls == [(4, 8), (0, 4), (8, 10)]
+def test_ranks_beyond_16_bits_are_stored_as_they_are(tmp_path):
+    stored = _stored(tmp_path, 10, 4)
+    _write(stored, torch.zeros(10, 300, 300, dtype=torch.int32) + 80_000)
     assert (stored.read(torch.tensor([9])) == 80_000).all()
+
+
+def test_ranks_that_do_not_fit_their_chunk_and_files_that_do_not_fit_the_split_are_errors(tmp_path):
+    stored = _stored(tmp_path, 9, 4)
+    for ranks in (torch.zeros(4, 2, 2), torch.zeros(0, 2, 2), torch.zeros(1, 4)):
+        with pytest.raises(InputError, match=r"chunk 2 needs ranks \(1, H, W\), not"):
+            stored.write(2, ranks)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="9 images in chunks of 4 need 3 files, not 2"):
+        StoredRanks(stored.files[:2], 9, 4)
+    with pytest.raises(InputError, match="chunk must be at least 1"):
+        chunks_of(9, 0)
 
 
 def test_ranks_of_another_split_and_a_wrong_percentage_are_errors(data, ranks):
@@ -192,8 +209,8 @@ def test_what_is_too_large_for_the_device_stays_where_it_is(data):
 @pytest.mark.parametrize(("images", "chunk"), [(10, 5), (10, 3), (9, 4), (11, 4), (8, 4)])
 def test_ranks_in_other_chunks_or_of_another_split_are_refused(tmp_path, images, chunk):
     everything = torch.arange(160).view(10, 4, 4) % 16
-    StoredRanks(tmp_path, "val", 10, 4).write(lambda where: everything[where])
-    other = StoredRanks(tmp_path, "val", images, chunk)
+    _write(_stored(tmp_path, 10, 4), everything)
+    other = _stored(tmp_path, images, chunk)
     for use in (lambda: other.read(torch.tensor([0])), lambda: list(other.chunks())):
         with pytest.raises(InputError, match=f"does not hold {chunk} of {images} images, in chunks of {chunk}"):
             use()
@@ -204,20 +221,20 @@ def test_ranks_that_do_not_say_their_split_are_held_against_the_size_of_the_file
     for number, part in enumerate(everything.split(4)):
         file = tmp_path / f"val-{number:05d}.safetensors"
         write_tensors(file, {"ranks": part.to(torch.uint16)}, {"kind": "ranks", "format": 1})
-    assert torch.equal(torch.cat(list(StoredRanks(tmp_path, "val", 10, 4).chunks())), everything.int())
+    assert torch.equal(torch.cat(list(_stored(tmp_path, 10, 4).chunks())), everything.int())
     with pytest.raises(InputError, match="made for another split, or in other chunks"):
-        StoredRanks(tmp_path, "val", 10, 5).read(torch.tensor([0]))
+        _stored(tmp_path, 10, 5).read(torch.tensor([0]))
     with pytest.raises(InputError, match="made for another split, or in other chunks"):
-        list(StoredRanks(tmp_path, "val", 9, 4).chunks())
+        list(_stored(tmp_path, 9, 4).chunks())
 
 
 def test_ranks_that_were_made_again_are_read_again(tmp_path):
-    stored = StoredRanks(tmp_path, "val", 4, 4)
+    stored = _stored(tmp_path, 4, 4)
     for value in (1, 2):
-        stored.write(lambda where, value=value: torch.full((4, 2, 2), value))
+        stored.write(0, torch.full((4, 2, 2), value))
         assert stored.read(torch.tensor([3])).unique().tolist() == [value]
-        os.utime(stored.file(0), ns=(value, value))
+        os.utime(stored.files[0], ns=(value, value))
         assert stored.read(torch.tensor([3])).unique().tolist() == [value]
-        stored.file(0).unlink()
+        stored.files[0].unlink()
         with pytest.raises(InputError, match="no such ranks file"):
             stored.read(torch.tensor([3]))

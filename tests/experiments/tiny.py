@@ -10,7 +10,7 @@ from cpath.data import ImageData, TensorSplit
 TRAIN, VAL, TEST = 64, 16, 36
 
 
-def digits(size: int = 8, channels: int = 1) -> ImageData:
+def digits(size: int = 8, channels: int = 1, test: int = TEST) -> ImageData:
     """The first digits of each split."""
     whole = data.digits(size, channels)
 
@@ -21,6 +21,6 @@ def digits(size: int = 8, channels: int = 1) -> ImageData:
         whole,
         train=few(whole.train, TRAIN),
         val=few(whole.val, VAL),
-        test=few(whole.test, TEST),
-        settings={**whole.settings, "few": True},
+        test=few(whole.test, test),
+        settings={**whole.settings, "few": True, "test": test},
     )

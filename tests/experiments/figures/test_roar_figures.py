@@ -20,7 +20,7 @@ _row = partial(made_row, half=2.0, n=3)
 
 
 def _table(kar: bool = True, published: bool = True) -> pd.DataFrame:
-    rows = [_row("base", "test_accuracy", 80.0), _row("untouched", "test_accuracy", 79.0)]
+    rows = [_row("base", "test_accuracy", 80.0), _row("untouched", "untouched_accuracy", 79.0)]
     for mode, curves in (("roar", REMOVED), ("kar", KEPT))[: 1 + kar]:
         name = {"roar": "percent_removed", "kar": "percent_kept"}[mode]
         for method, values in curves.items():
@@ -32,13 +32,13 @@ def _table(kar: bool = True, published: bool = True) -> pd.DataFrame:
                 difference = sum(curves[one]) / 2 - sum(curves[other]) / 2
                 rows.append(_row(one, f"{mode}_difference/{other}", difference, half=6.0))
     if kar:
-        rows.append(_row("all", "rank_agreement/roar/kar", 0.5, "up_to_percent", 90, half=0.25))
+        rows.append(_row("all", "roar_rank_agreement/roar/kar", 0.5, "up_to_percent", 90, half=0.25))
     if published:
         rows += [
             _row("gbp", "roar_accuracy/published", value, "percent_removed", x, n=0)
             for x, value in ((50, 55.0), (90, 45.0))
         ]
-        rows.append(_row("all", "rank_agreement/roar/published", -0.25, "up_to_percent", 90))
+        rows.append(_row("all", "roar_rank_agreement/roar/published", -0.25, "up_to_percent", 90))
     return pd.DataFrame(rows)
 
 
@@ -89,14 +89,14 @@ def test_every_pair_is_shown_from_both_sides_and_bold_where_it_is_certain(figure
         tuple(map(int, text.get_position()[::-1])): (text.get_text(), text.get_fontweight())
         for text in figures["paired"].axes[0].texts
     }
-    # Rows and columns: GBP, Gradients, Random. The interval is 6 points to each side.
+    # Rows and columns: GBP, Gradients, Random, with 60, 45 and 70 % left. The interval is 6 points to each side.
     assert texts == {
-        (0, 1): ("+15.0", "bold"),
-        (1, 0): ("-15.0", "bold"),
-        (0, 2): ("-10.0", "bold"),
-        (2, 0): ("+10.0", "bold"),
-        (1, 2): ("-25.0", "bold"),
-        (2, 1): ("+25.0", "bold"),
+        (0, 1): ("-15.0", "bold"),
+        (1, 0): ("+15.0", "bold"),
+        (0, 2): ("+10.0", "bold"),
+        (2, 0): ("-10.0", "bold"),
+        (1, 2): ("+25.0", "bold"),
+        (2, 1): ("-25.0", "bold"),
     }
     assert "mean over the shares, paired by seed (3 seeds)" in captions["paired"]
     kar = {text.get_text(): text.get_fontweight() for text in figures["paired"].axes[1].texts}
@@ -108,6 +108,29 @@ def test_blue_is_better_in_both_criteria(figures):
     removed, kept = (panel.images[0].get_array() for panel in figures["paired"].axes[:2])
     assert removed[1, 0] == 15  # Gradients leaves less accuracy than GBP: better when pixels are removed
     assert kept[1, 0] == 3  # and more when only they are kept
+
+
+def test_numbers_and_colours_say_the_same(figures, captions):
+    *panels, bar = figures["paired"].axes
+    for panel in panels:
+        (image,) = panel.images
+        assert len(panel.texts) == 6
+        for text in panel.texts:
+            column, row = map(int, text.get_position())
+            better = image.get_array()[row, column]
+            assert text.get_text() == f"{better:+.1f}"
+            red, _, blue, _ = image.to_rgba(image.get_array())[row, column]
+            assert (blue > red) == (better > 0)
+    assert bar.get_ylabel() == "row better by (points)"
+    assert "lower in ROAR and higher in KAR" in captions["paired"]
+    assert "Positive and blue: the method of the row is better." in captions["paired"]
+
+
+def test_methods_that_are_alike_have_no_sign():
+    table = _table()
+    table.loc[table.metric.str.contains("_difference/"), "value"] = 0.0
+    (paired,) = [drawing.figure for drawing in roar_figures(table) if drawing.name == "paired"]
+    assert {text.get_text() for panel in paired.axes[:2] for text in panel.texts} == {"+0.0"}
 
 
 def test_agreement_puts_the_best_at_the_upper_right(figures, captions):

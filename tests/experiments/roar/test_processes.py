@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from experiments import CONF
-from experiments.framework.results import read_table
+from experiments.engine.table import read_table
 
 pytestmark = pytest.mark.slow
 
@@ -22,16 +22,16 @@ SETTINGS = [
     "dataset._target_=tests.experiments.tiny.digits",
     "dataset.size=8",
     "model.width=4",
-    "dataset.recipe.batch_size=16",
+    "recipe.batch_size=16",
     "device=cpu",
 ]
 TABLE = [
     "experiment=roar_table",
     *SETTINGS,
     "attribution=gradients",
-    "experiment.percents=[50]",
+    "percent=[50]",
     "experiment.seeds=[0,1]",
-    "dataset.recipe.epochs=40",
+    "recipe.epochs=40",
 ]
 
 
@@ -73,7 +73,7 @@ def test_killed_tables_end_with_the_numbers_of_an_undisturbed_one(tmp_path, proc
     arguments = [*TABLE, f"experiment.side_by_side={processes}"]
     killed = tmp_path / "killed"
     process = _start(killed, *arguments)
-    pattern = "artifacts/cells/.*.partial/last.ckpt"
+    pattern = "artifacts/cells/*/last.ckpt"
     while process.poll() is None and not list(killed.glob(pattern)):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_killed_tables_end_with_the_numbers_of_an_undisturbed_one(tmp_path, proc
 
 def test_a_sweep_of_cells_leaves_a_curve_a_method(tmp_path):
     cells = ["attribution=gradients,random", "percent=50,90", "seed=0,1"]
-    code, said = _run(tmp_path, "experiment=roar", *SETTINGS, "dataset.recipe.epochs=2", *cells, "-m")
+    code, said = _run(tmp_path, "experiment=roar", *SETTINGS, "recipe.epochs=2", *cells, "-m")
     assert code == 0, said
     (folder,) = tmp_path.glob("sweeps/roar-*")
     table = read_table(folder / "results.csv")
@@ -103,7 +103,7 @@ def test_a_sweep_of_cells_leaves_a_curve_a_method(tmp_path):
 
 def test_two_processes_train_as_one_does_and_not_in_a_sweep(tmp_path):
     # Batches of two halves; statistics of batches are a process's own, so the numbers are near, not equal.
-    arguments = ["experiment=train", *SETTINGS, "dataset.recipe.epochs=30"]
+    arguments = ["experiment=train", *SETTINGS, "recipe.epochs=30"]
     losses = {}
     for trainer in ("default", "ddp"):
         code, said = _run(tmp_path / trainer, *arguments, f"trainer={trainer}")

@@ -1,0 +1,52 @@
+"""Settings that one retraining and a table of retrainings share, and the network that both explain."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cpath.errors import InputError
+from experiments.engine import fields
+from experiments.engine.experiment import Experiment
+from experiments.engine.job import Job
+from experiments.roar.cells import Retrainings
+from experiments.roar.ranks import Ranking, Ranks
+
+
+class RoarExperiment(Experiment):
+    """Retrains the network on images that lost the pixels which attributions find relevant."""
+
+    base_seed: fields.Seed
+    batch: fields.Batch
+    max_batch: fields.MaxBatch
+    rank_by: Literal["absolute", "signed"]
+    fill: fields.Number
+
+    def check(self, job: Job) -> None:
+        """Refuse a job without an attribution, or without images to train on."""
+        if not job.attributions:
+            raise InputError("no attribution is named: attribution=all, or one by name.")
+        try:
+            job.data.training_splits()
+        except InputError as error:
+            raise InputError(f"ROAR retrains the network, and there is nothing to train on: {error}") from error
+
+    def explained(self, job: Job) -> Job:
+        """The job with the network that is explained: trained with `base_seed`, which also seeds its maps.
+
+        It does not vary with the seed of a retraining.
+        """
+        if job.config.seed == self.base_seed:
+            return job
+        explained = Job(job.config.changed(seed=self.base_seed))
+        explained.data = job.data
+        return explained
+
+    def rank(self, explained: Job) -> dict[str, Ranks]:
+        """Rank the pixels of all images by every attribution, unless that was done before."""
+        ranks = Ranking(explained, self.batch, self.max_batch, self.rank_by).ranks()
+        explained.model.cpu()  # the retrainings need the memory
+        return ranks
+
+    def retrainings(self, job: Job, ranks: dict[str, Ranks]) -> Retrainings:
+        """The retrainings of the job, on images ranked by the given attributions."""
+        return Retrainings(job.config, job.data, job.cache, ranks, self.fill)

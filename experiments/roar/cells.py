@@ -1,0 +1,155 @@
+"""Cells of a ROAR table: networks retrained on images without some of their pixels, as entries of the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cpath.data import ImageData
+from cpath.evaluation import altered
+from experiments.engine.cache import Cache, Key
+from experiments.engine.config import Config
+from experiments.engine.network import build_model
+from experiments.engine.training import read_history, train_in, trained_entry, training_identity, training_key
+from experiments.roar.ranks import Ranks
+
+UNTOUCHED = "untouched"
+"""Stands for the attribution where no pixel is removed."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Removing (ROAR) or keeping (KAR) the most relevant pixels."""
+
+    keep: bool
+
+    @property
+    def name(self) -> str:
+        """Name with which its metrics begin."""
+        return "kar" if self.keep else "roar"
+
+    @property
+    def x_name(self) -> str:
+        """Name of the share of pixels in tables."""
+        return "percent_kept" if self.keep else "percent_removed"
+
+    def places(self, percents: Sequence[float]) -> tuple[float, ...]:
+        """Shares at which its curve has values: at 0, ROAR has the untouched images, and KAR none at all."""
+        return tuple(percents) if self.keep else (0.0, *percents)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One retraining."""
+
+    attribution: str
+    percent: float
+    """Per cent of the pixels, the most relevant first."""
+    keep: bool
+    """Whether all other pixels are removed, instead of these."""
+    seed: int
+
+    @classmethod
+    def untouched(cls, seed: int) -> Cell:
+        """The retraining on images that keep all of their pixels."""
+        return cls(UNTOUCHED, 0.0, False, seed)
+
+    @property
+    def label(self) -> str:
+        """Description for progress bars and names of folders."""
+        if self.percent == 0:
+            return f"{UNTOUCHED}-s{self.seed}"
+        return f"{self.attribution}-{self.percent:g}-{Mode(self.keep).name}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class History:
+    """Result of a retraining."""
+
+    epochs: list[dict[str, float]]
+    """Losses and validation accuracy (per cent) by epoch."""
+    test_hits: list[int]
+    """1 for each test image that is classified correctly after the best validation epoch, else 0."""
+
+    @property
+    def accuracy(self) -> float:
+        """Per cent of the test images that are classified correctly."""
+        return 100.0 * sum(self.test_hits) / len(self.test_hits)
+
+    @property
+    def val_accuracy(self) -> float:
+        """Per cent of the validation images that are classified correctly after the best epoch."""
+        return float(self._best["val_accuracy"])
+
+    @property
+    def best_epoch(self) -> int:
+        """Epoch with the best validation accuracy, counted from 1."""
+        return int(self._best["epoch"]) + 1
+
+    @property
+    def _best(self) -> dict[str, float]:
+        return max(self.epochs, key=lambda epoch: epoch["val_accuracy"])
+
+
+@dataclass(frozen=True)
+class Retrainings:
+    """Trains cells, each once: what another job trained is found again."""
+
+    config: Config
+    data: ImageData
+    cache: Cache
+    ranks: Mapping[str, Ranks]
+    """By attribution; none is needed for untouched images."""
+    fill: float
+    """Normalised value of a removed pixel."""
+    _configs: dict[int, Config] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def key(self, cell: Cell) -> Key:
+        """Key of a cell.
+
+        That of untouched images is the network that any other experiment trains with the same seed.
+        """
+        config = self.config_of(cell.seed)
+        if cell.percent == 0:
+            return training_key(config, self.data)
+        made_of = {
+            **training_identity(config, self.data),
+            "ranks": self.ranks[cell.attribution].digest,
+            "percent": cell.percent,
+            "keep": cell.keep,
+            "fill": self.fill,
+        }
+        return Key("cells", f"{cell.label}-{config.model_name}-{self.data.name}", made_of)
+
+    def is_trained(self, cell: Cell) -> bool:
+        """Whether the cell was trained before."""
+        return self.cache.holds(self.key(cell))
+
+    def history(self, cell: Cell, position: int = 0) -> History:
+        """Train a cell unless that was done before.
+
+        Args:
+            cell: what to train.
+            position: row of the progress bar.
+        """
+        config = self.config_of(cell.seed)
+        if cell.percent == 0:
+            folder = trained_entry(config, self.data, self.cache, build_model(config, self.data))
+            return History(**read_history(folder))
+        with self.cache.entry(self.key(cell)) as entry:
+            if entry.missing:
+                splits = self.ranks[cell.attribution].splits
+                changed = altered(self.data, splits, cell.percent, keep=cell.keep, fill=self.fill)
+                model = build_model(config, self.data)
+                train_in(entry.folder, config, changed, model, name=cell.label, position=position, keep_model=False)
+        return History(**read_history(entry.folder))
+
+    def config_of(self, seed: int) -> Config:
+        """The configuration of a retraining: from scratch, whatever weights the explained network has."""
+        if seed not in self._configs:
+            scratch: dict[str, Any] = {"seed": seed, "checkpoint": None}
+            if self.config.model.get("weights") is not None:
+                scratch["model.weights"] = None
+            self._configs[seed] = self.config.changed(**scratch)
+        return self._configs[seed]

@@ -1,0 +1,145 @@
+"""Curves of a ROAR table: accuracy after retraining by attribution, share of pixels and seed, and what follows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from cpath.analysis import t_mean
+from cpath.evaluation import mean_height, mean_rank_agreement
+from experiments.engine.table import Measure, Row, rows_of_means
+from experiments.rank_agreement import PUBLISHED, agreement_rows
+from experiments.roar.cells import UNTOUCHED, Cell, Mode
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells that a table is made of."""
+
+    modes: tuple[Mode, ...]
+    percents: tuple[float, ...]
+    """Per cent of the pixels, ascending from above 0."""
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+    """Names of the attributions, in the order in which they are shown."""
+
+    def cells(self) -> list[Cell]:
+        """All retrainings; a whole table of the first seed comes first."""
+        cells = []
+        for seed in self.seeds:
+            cells.append(Cell.untouched(seed))
+            for mode, percent, method in itertools.product(self.modes, self.percents, self.methods):
+                cells.append(Cell(method, percent, mode.keep, seed))
+        return cells
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Accuracies of all cells of a table, and the rows that they give. Intervals are over seeds."""
+
+    plan: Plan
+    accuracies: Mapping[Cell, float]
+    """Per cent of the test images that are classified correctly."""
+
+    def untouched(self) -> np.ndarray:
+        """(seeds,) accuracies on images that keep all of their pixels."""
+        return np.array([self.accuracies[Cell.untouched(seed)] for seed in self.plan.seeds])
+
+    def values(self, mode: Mode, method: str) -> np.ndarray:
+        """(seeds, places) accuracies of a curve."""
+        return np.array(
+            [
+                [
+                    self.accuracies[Cell(method, x, mode.keep, seed) if x > 0 else Cell.untouched(seed)]
+                    for x in mode.places(self.plan.percents)
+                ]
+                for seed in self.plan.seeds
+            ]
+        )
+
+    def area(self, mode: Mode, method: str) -> np.ndarray:
+        """(seeds,) mean accuracy over the range of shares."""
+        return mean_height(mode.places(self.plan.percents), self.values(mode, method))
+
+    def rows(self) -> list[Row]:
+        """The curves."""
+        return [
+            replace(row, x_name=mode.x_name, x=x)
+            for mode, method in itertools.product(self.plan.modes, self.plan.methods)
+            for x, row in zip(
+                mode.places(self.plan.percents),
+                _means(method, f"{mode.name}_accuracy", self.values(mode, method)),
+                strict=True,
+            )
+        ]
+
+    def areas(self) -> list[Row]:
+        """The areas under the curves."""
+        return [
+            replace(row, x_name="up_to_percent", x=self.plan.percents[-1])
+            for mode, method in itertools.product(self.plan.modes, self.plan.methods)
+            for row in _means(method, f"{mode.name}_area", self.area(mode, method)[:, None])
+        ]
+
+    def comparisons(self) -> list[Row]:
+        """Every method against every later one: the difference of two with equal share and seed, over all shares.
+
+        The interval is over seeds: the shares of one seed are one experiment, not repetitions of each other.
+        """
+        rows: list[Row] = []
+        for mode, (one, other) in itertools.product(self.plan.modes, itertools.combinations(self.plan.methods, 2)):
+            touched = slice(-len(self.plan.percents), None)
+            difference = self.values(mode, one)[:, touched] - self.values(mode, other)[:, touched]
+            rows += _means(one, f"{mode.name}_difference/{other}", difference.mean(1, keepdims=True))
+        return rows
+
+    def agreements(self, published: pd.DataFrame) -> list[Row]:
+        """Kendall's τ between the orders of the methods by ROAR and KAR, and by ROAR here and as published.
+
+        Args:
+            published: the paper's curves, with the columns method, x and value.
+        """
+        areas = {
+            mode.name: {method: self.area(mode, method) for method in self.plan.methods} for mode in self.plan.modes
+        }
+        areas[PUBLISHED] = {
+            str(method): mean_height(part.x.tolist(), part.value.to_numpy()[None]).repeat(len(self.plan.seeds))
+            for method, part in published.assign(x=published.x.astype(float)).sort_values("x").groupby("method")
+        }
+        return [
+            replace(row, metric=f"roar_{row.metric}")  # as its n counts seeds, not images
+            for one, other in (("roar", "kar"), ("roar", PUBLISHED))
+            if one in areas and other in areas
+            for row in agreement_rows(
+                (one, other), (areas[one], areas[other]), self.plan.percents[-1], mean_rank_agreement
+            )
+        ]
+
+    def control(self, hits: Sequence[float]) -> list[Row]:
+        """The explained network, and whether the untouched retrainings agree with it.
+
+        Args:
+            hits: 100 for each test image that the explained network classifies correctly, else 0.
+        """
+        (untouched,) = _means(UNTOUCHED, "untouched_accuracy", self.untouched()[:, None])
+        rows = [*rows_of_means({Measure("base", "test_accuracy"): hits}), untouched]
+        if untouched.n > 1:
+            inside = abs(float(np.mean(hits)) - untouched.value) <= prediction_reach(untouched) + 1e-9
+            rows.append(Row("base", "within_interval_of_untouched", float(inside), n=untouched.n))
+        return rows
+
+
+def prediction_reach(mean: Row) -> float:
+    """Half the width of the interval in which one more value is expected, by the row of a mean over seeds."""
+    return float((mean.ci_high - mean.value) * np.sqrt(mean.n + 1))
+
+
+def _means(method: str, metric: str, values: np.ndarray) -> Iterator[Row]:
+    """Mean and interval over the first axis, for each column."""
+    found = t_mean(values)
+    for mean, low, high, n in zip(found.mean, found.low, found.high, found.n, strict=True):
+        yield Row(method, metric, float(mean), ci_low=float(low), ci_high=float(high), n=int(n))

@@ -1,0 +1,166 @@
+"""Cells that are trained side by side, in worker processes that share a GPU, several GPUs, or the cores of a CPU.
+
+A small network leaves most of a GPU idle, and its steps wait for Python; several processes fill it. Each cell is a
+cache entry of its own, so that whatever ends a process loses no more than the epoch that it was in.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from omegaconf import OmegaConf
+from tqdm.auto import tqdm
+
+from cpath.errors import CpathError, InputError
+from experiments.engine.config import Config, parse
+from experiments.engine.devices import device_of, devices_of, sweep_number
+from experiments.engine.job import Job
+from experiments.roar.cells import Cell, History, Retrainings
+from experiments.roar.ranks import Ranks
+
+_A_GPU, _AT_MOST = 8, 16  # processes that fill a GPU; that one machine is asked for by itself
+
+
+def process_count(config: Config, asked: int | Literal["auto"]) -> int:
+    """Number of processes that train cells.
+
+    Args:
+        config: names the device and the trainer.
+        asked: a number, or ``auto`` for one a core, or eight a GPU, and one in a sweep.
+
+    Raises:
+        InputError: if several are asked for, and one training takes several processes already.
+    """
+    if config.trainer.processes > 1:
+        if asked not in ("auto", 1):
+            raise InputError("trainer=ddp trains one cell over all devices: leave out experiment.side_by_side.")
+        return 1
+    if asked != "auto":
+        return asked
+    if sweep_number() is not None:
+        return 1
+    if device_of(config).type == "cuda":
+        gpus = torch.cuda.device_count() if config.device == "auto" else 1
+        return max(1, min(_A_GPU * gpus, (os.cpu_count() or 1)))
+    return min(_AT_MOST, torch.get_num_threads())
+
+
+def train_cells(
+    retrainings: Retrainings, cells: Sequence[Cell], processes: int
+) -> tuple[dict[Cell, History], dict[str, float]]:
+    """Train cells, as far as that was not done before. The first error stops all; finished cells stay.
+
+    Args:
+        retrainings: trains a cell.
+        cells: all cells of a table.
+        processes: number of worker processes; 1 for this process alone.
+
+    Returns:
+        The result of every cell; and the speed: cells trained now, seconds, and training images a second, all
+        processes together.
+    """
+    begin = time.perf_counter()
+    missing = [cell for cell in cells if not retrainings.is_trained(cell)]
+    processes = min(processes, len(missing))
+    with tqdm(total=len(cells), initial=len(cells) - len(missing), desc="table", unit="cell", disable=None) as bar:
+        if processes > 1:
+            _train_in_workers(retrainings, missing, processes, bar)
+        found = {}
+        for cell in cells:
+            found[cell] = retrainings.history(cell, position=1)
+            if processes <= 1 and cell in missing:
+                bar.update()
+    seconds = time.perf_counter() - begin
+    images = len(retrainings.data.training_splits()[0]) * sum(len(found[cell].epochs) for cell in missing)
+    return found, {
+        "cells_trained": len(missing),
+        "seconds": round(seconds, 3),
+        "training_images_per_second": round(images / seconds, 1),
+    }
+
+
+def _train_in_workers(retrainings: Retrainings, cells: Sequence[Cell], processes: int, bar: tqdm[Any]) -> None:
+    context = multiprocessing.get_context("spawn")
+    places = context.Queue()
+    for position, device in enumerate(devices_of(retrainings.config, processes), 1):
+        places.put((device, position))
+    threads = max(1, torch.get_num_threads() // processes)
+    # References in the configuration stay references: another seed changes what refers to it.
+    config: Any = OmegaConf.to_container(retrainings.config.composed, resolve=False)
+    settings = (config, retrainings.ranks, retrainings.fill, places, threads)
+    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=settings)
+    with _ended_with_us(pool):
+        for done in as_completed([pool.submit(_train_in_worker, cell) for cell in cells]):
+            try:
+                done.result()
+            except BrokenProcessPool as error:
+                raise CpathError(
+                    "a process that trained cells was ended from outside (out of memory?): ask for fewer with "
+                    "experiment.side_by_side=…; the same command continues from here."
+                ) from error
+            bar.update()
+
+
+@contextmanager
+def _ended_with_us(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """End the workers at once where the work is not to be finished."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    pool.shutdown()
+
+
+class _Worker:
+    """What a worker process trains with: sent as plain containers, made when the first cell arrives."""
+
+    def __init__(self, config: dict[str, Any], ranks: Mapping[str, Ranks], fill: float, position: int) -> None:
+        self.config, self.ranks, self.fill, self.position = config, ranks, fill, position
+
+    @cached_property
+    def retrainings(self) -> Retrainings:
+        job = Job(parse(OmegaConf.create(self.config)))
+        return Retrainings(job.config, job.data, job.cache, self.ranks, self.fill)
+
+
+_worker: _Worker | None = None
+
+
+def _start_worker(
+    config: dict[str, Any], ranks: Mapping[str, Ranks], fill: float, places: Any, threads: int
+) -> None:
+    """Make a worker ready, on a device of its own."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    device, position = places.get()
+    _worker = _Worker({**config, "device": device}, ranks, fill, position)
+
+
+def _end_with_parent() -> None:
+    """End this process with its parent: a killed one cannot do it, and its workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _train_in_worker(cell: Cell) -> None:
+    assert _worker is not None
+    _worker.retrainings.history(cell, position=_worker.position)
