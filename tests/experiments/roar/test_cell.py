@@ -93,7 +93,7 @@ def test_a_sweep_of_cells_becomes_a_curve_a_method_with_intervals_over_seeds(con
             for seed in (0, 1, 2):
                 sweep = (f"attribution={attribution}", f"percent={percent}", f"seed={seed}")
                 tables[sweep] = run(configure("experiment=roar", *TINY, *sweep))
-    found = aggregate(tables)
+    found = aggregate(tables, METRICS)
     for method in ("gradients", "random"):
         for percent in (30, 90):
             hits = [made_up_hits(f"{Cell(method, percent, False, seed).label}{seed}") for seed in (0, 1, 2)]
@@ -101,7 +101,7 @@ def test_a_sweep_of_cells_becomes_a_curve_a_method_with_intervals_over_seeds(con
             low, high = stats.t.interval(0.95, 2, np.mean(hits) / 0.36, stats.sem(hits) / 0.36)
             assert (row.value, row.ci_low, row.ci_high) == pytest.approx((np.mean(hits) / 0.36, low, high))
             assert (row.n, row.over, row.variant, row.seed) == (3, "seeds", "", "0 1 2")
-    drawings = {drawing.name: drawing for drawing in sweep_figures(found)}
+    drawings = {drawing.name: drawing for drawing in sweep_figures(found, METRICS)}
     panel = drawings["roar-digits-resnet8-percent_removed"].figure.axes[0]
     assert panel.get_ylabel() == "ROAR: test accuracy (%)"
     lines = {line.get_label(): line.get_xdata().tolist() for line in panel.get_lines()}
