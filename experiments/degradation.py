@@ -89,6 +89,7 @@ class Degradation(Experiment):
         *("lerf_change_road", "morf_change_road", "lerf_area_road", "morf_area_road"),
         "rank_agreement",
     )
+    explains_with = ("attribution",)
 
     percent: fields.Percents
     images: fields.Images

@@ -41,6 +41,7 @@ class Saliency(Experiment):
 
     title: ClassVar[str] = "Pathways as saliency maps"
     metrics: ClassVar[tuple[Metric, ...]] = pick("class_probability", "similarity_to_gradient")
+    explains_with = ("attribution",)
 
     sparsity: Annotated[fields.Sparsities, fields.ASCENDING]
     images: fields.Images

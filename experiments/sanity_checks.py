@@ -76,6 +76,7 @@ class SanityChecks(Experiment):
         *("spearman", "spearman_abs", "ssim", "hog"),
         *("spearman_random_map", "spearman_abs_random_map", "ssim_random_map", "hog_random_map"),
     )
+    explains_with = ("attribution",)
 
     images: fields.Images
     batch: fields.Batch

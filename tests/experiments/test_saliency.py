@@ -164,7 +164,7 @@ def test_settings_of_an_attribution_reach_it_and_its_method(job):
     assert attribution.sparsity == 90
     assert job("attribution=smoothgrad", "seed=4").attributions["smoothgrad"].seed == 4
     with pytest.raises(cpath.InputError, match="nods"):
-        job("attribution=neuron_intgrad", "+attribution.neuron_intgrad.nods=3").check()
+        job("experiment=saliency", "attribution=neuron_intgrad", "+attribution.neuron_intgrad.nods=3").check()
 
 
 def test_attribution_all_names_every_attribution_of_the_paper(job):
