@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 
 import cpath
@@ -43,7 +44,7 @@ class Saliency(Experiment):
     metrics: ClassVar[tuple[Metric, ...]] = pick("class_probability", "similarity_to_gradient")
     explains_with = ("attribution",)
 
-    sparsity: Annotated[fields.Sparsities, fields.ASCENDING]
+    sparsity: Annotated[fields.Sparsities, AfterValidator(fields.ascending)]
     images: fields.Images
     batch: fields.Batch
     max_batch: fields.MaxBatch
