@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from cpath.threshold import check_sparsity
 
-
 V = TypeVar("V", list[Any], tuple[Any, ...])
 
 
