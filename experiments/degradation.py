@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 import cpath
@@ -89,12 +89,15 @@ class Degradation(Experiment):
         *("lerf_change_road", "morf_change_road", "lerf_area_road", "morf_area_road"),
         "rank_agreement",
     )
+    explains_with = ("attribution",)
 
     percent: fields.Percents
     images: fields.Images
     batch: fields.Batch
     max_batch: fields.MaxBatch
-    orders: Annotated[list[Annotated[str, fields.one_of(_CRITERIA)]], Field(min_length=1), fields.DISTINCT]
+    orders: Annotated[
+        list[Annotated[str, fields.one_of(_CRITERIA)]], Field(min_length=1), AfterValidator(fields.distinct)
+    ]
     rank_by: Annotated[str, fields.one_of(RANK_BY)]
     fill: fields.Number
     road: Road

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 
 import cpath
@@ -41,8 +42,9 @@ class Saliency(Experiment):
 
     title: ClassVar[str] = "Pathways as saliency maps"
     metrics: ClassVar[tuple[Metric, ...]] = pick("class_probability", "similarity_to_gradient")
+    explains_with = ("attribution",)
 
-    sparsity: Annotated[fields.Sparsities, fields.ASCENDING]
+    sparsity: Annotated[fields.Sparsities, AfterValidator(fields.ascending)]
     images: fields.Images
     batch: fields.Batch
     max_batch: fields.MaxBatch

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor, nn
 
 import cpath
@@ -55,7 +55,7 @@ def _listed(members: Any) -> Any:
 
 Members = Annotated[tuple[fields.Text, ...], Field(min_length=1)]
 NamedBlocks = Annotated[
-    Annotated[tuple[tuple[fields.Text, Members], ...], Field(min_length=1), fields.DISTINCT] | None,
+    Annotated[tuple[tuple[fields.Text, Members], ...], Field(min_length=1), AfterValidator(fields.distinct)] | None,
     BeforeValidator(_as_pairs),
 ]
 """Names of modules or parameters from the logits to the input, or lists of them by a block's name; None: found."""
@@ -76,6 +76,7 @@ class SanityChecks(Experiment):
         *("spearman", "spearman_abs", "ssim", "hog"),
         *("spearman_random_map", "spearman_abs_random_map", "ssim_random_map", "hog_random_map"),
     )
+    explains_with = ("attribution",)
 
     images: fields.Images
     batch: fields.Batch
@@ -85,7 +86,9 @@ class SanityChecks(Experiment):
     init: Annotated[str, fields.one_of(INITS)]
     std: fields.Positive
     repredict: bool
-    measures: Annotated[list[Annotated[str, fields.one_of(MEASURES)]], Field(min_length=1), fields.DISTINCT]
+    measures: Annotated[
+        list[Annotated[str, fields.one_of(MEASURES)]], Field(min_length=1), AfterValidator(fields.distinct)
+    ]
     strip: Strip
 
     def run(self, job: Job) -> Iterable[Row]:

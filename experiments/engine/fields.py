@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from cpath.threshold import check_sparsity
+
+V = TypeVar("V", list[Any], tuple[Any, ...])
 
 
 class _NotKeyed:
@@ -28,14 +30,15 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def distinct(values: Any) -> Any:
+def distinct(values: V) -> V:
     """Refuse a list in which a value is there twice."""
     if len(set(values)) != len(values):
         raise ValueError("the same value is there twice")
     return values
 
 
-def _ascending(values: list[float]) -> list[float]:
+def ascending(values: list[float]) -> list[float]:
+    """Refuse a list of numbers that do not ascend."""
     if values != sorted(set(values)):
         raise ValueError("values must ascend")
     return values
@@ -53,11 +56,6 @@ def one_of(names: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-DISTINCT = AfterValidator(distinct)
-"""Constraint of a list: no value is there twice."""
-ASCENDING = AfterValidator(_ascending)
-"""Constraint of a list of numbers: each is larger than the one before."""
-
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -68,11 +66,11 @@ Text = Annotated[str, Field(min_length=1)]
 
 Sparsity = Annotated[Number, AfterValidator(check_sparsity)]
 """Per cent of all units that are pruned."""
-Sparsities = Annotated[list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), DISTINCT]
+Sparsities = Annotated[list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(distinct)]
 """One sparsity, or several."""
 Percent = Annotated[Number, Field(gt=0, lt=100)]
 """Per cent of the pixels."""
-Percents = Annotated[list[Percent], BeforeValidator(_as_list), Field(min_length=1), ASCENDING]
+Percents = Annotated[list[Percent], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(ascending)]
 """Several shares of the pixels, from small to large."""
 
 Images = Count | None

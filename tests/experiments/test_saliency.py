@@ -164,7 +164,7 @@ def test_settings_of_an_attribution_reach_it_and_its_method(job):
     assert attribution.sparsity == 90
     assert job("attribution=smoothgrad", "seed=4").attributions["smoothgrad"].seed == 4
     with pytest.raises(cpath.InputError, match="nods"):
-        job("attribution=neuron_intgrad", "+attribution.neuron_intgrad.nods=3").check()
+        job("experiment=saliency", "attribution=neuron_intgrad", "+attribution.neuron_intgrad.nods=3").check()
 
 
 def test_attribution_all_names_every_attribution_of_the_paper(job):
@@ -178,7 +178,7 @@ def test_attribution_all_names_every_attribution_of_the_paper(job):
         ("sparsity=[80,70]", "must ascend"),
         ("sparsity=[100]", "100"),
         ("experiment.sparsity_images=-1", "greater than or equal to 0"),
-        ("+experiment.sparsities=[80]", "called 'sparsity' now"),
+        ("+experiment.sparsities=[80]", "called 'sparsity' "),
     ],
 )
 def test_bad_settings_are_refused_before_any_training(configure, tmp_path, override, part):
