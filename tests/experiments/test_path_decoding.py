@@ -13,7 +13,7 @@ import cpath
 from cpath.errors import InputError, UnknownNameError
 from cpath.storage import read_tensors
 from experiments.engine.config import parse
-from experiments.engine.job import Job, run, run_job
+from experiments.engine.job import Job, run
 from experiments.engine.measuring import read_per_image
 from experiments.path_decoding import _FILE, _FORMAT, _KIND
 from tests.rows import row_of
@@ -158,7 +158,7 @@ def test_settings_reach_the_renderer(job, monkeypatch, trained):
     )
     render, seen = cpath.decode, {}
     monkeypatch.setattr(cpath, "decode", lambda *args, **rest: seen.update(rest) or render(*args, **rest))
-    table = run_job(made)
+    table = made.run()
     assert set(table[table.x_name == "sparsity"].x.astype(float)) == {98}  # as published
     assert (seen["steps"], seen["learning_rate"], seen["parametrisation"], seen["seed"]) == (3, 0.2, "fourier", 0)
     assert len(seen["transforms"]) == 1
@@ -181,7 +181,7 @@ def test_settings_reach_the_renderer(job, monkeypatch, trained):
 )
 def test_an_unusable_setting_is_refused_before_any_work(job, tmp_path, override, message):
     with pytest.raises(InputError, match=message):
-        run_job(job("experiment=path_decoding", override))
+        job("experiment=path_decoding", override).run()
     assert not (tmp_path / "artifacts").exists()
 
 

@@ -8,7 +8,6 @@ import pytest
 import cpath
 from cpath.errors import InputError, UnknownNameError
 from cpath.methods import NeuronIntGrad
-from experiments.engine.job import run_job
 from experiments.engine.measuring import read_per_image
 from tests.rows import row_of
 
@@ -22,7 +21,7 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(job, trai
         "experiment.rules=[[endpoint,2],[midpoint,4]]",
         "sparsity=80",
     )
-    table = run_job(made)
+    table = made.run()
     images, model = made.sample(5), made.model
     residuals, overlaps = [], []
     for index in range(5):
@@ -47,16 +46,14 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(job, trai
 
 @pytest.mark.parametrize("images", [1, 2, 3])
 def test_any_number_of_images_and_any_sparsity_has_its_rows(job, trained, images):
-    table = run_job(
-        job(
-            "experiment=quadrature",
-            f"experiment.images={images}",
-            "experiment.batch=2",
-            "experiment.reference=[midpoint,2]",
-            "experiment.rules=[[endpoint,1]]",
-            "sparsity=[90.00001,90.00002,99.99999]",
-        )
-    )
+    table = job(
+        "experiment=quadrature",
+        f"experiment.images={images}",
+        "experiment.batch=2",
+        "experiment.reference=[midpoint,2]",
+        "experiment.rules=[[endpoint,1]]",
+        "sparsity=[90.00001,90.00002,99.99999]",
+    ).run()
     for sparsity in (90.00001, 90.00002):
         assert row_of(table, "endpoint, 1 nodes", "jaccard_with_reference", sparsity).n == images
         row = row_of(table, "midpoint, 2 nodes", "jaccard_with_reference", sparsity)

@@ -13,7 +13,7 @@ from experiments.benchmark import benchmark
 from experiments.benchmark.benchmark import Benchmark
 from experiments.benchmark.timing import FLOOR, Case, Rival
 from experiments.engine.choices import explained
-from experiments.engine.job import run, run_job
+from experiments.engine.job import run
 
 
 def test_every_case_is_measured_against_its_rivals(configure):
@@ -100,7 +100,7 @@ def test_an_unknown_name_is_refused_with_those_there_are(job, override, message)
 )
 def test_an_unusable_setting_is_refused_before_any_work(job, tmp_path, override, message):
     with pytest.raises(InputError, match=message):
-        run_job(job("experiment=benchmark", override))
+        job("experiment=benchmark", override).run()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,13 +126,13 @@ def test_a_stopped_benchmark_continues_after_its_last_finished_case(job, monkeyp
     naps = {"first": _naps("first", begun), "second": _naps("second", begun, stopped=True)}
     monkeypatch.setattr(benchmark, "CASES", naps)
     with pytest.raises(KeyboardInterrupt):
-        run_job(job(*settings))
+        job(*settings).run()
     naps["second"] = _naps("second", begun)
-    table = run_job(job(*settings))
+    table = job(*settings).run()
     assert begun == ["first", "second", "second"]
     assert set(table[table.metric == "ratio_to_floor"].method) == {"first", "second"}
     assert (table[table.metric == "ratio_to_floor"].dataset == "noise").all()
-    run_job(job(*settings, "redo=true"))
+    job(*settings, "redo=true").run()
     assert begun == ["first", "second", "second", "first", "second"]
 
 
