@@ -14,8 +14,8 @@ import cpath
 from cpath.analysis import response_preservation
 from experiments import redraw
 from experiments.engine import tracking
-from experiments.engine.provenance import MANIFEST
 from experiments.engine.measuring import read_per_image
+from experiments.engine.provenance import MANIFEST
 from experiments.engine.scoring import Scoring, plan_searches
 from experiments.engine.table import Measure
 from tests import zoo
