@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
 
 import torch
 
 import cpath
 from cpath.layout import SiteLayout
-from experiments.engine.cache import Key
+from experiments.engine.cache import Key, digest
 from experiments.engine.digests import code_digest
 from experiments.engine.images import Batch, Images
 from experiments.engine.job import Job
@@ -83,8 +84,12 @@ class Scoring:
             max_batch: images in one forward pass.
             keep_gb: gigabytes that the kept scores may take, of all costly methods together.
         """
-        costly = sum(search.method.costly for search in searches)
+        methods = [search.method for search in searches if search.method.costly]
+        costly = len(methods)
         if not costly or not keep_gb:
+            return cls(job, max_batch, False)
+        if nameless := [method.name for method in methods if not _has_key(method)]:
+            _LOG.info("scores are not kept: a setting of %s is no text, number or list of them", nameless[0])
             return cls(job, max_batch, False)
         with torch.no_grad(), cpath.observe(job.model, activations=job.config.activations) as seen:
             job.model(torch.zeros(1, *images.data.shape, device=images.device))  # no image is decoded for it
@@ -119,7 +124,20 @@ class Scoring:
             "cpath": cpath.__version__,
             "activations": self.job.config.activations,
             "method": method.name,
-            "settings": asdict(method) if is_dataclass(method) else vars(method),
+            "settings": _settings(method),
             "code": code_digest(method),
         }
         return Key("scores", f"{method.name}-{self.job.config.model_name}-{batch.source.data.name}", made_of)
+
+
+def _settings(method: cpath.Method) -> dict[str, Any]:
+    return asdict(method) if is_dataclass(method) else dict(vars(method))
+
+
+def _has_key(method: cpath.Method) -> bool:
+    """Whether the settings of a user's method can be part of a key."""
+    try:
+        digest(_settings(method))
+    except TypeError:
+        return False
+    return True

@@ -37,8 +37,8 @@ def test_a_stopped_job_continues_behind_its_last_finished_batch(configure, train
     @contextmanager
     def dying_at_the_second(job: Job, batch: Batch, kind: str, *code: object) -> Iterator[Entry]:
         with part_of(job, batch, kind, *code) as part:
-            if part.missing:
-                made.append((kind, len(batch)))
+            if part.missing and kind == "measures":
+                made.append(len(batch))
                 if len(made) == 2:
                     raise KeyboardInterrupt
             yield part
@@ -49,8 +49,8 @@ def test_a_stopped_job_continues_behind_its_last_finished_batch(configure, train
         run(cfg)
     assert read_manifest(folder)["status"] == "stopped"
     resumed = run(cfg)
-    assert made == [("measures", 3), ("measures", 2), ("measures", 2)]  # the second batch, of two images, again
+    assert made == [3, 2, 2]  # the second batch, of two images, again
     assert read_per_image(folder).image.nunique() == 5
     assert read_manifest(folder)["begun"] == 2
     pd.testing.assert_frame_equal(resumed, run(configure(*settings, "redo=true")))
-    assert made[3:] == [("measures", 3), ("measures", 2)]
+    assert made[3:] == [3, 2]

@@ -98,3 +98,13 @@ def test_scores_that_are_cheap_or_too_large_are_not_kept(trained, job, monkeypat
     assert torch.equal(scoring.scores(batch, search).flat, scoring.scores(batch, search).flat)
     assert len(counting.calls) == 2
     assert not (trained / "artifacts" / "scores").exists()
+
+
+def test_scores_of_a_method_with_a_setting_that_no_key_can_hold_are_not_kept(trained, job, caplog):
+    caplog.set_level("INFO")
+    made = job(*SETTINGS)
+    object.__setattr__(made.methods["neuron_intgrad"], "nodes", object())
+    images = made.sample(3)
+    scoring = Scoring.planned(made, images, plan_searches(made.methods, [80]), max_batch=4, keep_gb=1)
+    assert not scoring.keep
+    assert "scores are not kept: a setting of neuron_intgrad is no text, number or list of them" in caplog.text
