@@ -93,9 +93,9 @@ class PathAnalysis(Experiment):
                 measures[Measure(method, "response_change", "sparsity", sparsity)] = change
                 measures[Measure(method, "class_kept", "sparsity", sparsity)] = 100 * kept.double()
                 measured = Measured(job.model, batch.images, seen.activations, logits, pathway)
-                for metric in job.metrics:
-                    name = metric.metric.name
-                    measures[Measure(method, name, "sparsity", sparsity)] = metric.measure(measured)
+                for further in job.metrics:
+                    at = Measure(method, further.metric.name, "sparsity", sparsity)
+                    measures[at] = further.measure(measured)
         return measures
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:

@@ -19,7 +19,8 @@ too.
 
 **What happens when something changes.** Another setting, file, weight, user's module or version of cpath has
 another hash: a new entry is made, and the old one stays for whoever needs it. An edit of cpath itself without a new
-version is not noticed by finished entries: run with ``redo=true``.
+version is not noticed by finished entries: ``redo=true`` runs a job again, and removing a folder below
+``outputs/artifacts`` has that entry made again.
 
 **Interrupted, failed, damaged.** An entry is complete when its manifest says ``finished`` and the files that it
 lists have their checksums. Until then its folder is a workplace: whoever asks next takes it up, with what is

@@ -41,8 +41,8 @@ def register_choices(*, torchvision: bool = True) -> None:
     for name in experiment.REGISTERED:
         store.store(group="experiment", name=name, node=experiment.defaults_of(name), provider="registered")
     for name, cls in pathway_metric.REGISTERED.items():
-        node = {name: {"_target_": f"{cls.__module__}.{cls.__qualname__}"}}
-        store.store(group="metric", name=name, node=node, provider="registered")
+        target = {"_target_": f"{cls.__module__}.{cls.__qualname__}"}
+        store.store(group="metric", name=name, node={name: target}, provider="registered")
     for name in torchvision_names() if torchvision else ():
         node = {
             "name": name,

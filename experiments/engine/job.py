@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -73,8 +72,6 @@ def run(cfg: DictConfig) -> pd.DataFrame:
 def _make(job: Job, entry: Entry) -> None:
     """Do the work of a job in its folder."""
     config, folder = job.config, job.folder
-    if config.redo:
-        shutil.rmtree(folder / "parts", ignore_errors=True)
     use_threads(config)
     device = device_of(config)
     if device.type == "cpu":
@@ -247,7 +244,7 @@ class Job:
             size: images in a batch.
             doing: description of the work.
         """
-        return progress(list(images.batches(size)), doing, "batch")
+        return progress(images.batches(size), doing, "batch", total=-(-len(images) // size))
 
     def origin(self, batch: Batch, *code: object) -> dict[str, Any]:
         """Identity of what a batch's results come from, for keys of the cache.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 T = TypeVar("T")
 
 
-def progress(items: Collection[T], doing: str, unit: str, **settings: Any) -> Iterator[T]:
+def progress(items: Iterable[T], doing: str, unit: str, **settings: Any) -> Iterator[T]:
     """Iterate with a progress bar; without one where the output is no terminal.
 
     Args:
