@@ -217,10 +217,13 @@ _SLOW_LANES = ("ignore", re.compile("There is a performance drop because we have
 
 @contextmanager
 def without_vmap_warnings() -> Iterator[None]:
-    """Keeps torch's remarks on the speed of `torch.vmap` from users; all other warnings come as ever.
+    """Hide torch's remarks on the speed of `torch.vmap`; all other warnings are shown as usual.
 
     `warnings.catch_warnings` would have Python forget which warnings it has shown: those of the model itself, meant
     to be seen once, would come in every pass. And other threads would lose what they filter meanwhile.
+
+    Returns:
+        A context manager.
     """
     warnings.filters.insert(0, _SLOW_LANES)  # type: ignore[attr-defined]
     try:

@@ -108,7 +108,7 @@ class Scores:
         sparsity = check_sparsity(sparsity)
         if 0 < sparsity < 1:
             warnings.warn(
-                f"sparsity={sparsity} prunes {sparsity} per cent of the neurons: "
+                f"sparsity={sparsity:.15g} prunes {sparsity:.15g} per cent of the neurons: "
                 f"for {100 * sparsity:g} per cent say sparsity={100 * sparsity:g}.",
                 stacklevel=2,
             )
@@ -116,7 +116,7 @@ class Scores:
         empty = any_true(masks).count(False) if sparsity > 0 else 0
         if empty:
             warnings.warn(
-                f"at sparsity={sparsity} the pathways of {empty} of {len(self)} images are empty: the largest "
+                f"at sparsity={sparsity:.15g} the pathways of {empty} of {len(self)} images are empty: the largest "
                 f"scores of '{self.method}' tie, or are zero. Ask for a lower sparsity; sparsity=0 keeps every "
                 "neuron whose score is not zero.",
                 RuntimeWarning,

@@ -65,7 +65,9 @@ def check_sparsity(sparsity: float) -> float:
         raise InputError(f"sparsity must be a number, not {sparsity!r}.")
     if not 0 <= value < 100:
         hint = " (per cent, not a fraction)" if value >= 100 else ""
-        raise InputError(f"sparsity is the per cent of neurons to prune, 0 ≤ sparsity < 100{hint}; got {value}.")
+        raise InputError(
+            f"sparsity is the per cent of neurons to prune, 0 ≤ sparsity < 100{hint}; got {value:.15g}."
+        )
     return value
 
 

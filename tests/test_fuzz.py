@@ -527,7 +527,7 @@ def test_what_is_no_pathway_is_refused(images, other):
         pathway().jaccard_by_site,
         partial(cpath.pathway_gradient, zoo.make("vgg"), images),
     ):
-        with pytest.raises(cpath.CpathError, match=r"must be a cpath\.Pathway"):
+        with pytest.raises(cpath.CpathError, match=r"a cpath\.Pathway, not"):
             use(other)
 
 

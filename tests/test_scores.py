@@ -411,9 +411,7 @@ def test_active_is_what_passes_something_on_whatever_its_sign(images):
 
 def test_an_empty_pathway_is_warned_of_where_a_sparsity_was_asked_for(images):
     scores = cpath.score(zoo.make("vgg", torch.float64), images, "active")
-    with pytest.warns(
-        RuntimeWarning, match=r"at sparsity=99(.0)? the pathways of 3 of 3 images are empty.*'active'"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"at sparsity=99 the pathways of 3 of 3 images are empty.*'active'"):
         assert not scores.pathway(99).flat.any()
     graded = cpath.score(zoo.make("vgg", torch.float64), images, "neuron_mct")
     with warnings.catch_warnings():

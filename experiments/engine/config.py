@@ -144,12 +144,13 @@ def parse(cfg: DictConfig) -> Config:
         InputError: if a value is unusable; it names every such setting.
         UnknownNameError: if a setting is added that nothing reads.
     """
-    import_modules(cfg.get("imports") or ())
-    for old in RENAMED:
-        if OmegaConf.select(cfg, old) is not None:
-            raise InputError(renamed(old) or "")
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     plain.pop("hydra", None)
+    for old in RENAMED:
+        if _holds(plain, old.split(".")):
+            raise InputError(renamed(old) or "")
+    if isinstance(plain.get("imports"), list):
+        import_modules(map(str, plain["imports"]))
     plain["experiment"] = experiment_of(plain.get("experiment"))
     if isinstance(plain.get("activations"), str):
         plain["activations"] = [plain["activations"]]
@@ -157,6 +158,10 @@ def parse(cfg: DictConfig) -> Config:
     _check_names(config)
     config._composed = cfg
     return config
+
+
+def _holds(node: Any, path: list[str]) -> bool:
+    return isinstance(node, Mapping) and path[0] in node and (len(path) == 1 or _holds(node[path[0]], path[1:]))
 
 
 def experiment_of(node: Any) -> Experiment:

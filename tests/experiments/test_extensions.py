@@ -19,7 +19,7 @@ from experiments import CONF
 from experiments.engine import experiment, pathway_metric
 from experiments.engine.choices import register_choices
 from experiments.engine.config import parse
-from experiments.engine.job import Job, run_job
+from experiments.engine.job import Job
 
 MODULES = {
     "my_method": """
@@ -128,7 +128,7 @@ def test_a_method_and_a_metric_in_the_path_analysis(modules, job):
     imported = _imports("my_method", "my_metric")
     settings = ["method=my_activation", "method.my_activation.power=2.0", "metric=my_kept", "sparsity=[50,90]"]
     made = job(*OWN, imported, *settings, "experiment.images=3", "experiment.batch=2", small=False)
-    table = run_job(made)
+    table = made.run()
     kept = table[table.metric == "my_kept"]
     assert kept.method.tolist() == ["my_activation"] * 2
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_an_experiment_is_a_choice_by_name_with_its_defaults(modules, job):
     imported = _imports("my_experiment")
     made = job(*OWN, imported, "experiment=my_experiment", "experiment.factor=2.5", small=False)
     assert (made.config.experiment.images, made.config.experiment.factor) == (3, 2.5)
-    table = run_job(made)
+    table = made.run()
     with torch.no_grad():
         largest = made.model(next(made.sample(3).batches(3)).images).max()
     assert table.value.tolist() == [pytest.approx(2.5 * float(largest))]
@@ -185,7 +185,7 @@ def test_files_of_a_config_dir_name_classes_under_target(modules, tmp_path):
     assert [type(metric).__name__ for metric in made.metrics] == ["Kept"]
     assert type(made.attributions["mine"]).__name__ == "Brightness"
     assert made.data.shape == (1, 6, 6)
-    table = run_job(made)
+    table = made.run()
     assert table.metric.tolist() == ["largest"]
     assert (table.dataset[0], table.model[0]) == ("mine", "mine")
 

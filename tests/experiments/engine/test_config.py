@@ -68,7 +68,12 @@ def test_the_file_of_an_experiment_holds_every_setting_of_its_class_and_no_other
         seen = OmegaConf.to_container(cfg, resolve=True)["experiment"][field]
         held = getattr(made, field)
         held = held.model_dump() if hasattr(held, "model_dump") else held
-        assert held == seen or held == [seen], field
+        assert _lists(held) in (seen, [seen]), field
+
+
+def _lists(value: object) -> object:
+    """As a file has it, which knows no tuples."""
+    return [_lists(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 @pytest.mark.parametrize(
@@ -239,7 +244,7 @@ def test_a_setting_of_an_earlier_version_is_answered_with_its_name_of_today(conf
 
 
 def test_a_renamed_setting_is_said_where_it_is_added_too(job):
-    with pytest.raises(InputError, match=r"'dataset.recipe.epochs' is called 'recipe.epochs' now"):
+    with pytest.raises(InputError, match=r"'dataset.recipe' is called 'recipe' now"):
         job("+dataset.recipe.epochs=3")
 
 

@@ -24,7 +24,7 @@ from experiments.engine.choices import register_choices
 from experiments.engine.config import parse
 from experiments.engine.digests import code_digest, content_digest, source_digest
 from experiments.engine.images import Images
-from experiments.engine.job import Job, run_job
+from experiments.engine.job import Job
 from experiments.engine.network import build_model, fingerprint
 from experiments.engine.scoring import Scoring, plan_searches
 
@@ -296,7 +296,7 @@ def test_an_unfinished_job_does_not_mix_what_two_networks_gave(job, trained, mon
     explained = ["method=neuron_mct", "attribution=neuron_mct", "attribution.neuron_mct.sparsity=80"]
     settings = [f"experiment={name}", *SMALL_JOBS[name], *explained]
     folder = job(*settings).folder
-    run_job(job(*settings))
+    job(*settings).run()
     first = _kept(folder)
     assert first
     (folder / "results.csv").unlink()
@@ -310,9 +310,9 @@ def test_an_unfinished_job_does_not_mix_what_two_networks_gave(job, trained, mon
         return model
 
     monkeypatch.setattr(job_module, "trained_model", trained_otherwise)
-    resumed, kept = run_job(job(*settings)), _kept(folder)
+    resumed, kept = job(*settings).run(), _kept(folder)
     timeless = resumed.metric != "seconds"
-    pd.testing.assert_frame_equal(resumed[timeless], run_job(job(*settings, "redo=true"))[timeless])
+    pd.testing.assert_frame_equal(resumed[timeless], job(*settings, "redo=true").run()[timeless])
     anew = _kept(folder)
     assert len(kept) == 2 * len(first), "parts of both networks"
     assert kept.keys() - first.keys() == anew.keys(), "those of the other network were made, and made again"
@@ -336,7 +336,7 @@ def test_an_edited_method_is_measured_again(job, trained, my_method):
         my_method(shaped)  # of a script: no module under imports tells of it
         register_choices()
         made = job("experiment=path_analysis", "experiment.images=4", "sparsity=20", "method=my_method")
-        tables.append(run_job(made))
+        tables.append(made.run())
         (made.folder / "results.csv").unlink()
     dead = [table[table.metric == "dead_share"].value.tolist() for table in tables]
     assert dead[0] == dead[1] == [0.0]
