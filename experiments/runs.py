@@ -43,4 +43,4 @@ def _words(settings: dict[str, object]) -> str:
 main = command(runs)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))
