@@ -32,7 +32,7 @@ _TRAINING = (
         meaning="Per cent of the validation images that are classified correctly.",
     ),
     Metric(
-        name="train_loss",
+        name="loss",
         label="training loss",
         unit="",
         range=_POSITIVE,

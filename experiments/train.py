@@ -25,7 +25,7 @@ class Train(Experiment):
     """Trains a classifier on the dataset."""
 
     title: ClassVar[str] = "The model"
-    metrics: ClassVar[tuple[Metric, ...]] = pick("test_accuracy", "val_accuracy", "train_loss", "val_loss")
+    metrics: ClassVar[tuple[Metric, ...]] = pick("test_accuracy", "val_accuracy", "loss", "val_loss")
     explains_with = ()
 
     def run(self, job: Job) -> Iterable[Row]:

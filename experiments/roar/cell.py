@@ -40,7 +40,7 @@ class RoarCell(RoarExperiment):
     title: ClassVar[str] = "ROAR: one retraining"
     metrics: ClassVar[tuple[Metric, ...]] = pick(
         *("roar_accuracy", "kar_accuracy", "roar_val_accuracy", "kar_val_accuracy"),
-        *("untouched_accuracy", "val_accuracy", "train_loss", "val_loss"),
+        *("untouched_accuracy", "val_accuracy", "loss", "val_loss"),
     )
 
     percent: Annotated[fields.Number, Field(ge=0, le=100)]
