@@ -77,10 +77,18 @@ class _SmallClassifier(nn.Sequential):
 def _write_what_the_readme_reads(folder: Path, blocks: str) -> None:
     for picture in re.findall(r'"([\w.-]+\.jpe?g)"', blocks):
         torchvision.io.write_jpeg(torch.randint(256, (3, 64, 64), dtype=torch.uint8), str(folder / picture))
-    for table in re.findall(r'read_csv\("([^"]+)"\)', blocks):
-        file = folder / table
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("method,x,metric,value\nneuron_mct,90,dead_share,0\n", encoding="utf-8")
+    _finished_job(folder)
+
+
+def _finished_job(folder: Path) -> None:
+    """A job of the path analysis among the outputs, as `experiments.load` finds it."""
+    job = folder / "outputs" / "runs" / "path_analysis" / "digits-resnet8-0"
+    job.mkdir(parents=True)
+    (job / "config.yaml").write_text("experiment: {name: path_analysis}\n")
+    columns = "experiment,dataset,model,method,x_name,x,metric,value,ci_low,ci_high,n,seed"
+    row = "path_analysis,digits,resnet8,greedy,sparsity,90.0,dead_share,44.0,43.0,45.0,200,0"
+    (job / "results.csv").write_text(f"{columns}\n{row}\n")
+    (job / "manifest.json").write_text('{"status": "finished", "files": {}}')
 
 
 def test_the_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

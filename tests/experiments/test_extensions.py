@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,23 @@ def test_files_of_a_config_dir_name_classes_under_target(modules, tmp_path):
     table = made.run()
     assert table.metric.tolist() == ["largest"]
     assert (table.dataset[0], table.model[0]) == ("mine", "mine")
+
+
+def test_the_experiment_of_contributing_runs(job, users):
+    text = (CONF.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    users.write("my_confidence", block)
+    imported = _imports("my_confidence")
+    try:
+        own = ["experiment=confidence", "experiment.images=5", "experiment.batch=2"]
+        made = job("dataset.size=16", "recipe.epochs=1", "model.width=4", imported, *own, small=False)
+        table = made.run()
+        images = next(made.sample(5).batches(5)).images
+        expected = made.model(images).detach().softmax(1).amax(1).double().mean()
+        assert table.value.tolist() == [pytest.approx(float(expected), rel=1e-5)]
+        assert (table.metric[0], table.n[0]) == ("confidence", 5)
+    finally:
+        experiment.REGISTERED.pop("confidence", None)
 
 
 @pytest.mark.slow
