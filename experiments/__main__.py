@@ -24,11 +24,14 @@ _ASKED_FOR_FULL_ERRORS = _FULL_ERROR in os.environ
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGINT, _stop)
-    import hydra
-    from hydra.errors import CompactHydraException
+    try:
+        import hydra
+        from hydra.errors import CompactHydraException
 
-    from cpath.errors import CpathError
-    from experiments.engine.choices import explained, import_named_modules, may_name_a_model, register_choices
+        from cpath.errors import CpathError
+        from experiments.engine.choices import explained, import_named_modules, may_name_a_model, register_choices
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error.name} is not installed: pip install 'critical-pathways[experiments]'.")
 
     try:
         import_named_modules(sys.argv[1:])

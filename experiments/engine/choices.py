@@ -130,7 +130,9 @@ def explained(error: CompactHydraException) -> str:
             if deeper:
                 return f"this experiment has no setting '{unknown}'; there is {', '.join(deeper)}."
             return str(unknown_name("setting", unknown, known))
-    return f"{error}" if cause is None else f"{error}: {cause}"
+    # Of an unknown choice Hydra also tells where it looked, which is of no use here.
+    message = str(error).partition("\nConfig search path:")[0].rstrip()
+    return message if cause is None else f"{message}: {cause}"
 
 
 def _dotted(node: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -66,7 +66,9 @@ def run(cfg: DictConfig) -> pd.DataFrame:
         CpathError: if the configuration is unusable, before any work; or if the experiment fails on purpose.
     """
     job = Job(parse(cfg))
-    return job.config.experiment.launch(job)
+    if job.config.experiment.runs_jobs:
+        return job.config.experiment.launch(job)
+    return job.run()
 
 
 def _make(job: Job, entry: Entry) -> None:

@@ -87,7 +87,9 @@ def now() -> str:
 def git_revision() -> str | None:
     """Revision of the code, with a mark when it was changed since; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parent
+    if not (here.parents[1] / ".git").exists():  # installed, perhaps inside a repository of the user's
+        return None
     try:
         found = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

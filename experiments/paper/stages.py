@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from cpath.errors import CpathError, InputError
 from experiments.engine.cache import digest
-from experiments.engine.choices import explained
+from experiments.engine.choices import explained, register_choices
 from experiments.engine.config import Config, parse, validated
 from experiments.engine.devices import device_of
 from experiments.engine.experiment import Settings
@@ -110,6 +110,7 @@ def checked_stages(config: Config, paper: Paper) -> dict[str, Config]:
     problems: dict[str, list[str]] = {}
     known: dict[str, str | None] = {}
     stages: dict[str, Config] = {}
+    register_choices()  # a stage may name a torchvision model, which the command line did not
     for name, overrides in paper.stages.items():
         try:
             stages[name] = parse(composed_stage(config, overrides))
