@@ -22,7 +22,9 @@ class Curve:
     """A panel of lines: everything logged as ``metric/…``, over ``x``."""
 
     metric: str
+    """Name of the metric, with which the keys of its lines begin."""
     x: str
+    """Key of the horizontal axis."""
 
     @property
     def title(self) -> str:

@@ -588,5 +588,12 @@ METRICS: dict[str, Metric] = by_name(
 
 
 def pick(*names: str) -> tuple[Metric, ...]:
-    """Entries of the given names, in that order."""
+    """Look up metrics of the project.
+
+    Args:
+        names: of the metrics.
+
+    Returns:
+        Their entries, in the same order.
+    """
     return tuple(METRICS[name] for name in names)

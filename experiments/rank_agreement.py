@@ -83,7 +83,7 @@ class Agreement:
     criteria: tuple[str, ...]
     """Names, in the order of the table."""
     measured: Mapping[frozenset[str], Row]
-    """By pair of criteria of one experiment: what it found itself, over the widest range of pixels."""
+    """By pair of criteria of one experiment: its own result, over the widest range of pixels."""
     compared: Mapping[frozenset[str], Row]
     """By pair of criteria of different experiments, which share no images: from their areas, without interval."""
 

@@ -16,7 +16,17 @@ from experiments.engine.job import redraw as redraw_job
 
 
 def redraw_below(folders: Iterable[Path]) -> list[Path]:
-    """Draw the figures of all jobs below some folders again."""
+    """Draw the figures of all jobs below some folders again.
+
+    Args:
+        folders: of jobs, or above them.
+
+    Returns:
+        Folders of the jobs.
+
+    Raises:
+        InputError: if there is no finished job below one of the folders.
+    """
     drawn = []
     for folder in folders:
         jobs = [path.parent for path in sorted(folder.rglob(RESULTS)) if (path.parent / CONFIG).exists()]

@@ -6,18 +6,22 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import itertools
 import pkgutil
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import pytest
+import typer
+from typer.models import ArgumentInfo, OptionInfo
 
-PACKAGES = ["cpath"]
+PACKAGES = ["cpath", "experiments"]
 """Packages whose public functions and classes are checked."""
-EXCEPT = ["cpath.plots", "cpath.viz"]
+EXCEPT: list[str] = ["experiments.__main__"]
 """Parts of them that are not."""
 
 RIDDLES = re.compile(r"(What|Whether|How|Where|Who|Which|When|Why)\b")
@@ -66,6 +70,18 @@ def _overrides(cls: type | None, name: str) -> bool:
     return cls is not None and any(key in vars(base) for base in cls.__mro__[1:] if base is not object)
 
 
+def _is_command(function: Callable[..., Any]) -> bool:
+    """A command of Typer's: its docstring is the help text, and ``help=…`` describes each parameter there."""
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # of names that are imported for type checkers alone, or of no plain function
+        return False
+    parameters = [getattr(hints.get(name), "__metadata__", ()) for name in inspect.signature(function).parameters]
+    return bool(parameters) and all(
+        any(isinstance(mark, (ArgumentInfo, OptionInfo)) and mark.help for mark in marks) for marks in parameters
+    )
+
+
 def _section(docstring: str, title: str) -> str:
     found = re.search(rf"^{title}:\n((?:[ ]+.*\n?|\n)*)", inspect.cleandoc(docstring), re.MULTILINE)
     return found[1] if found else ""
@@ -81,7 +97,7 @@ def missing_in_docstring(name: str, function: Callable[..., Any], cls: type | No
     text = inspect.unwrap(function).__doc__
     if not text:
         return ["no docstring"]
-    if _overrides(cls, name):
+    if _overrides(cls, name) or _is_command(function):
         return []
     signature = inspect.signature(function)
     told = _names_in(_section(text, "Args"))
@@ -110,13 +126,18 @@ def test_classes_describe_their_settings(module: str) -> None:
     for name, cls in _classes(module):
         text = cls.__doc__ or ""
         inherited = [key for base in cls.__mro__[1:] for key in _described(base)]
-        if dataclasses.is_dataclass(cls):
+        if getattr(cls, "_is_protocol", False):
+            wanted = []
+        elif dataclasses.is_dataclass(cls):
             wanted = [field.name for field in dataclasses.fields(cls) if field.init]
+            wanted = [name for name in wanted if not name.startswith("_")]
         elif "__init__" in vars(cls):
             wanted = [key for key in inspect.signature(cls.__init__).parameters if key != "self"]
         else:
             wanted = []
-        told = [*_described(cls), *inherited]
+        told = {*_described(cls), *inherited}
+        if module.startswith("experiments"):
+            told |= {field for base in cls.__mro__ for field in _described_below(base)}
         complaints += [f"{module}.{name}: '{key}' is not described" for key in wanted if key not in told]
         if not text or text.startswith(f"{name}("):  # what dataclass writes in place of a docstring
             complaints.append(f"{module}.{name}: no docstring")
@@ -126,6 +147,23 @@ def test_classes_describe_their_settings(module: str) -> None:
 def _described(cls: type) -> set[str]:
     text = vars(cls).get("__doc__") or ""
     return _names_in(_section(text, "Args")) | _names_in(_section(text, "Attributes"))
+
+
+def _described_below(cls: type) -> set[str]:
+    """Fields of a class of the experiments that have a text below them, as their settings have."""
+    if not cls.__module__.startswith("experiments"):
+        return set()
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id
+        for field, below in itertools.pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
 
 
 def _docstrings(module: str) -> Iterator[tuple[str, str]]:
@@ -189,3 +227,16 @@ def test_a_docstring_that_lacks_something_is_found() -> None:
         "there is no argument 'third'",
         "no Returns section",
     ]
+
+
+def test_a_command_is_told_from_a_function_by_the_help_of_its_parameters() -> None:
+    def command(name: Annotated[str, typer.Option(help="A name.")]) -> int:
+        return len(name)
+
+    def without_help(name: Annotated[str, typer.Option()]) -> int:
+        return len(name)
+
+    def function(name: Annotated[str, "some mark"]) -> int:
+        return len(name)
+
+    assert [_is_command(one) for one in (command, without_help, function)] == [True, False, False]

@@ -1,4 +1,4 @@
-"""The examples of the documentation run: those of every docstring in ``cpath``, and the README's Python."""
+"""The examples of the documentation run: those of all docstrings, and the Python of the README."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ import torchvision
 from torch import nn
 
 import cpath
+import experiments
 from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
 from cpath.methods.base import REGISTRY as METHODS
+from experiments.engine.experiment import REGISTERED as EXPERIMENTS
+from experiments.engine.pathway_metric import REGISTERED as METRICS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-MODULES = sorted(module.name for module in pkgutil.walk_packages(cpath.__path__, "cpath."))
+MODULES = sorted(
+    module.name
+    for package in (cpath, experiments)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
 
 
 def namespace_of_examples() -> dict[str, Any]:
@@ -42,14 +49,15 @@ def examples_of(module: ModuleType, names: dict[str, Any]) -> list[doctest.DocTe
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
     """Examples register classes of their own: afterwards these are unknown again."""
-    before = [(registry, dict(registry)) for registry in (METHODS, ATTRIBUTIONS)]
+    registries: tuple[dict[str, Any], ...] = (METHODS, ATTRIBUTIONS, EXPERIMENTS, METRICS)
+    before = [(registry, dict(registry)) for registry in registries]
     yield
     for registry, known in before:
         registry.clear()
         registry.update(known)
 
 
-@pytest.mark.parametrize("name", ["cpath", *MODULES])
+@pytest.mark.parametrize("name", ["cpath", "experiments", *MODULES])
 def test_examples_of_docstrings(name: str, tmp_path: Path) -> None:
     tests = examples_of(importlib.import_module(name), {**namespace_of_examples(), "folder": tmp_path})
     runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)

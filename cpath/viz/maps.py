@@ -105,6 +105,12 @@ def map_grid(
 
     Returns:
         The drawing ``maps``, or ``overlays``.
+
+    Example:
+        >>> maps = {"random": cpath.attribute(model, images, "random").squeeze(1)}
+        >>> pixels = torch.rand(len(images), *images.shape[2:], 3).numpy()
+        >>> cpath.viz.map_grid(pixels, ["a class"] * len(images), maps).name
+        'maps'
     """
     methods = in_order(maps)
     with mpl.rc_context(STYLE):
@@ -142,6 +148,11 @@ def sparsity_grid(
 
     Returns:
         The drawing.
+
+    Example:
+        >>> maps = {"neuron_mct": torch.randn(2, 32, 32)}
+        >>> cpath.viz.sparsity_grid("one", torch.rand(32, 32, 3).numpy(), "a class", maps, [90, 98]).name
+        'one'
     """
     rows = [(method, overlay) for method in in_order(maps) for overlay in (False, True)]
     with mpl.rc_context(STYLE):
@@ -183,6 +194,12 @@ def map_strip(
 
     Returns:
         The drawing.
+
+    Example:
+        >>> maps = {"gradients": torch.randn(2, 32, 32)}
+        >>> pixels = torch.rand(32, 32, 3).numpy()
+        >>> cpath.viz.map_strip("one", pixels, "a class", maps, ["before", "after"], "Two maps.").name
+        'one'
     """
     methods = in_order(maps)
     with mpl.rc_context(STYLE):

@@ -59,7 +59,20 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, its file name and the sentence on what to see in it."""
+    """A figure, its file name and the sentence that says what to see in it.
+
+    Args:
+        name: of the files, without an ending.
+        figure: figure of matplotlib.
+        caption: one or more sentences.
+        picture: true for images and maps, which are written as PNG alone, finer than other figures.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> drawing = cpath.viz.Drawing("curve", Figure(), "An empty figure.")
+        >>> drawing.picture
+        False
+    """
 
     name: str
     figure: Figure
@@ -69,41 +82,106 @@ class Drawing:
 
 
 def label_of(method: str) -> str:
-    """How figures name a method."""
+    """Name of a method in figures.
+
+    Args:
+        method: registered name of an extraction method or attribution.
+
+    Returns:
+        The paper's name; the method's own where the project does not know it.
+
+    Example:
+        >>> cpath.viz.label_of("neuron_mct")
+        'NeuronMCT'
+    """
     return _METHODS[method][0] if method in _METHODS else method
 
 
 def criterion_label(criterion: str) -> str:
-    """How figures and reports name what orders the methods: ``lerf``, ``lerf_road``, ``roar``, …."""
+    """Name of an evaluation in figures and reports.
+
+    Args:
+        criterion: ``lerf``, ``morf``, ``roar`` or ``kar``, with the fill after a ``_`` unless that is the mean
+            colour.
+
+    Returns:
+        The label.
+
+    Example:
+        >>> cpath.viz.criterion_label("lerf_road")
+        'LeRF (ROAD)'
+    """
     name, _, fill = criterion.partition("_")
     return _CRITERIA.get(name, name) + (f" ({fill.upper()})" if fill else "")
 
 
 def colour_of(method: str) -> str:
-    """The method's colour in every figure; a user's own method gets one that its name decides."""
+    """Colour of a method, the same in every figure.
+
+    Args:
+        method: registered name of an extraction method or attribution.
+
+    Returns:
+        Colour in hexadecimal form; that of a user's own method follows from its name.
+
+    Example:
+        >>> cpath.viz.colour_of("neuron_mct")
+        '#D55E00'
+    """
     if method in _METHODS:
         return _METHODS[method][1]
     return _OTHERS[sum(method.encode()) % len(_OTHERS)]
 
 
 def marker_of(method: str) -> str:
-    """The method's marker in every figure."""
+    """Marker of a method, the same in every figure.
+
+    Args:
+        method: registered name of an extraction method or attribution.
+
+    Returns:
+        Marker of matplotlib; a point for a user's own method.
+    """
     return _METHODS[method][2] if method in _METHODS else "."
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
-    """Methods in the order of every figure, users' own ones last."""
+    """Sort methods into the order of every figure, users' own ones last.
+
+    Args:
+        methods: registered names, in any order; repetitions are dropped.
+
+    Returns:
+        The names in order.
+
+    Example:
+        >>> cpath.viz.in_order(["random", "mine", "neuron_mct"])
+        ['neuron_mct', 'random', 'mine']
+    """
     order = list(_METHODS)
     return sorted(set(methods), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches."""
+    """Make an empty figure.
+
+    Args:
+        width: in inches.
+        height: in inches.
+
+    Returns:
+        Figure of matplotlib, whose layout makes room for labels.
+    """
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def shared_legend(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, under them, in as many columns as fit."""
+    """Add one legend for all panels, under them, in as many columns as fit.
+
+    Args:
+        figure: the figure.
+        axes: panel whose lines the legend describes.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         inches = 0.6 + 0.075 * max(map(len, labels))
@@ -112,7 +190,18 @@ def shared_legend(figure: Figure, axes: Axes) -> None:
 
 
 def save_drawings(drawings: Iterable[Drawing], folder: Path) -> None:
-    """Writes every drawing as PNG and, unless it is a picture, SVG into ``folder``; the captions beside them."""
+    """Write drawings as PNG and, except for pictures, as SVG; their captions into ``captions.json`` beside them.
+
+    Args:
+        drawings: figures to write.
+        folder: made if it does not exist; files of the same names are replaced.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> cpath.viz.save_drawings([cpath.viz.Drawing("curve", Figure(), "An empty figure.")], folder)
+        >>> sorted(file.name for file in folder.iterdir())
+        ['captions.json', 'curve.png', 'curve.svg']
+    """
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}
     for drawing in drawings:

@@ -30,14 +30,24 @@ _PASS = "forward and input-only backward"
 
 @dataclass(frozen=True)
 class Setup:
-    """How and where cases are measured."""
+    """Settings, seed and device with which the cases are measured."""
 
     settings: Benchmark
+    """Settings of the benchmark."""
     seed: int
+    """Seed of random weights and images."""
     device: torch.device
+    """Device that everything runs on."""
 
     def subjects(self, models: Sequence[str]) -> Iterator[tuple[str, nn.Module, Tensor]]:
-        """Name, network with random weights, and a batch of noise, by model."""
+        """Make networks with random weights, each with a batch of noise.
+
+        Args:
+            models: names of torchvision models with 1000 classes.
+
+        Returns:
+            Name, network in eval mode, and (batch, 3, size, size) images in turn, on the device.
+        """
         for name in models:
             torch.manual_seed(self.seed)
             model = torchvision_model(name, 1000).eval().to(self.device)

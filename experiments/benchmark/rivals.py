@@ -14,20 +14,39 @@ from cpath.threshold import pruned_count
 
 
 def repeated(times: int, work: Callable[..., object], *arguments: object) -> None:
-    """Call ``work`` that many times."""
+    """Call a function several times.
+
+    Args:
+        times: number of calls.
+        work: the function.
+        arguments: its arguments.
+    """
     for _ in range(times):
         work(*arguments)
 
 
 def forward_backward(model: nn.Module, images: Tensor) -> Tensor:
-    """Pass forwards once and, to the input alone, backwards."""
+    """Pass forwards once and, to the input alone, backwards from the largest logits.
+
+    Args:
+        model: in eval mode.
+        images: (B, C, H, W).
+
+    Returns:
+        (B, C, H, W) gradients.
+    """
     source = images.clone().requires_grad_()
     response = model(source).max(1).values.sum()
     return torch.autograd.grad(response, source)[0]
 
 
 def gated_forward_backward(model: nn.Module, images: Tensor) -> None:
-    """Run one bare iteration of routing: a gate on every neuron, the distillation loss, the gates' gradients."""
+    """Run one bare iteration of routing: a gate on every neuron, the distillation loss, the gates' gradients.
+
+    Args:
+        model: in eval mode, with ReLU modules.
+        images: (B, C, H, W).
+    """
     gates: list[Tensor] = []
 
     def gate(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
@@ -40,7 +59,15 @@ def gated_forward_backward(model: nn.Module, images: Tensor) -> None:
 
 
 def forward_passes(model: nn.Module, images: Tensor, count: int) -> None:
-    """Pass the batch forwards ``count`` times: larger ones take longer an image on a CPU."""
+    """Pass a batch forwards several times.
+
+    The passes are repeated instead of enlarged because larger batches take longer for each image on a CPU.
+
+    Args:
+        model: in eval mode.
+        images: (B, C, H, W).
+        count: number of passes.
+    """
     with torch.no_grad():
         for _ in range(count):
             model(images).softmax(1)
@@ -54,7 +81,16 @@ def training_steps(
     epochs: int,
     batch: int,
 ) -> None:
-    """Train by Adam on bytes that lie on the device: indexing, scaling, augmenting, a step; nothing else."""
+    """Train by Adam on bytes that lie on the device: indexing, scaling, augmenting, a step; nothing else.
+
+    Args:
+        model: network, which is trained.
+        pixels: (N, C, H, W) bytes on the device of the model.
+        labels: (N,) classes on the same device.
+        augmentation: changes a batch of normalised images with the draws of a generator.
+        epochs: number of passes through the images.
+        batch: images in a step.
+    """
     device = pixels.device
     draws = torch.Generator(device).manual_seed(0)
     optimizer = torch.optim.Adam(model.train().parameters())
@@ -68,7 +104,16 @@ def training_steps(
 
 
 def naive_mct(model: nn.Module, images: Tensor, sparsity: float) -> list[Tensor]:
-    """Find pathways of |z · ∂f/∂z| as one writes it first: hooks, image by image, all gradients, `kthvalue`."""
+    """Find pathways of |z · ∂f/∂z| as one writes it first: hooks, image by image, all gradients, `kthvalue`.
+
+    Args:
+        model: in eval mode, with ReLU modules.
+        images: (B, C, H, W).
+        sparsity: per cent of the neurons that are pruned.
+
+    Returns:
+        (neurons,) mask of each image.
+    """
     masks = []
     for image in images:
         seen: list[Tensor] = []
@@ -85,7 +130,16 @@ def naive_mct(model: nn.Module, images: Tensor, sparsity: float) -> list[Tensor]
 
 
 def naive_intgrad(model: nn.Module, image: Tensor, nodes: int) -> list[Tensor]:
-    """Integrate the gradients of every neuron as one would write it first: a whole pass for every site and node."""
+    """Integrate the gradients of every neuron as one would write it first: a whole pass for every site and node.
+
+    Args:
+        model: in eval mode, with ReLU modules.
+        image: (C, H, W).
+        nodes: number of nodes of the midpoint rule.
+
+    Returns:
+        (1, *site) scores of each site.
+    """
     sites: list[Tensor] = []
     with _hooked(model, lambda module, inputs, output: sites.append(output.detach())), torch.no_grad():
         target = model(image[None]).argmax()
@@ -113,7 +167,13 @@ def naive_intgrad(model: nn.Module, image: Tensor, nodes: int) -> list[Tensor]:
 
 
 def captum_layers(model: nn.Module, images: Tensor, steps: int) -> None:
-    """Compute `neuron_intgrad` by Captum, module by module; an image at a time, its fastest way on a CPU."""
+    """Compute `neuron_intgrad` by Captum, module by module; an image at a time, its fastest way on a CPU.
+
+    Args:
+        model: in eval mode, with ReLU modules.
+        images: (B, C, H, W).
+        steps: number of nodes of the midpoint rule.
+    """
     from captum.attr import LayerIntegratedGradients
 
     layers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
@@ -128,7 +188,15 @@ def captum_layers(model: nn.Module, images: Tensor, steps: int) -> None:
 
 
 def captum_attributions(model: nn.Module, images: Tensor) -> dict[str, Callable[[], object]]:
-    """Captum's attributions by our names, called as its documentation does."""
+    """Captum's attributions, called as its documentation does.
+
+    Args:
+        model: in eval mode, with ReLU modules.
+        images: (B, C, H, W).
+
+    Returns:
+        A call without arguments by cpath's name of the attribution.
+    """
     from captum import attr
 
     with torch.no_grad():

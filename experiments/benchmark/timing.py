@@ -28,7 +28,9 @@ class Rival:
     """Other work for the same purpose."""
 
     label: str
+    """Description in tables."""
     work: Work
+    """Runs the work once."""
     times: float = 1.0
     """Factor of its time: the images of a batch where ``work`` takes one of them."""
 
@@ -42,8 +44,11 @@ class Case:
     x: str
     """Name of the model, or the number of ``x_name``."""
     work: Work
+    """Runs cpath's work once."""
     rivals: Mapping[str, Rival] = field(default_factory=dict)
+    """Other work for the same purpose, by its kind: `FLOOR`, `CAPTUM` or `NAIVE`."""
     x_name: str = "model"
+    """Name of the quantity that ``x`` is a value of."""
     start: Work | None = None
     """Start-up of ``work``, whose time is taken off."""
     limits: Mapping[str, float] = field(default_factory=dict)

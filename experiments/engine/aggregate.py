@@ -73,7 +73,7 @@ def _told_apart(rows: pd.DataFrame, jobs: Sequence[Sequence[str]], swept: Sequen
 
 
 def _disagree(rows: pd.DataFrame) -> bool:
-    """Whether two jobs gave different numbers for what the columns call the same."""
+    """Tell if two jobs gave different numbers for what the columns call the same."""
     values = rows.groupby([*_SAME, "variant", "seed"], sort=False).value
     low, high = values.min(), values.max()
     return bool(((high - low) > 1e-6 * high.abs()).any())

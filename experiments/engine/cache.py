@@ -81,17 +81,30 @@ class Key:
 
 
 def digest(value: object) -> str:
-    """Short hash of a value as in `Key.made_of`, the same in every process.
+    """Hash a value of the kind that `Key.made_of` holds.
+
+    Args:
+        value: strings, numbers, booleans, None, and lists, tuples and mappings of them.
+
+    Returns:
+        12 hexadecimal digits, the same in every process.
 
     Raises:
-        TypeError: if a part of it has no canonical form.
+        TypeError: if a part of the value has no canonical form.
     """
     text = json.dumps(value, sort_keys=True)  # numbers with all their digits, 1 and 1.0 and "1" told apart
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def slug(name: str) -> str:
-    """``name`` as a harmless file name."""
+    """Turn a name into a harmless file name.
+
+    Args:
+        name: any text.
+
+    Returns:
+        The text with ``_`` in place of everything but letters, digits, ``.``, ``=``, ``_`` and ``-``.
+    """
     return re.sub(r"[^A-Za-z0-9.=_-]+", "_", name).strip("._") or "unnamed"
 
 
@@ -100,15 +113,22 @@ class Entry:
     """An entry as `Cache.entry` hands it out."""
 
     folder: Path
+    """Folder of the entry."""
     missing: bool
-    """Whether the content has to be made, in `folder`, which may hold what an interrupted process left."""
+    """True if the content has to be made, in `folder`, which may hold what an interrupted process left."""
     provenance: Provenance
+    """Record of the entry, written into its manifest."""
     changeable: tuple[str, ...] = ()
     """Folders in it that may change later, such as figures: no part of what makes it complete."""
     _started: float = field(default_factory=time.perf_counter)
 
     def finish(self, status: Status, error: BaseException | None = None) -> None:
-        """Write the manifest with the final status."""
+        """Write the manifest with the final status.
+
+        Args:
+            status: ``finished``, ``failed`` or ``stopped``.
+            error: exception that ended the work; noted with its traceback if the status is ``failed``.
+        """
         record = self.provenance
         record.status, record.finished = status, now()
         record.seconds = round(time.perf_counter() - self._started, 2)
@@ -139,11 +159,25 @@ class Cache:
         self.root = root
 
     def folder(self, key: Key) -> Path:
-        """Folder where the entry is, or will be."""
+        """Folder of an entry, which may not be made yet.
+
+        Args:
+            key: identity of the entry.
+
+        Returns:
+            Path of the folder.
+        """
         return self.root / key.kind / key.name
 
     def holds(self, key: Key) -> bool:
-        """Whether the entry is complete."""
+        """Tell if an entry is complete.
+
+        Args:
+            key: identity of the entry.
+
+        Returns:
+            True if it was finished and its files are unchanged.
+        """
         return is_complete(self.folder(key))
 
     @contextmanager
@@ -197,18 +231,37 @@ class Cache:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the entry in ``folder`` was finished, and its files are still what they were."""
+    """Tell if an entry was finished, and its files are still what they were.
+
+    Args:
+        folder: of the entry, which may not exist.
+
+    Returns:
+        True if so.
+    """
     manifest = read_manifest(folder)
     return manifest.get("status") == "finished" and not _damaged(folder, manifest)
 
 
 def is_being_made(folder: Path) -> bool:
-    """Whether a process is at work on the entry in ``folder`` now."""
+    """Tell if a process is at work on an entry now.
+
+    Args:
+        folder: of the entry, which may not exist.
+
+    Returns:
+        True if one holds its lock.
+    """
     return is_locked(_lock(folder))
 
 
 def mark_failed(folder: Path, error: str) -> None:
-    """Note that an entry failed which could not do so itself, unless it is complete."""
+    """Note that an entry failed which could not do so itself, unless it is complete.
+
+    Args:
+        folder: of the entry; made if it does not exist.
+        error: message for the manifest.
+    """
     if is_complete(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -272,7 +325,14 @@ def _files(folder: Path) -> list[str]:
 
 
 def file_checksum(path: Path) -> str:
-    """CRC-32 of a file."""
+    """CRC-32 of a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        8 hexadecimal digits.
+    """
     crc = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -285,7 +345,13 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @contextmanager
 def writing_to(outputs: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only ``outputs`` folder into a `StorageError` that says what to do.
+    """Turn the errors of a full or read-only outputs folder into a `StorageError` that says what to do.
+
+    Args:
+        outputs: folder that the body of the ``with`` writes to.
+
+    Yields:
+        Nothing.
 
     Raises:
         StorageError: if something below the folder cannot be written, whatever part of the program noticed it.
@@ -308,11 +374,21 @@ def writing_to(outputs: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON to ``path``; a reader sees the whole file or the previous one."""
+    """Write JSON; a reader sees the whole file or the previous one.
+
+    Args:
+        path: the file; its folder must exist.
+        content: to be written; what JSON does not know is written as text.
+    """
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``; a reader sees the whole file or the previous one."""
+    """Write text as UTF-8; a reader sees the whole file or the previous one.
+
+    Args:
+        path: the file; its folder must exist.
+        text: to be written.
+    """
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -76,7 +76,14 @@ def _defaults(group: str, name: str) -> dict[str, Any]:
 
 
 def may_name_a_model(arguments: Iterable[str]) -> bool:
-    """Whether a command line may name a torchvision model, or asks which choices there are."""
+    """Tell if a command line may name a torchvision model, or asks for the choices that there are.
+
+    Args:
+        arguments: command line without the program's name.
+
+    Returns:
+        False only if torchvision's models are certainly not needed.
+    """
     asking = ("-m", "--multirun")
     return any(
         argument.lstrip("+").startswith("model") or (argument.startswith("-") and argument not in asking)

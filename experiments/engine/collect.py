@@ -76,10 +76,13 @@ def finish_sweep(folder: Path) -> bool:
 
 
 def metrics_of(folders: Sequence[Path]) -> dict[str, Metric]:
-    """Metrics by name of the experiments of finished jobs.
+    """Collect the metrics of the experiments of finished jobs.
 
     Args:
         folders: of the jobs.
+
+    Returns:
+        Entries by name.
     """
     experiments = {type(experiment): experiment for experiment in map(read_job, folders)}
     return by_name(metric for cls in experiments for metric in cls.metrics)

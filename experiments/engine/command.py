@@ -24,6 +24,7 @@ def command(work: Callable[P, int | None]) -> Callable[[Sequence[str] | None], i
         returns the exit status: 2, with one line on stderr, for a wrong argument and for an error of cpath's own.
 
     Example:
+        >>> from experiments.engine.command import command
         >>> def greet(name: str) -> None:
         ...     print(f"Hello {name}.")
         >>> main = command(greet)

@@ -100,14 +100,28 @@ class Config(Settings):
         return str(self.model["name"])
 
     def changed(self, **values: Any) -> Config:
-        """The same configuration with other values at its root, and all that refers to them."""
+        """Copy the configuration with other values, and all that refers to them.
+
+        Args:
+            values: new values of settings at the root, by name.
+
+        Returns:
+            The new configuration, checked like any other.
+
+        Raises:
+            InputError: if a value is unusable.
+        """
         cfg = self._composed.copy()
         for name, value in values.items():
             OmegaConf.update(cfg, name, value, force_add=True)
         return parse(cfg)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the results of a job and can be known before any of it is made."""
+        """Collect everything that determines the results of a job and can be known before any of it is made.
+
+        Returns:
+            Plain containers of settings, code digests and cpath's version, for a key of the cache.
+        """
         found = keyed(self)
         plain: Any = OmegaConf.to_container(self._composed, resolve=True)
         for group in {"method", "attribution", "metric"} - set(self.experiment.explains_with):
@@ -122,6 +136,9 @@ class Config(Settings):
 
 def import_modules(modules: Iterable[str]) -> None:
     """Import the user's modules, which register methods, attributions and experiments.
+
+    Args:
+        modules: names of modules, such as ``my_package.methods``.
 
     Raises:
         InputError: if one of them cannot be imported.
@@ -139,6 +156,9 @@ def parse(cfg: DictConfig) -> Config:
 
     Args:
         cfg: as Hydra composes it, without the node ``hydra``.
+
+    Returns:
+        The typed configuration.
 
     Raises:
         InputError: if a value is unusable; it names every such setting.
@@ -169,6 +189,9 @@ def experiment_of(node: Any) -> Experiment:
 
     Args:
         node: settings, and under ``_target_`` the class.
+
+    Returns:
+        The experiment.
 
     Raises:
         InputError: if there is no such class, or a setting is unusable.
@@ -205,6 +228,9 @@ def validated(cls: type[S], values: Mapping[str, Any], prefix: str) -> S:
         cls: class of the settings.
         values: what they are made of.
         prefix: name of the node that they stand for, for messages.
+
+    Returns:
+        The settings.
 
     Raises:
         InputError: if a value is unusable; it names every such setting.
@@ -282,7 +308,14 @@ def _shown(value: Any) -> str:
 
 
 def renamed(name: str) -> str | None:
-    """Message for a setting of an earlier version, with its name of today; None for any other."""
+    """Message for a setting of an earlier version.
+
+    Args:
+        name: dotted name of a setting.
+
+    Returns:
+        A sentence with its name of today; None if it is no setting of an earlier version.
+    """
     for old, new in RENAMED.items():
         if name == old or name.startswith(f"{old}."):
             return f"the setting '{name}' is called '{new}{name.removeprefix(old)}' now."

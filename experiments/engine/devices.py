@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def sweep_number() -> int | None:
-    """Number of this job in its sweep; None where it is the only one."""
+    """Number of this job in its sweep.
+
+    Returns:
+        The number, from 0; None where the job is the only one.
+    """
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()
@@ -58,6 +62,12 @@ def device_of(config: Config) -> torch.device:
     ``auto`` is the GPU where there is one; where there are several, the jobs of a sweep take turns at them by
     their number.
 
+    Args:
+        config: names the device.
+
+    Returns:
+        The device.
+
     Raises:
         InputError: if there is no such device, or not on this machine.
     """
@@ -80,7 +90,18 @@ def _automatic() -> torch.device:
 
 
 def devices_of(config: Config, workers: int) -> list[str]:
-    """A device for each of ``workers`` processes that train side by side: all GPUs in turn for ``auto``."""
+    """Choose a device for each of several processes that train side by side.
+
+    Args:
+        config: names the device; with ``auto`` all GPUs take turns.
+        workers: number of processes.
+
+    Returns:
+        The name of a device for each process.
+
+    Raises:
+        InputError: if there is no such device, or not on this machine.
+    """
     first = str(device_of(config))
     if config.device != "auto" or first != "cuda":  # one GPU named, or this job's own in a sweep, or none
         return [first] * workers
@@ -113,7 +134,17 @@ def check_trainer(config: Config) -> None:
 
 
 def hardware_of(config: Config) -> Hardware:
-    """How the configuration says to train. Raises `InputError` as `check_trainer`."""
+    """Read from the configuration on what and with which arithmetic to train.
+
+    Args:
+        config: names the device, and sets ``trainer.…``.
+
+    Returns:
+        The hardware that `cpath.training.train` takes.
+
+    Raises:
+        InputError: as `check_trainer` and `device_of`.
+    """
     from cpath.training import Hardware
 
     check_trainer(config)
@@ -121,9 +152,12 @@ def hardware_of(config: Config) -> Hardware:
 
 
 def use_threads(config: Config) -> None:
-    """Make this process compute with ``threads``; ``auto`` shares the cores out among the jobs that run at once.
+    """Set the number of threads that this process computes with.
 
     More threads than OMP_NUM_THREADS are never taken; a lone job keeps torch's own number.
+
+    Args:
+        config: holds ``threads``; ``auto`` shares the cores out among the jobs that run at once.
     """
     if config.threads != "auto":
         torch.set_num_threads(config.threads)

@@ -21,9 +21,14 @@ _LIBRARIES = ("cpath", "experiments", "torch", "torchvision")
 
 
 def content_digest(path: str | Path) -> str:
-    """SHA-256 of a file, which is read once in a process as long as it stays the same.
+    """Hash the content of a file, which is read once in a process as long as it stays the same.
 
-    Its name where it cannot be read: whoever uses it will say so.
+    Args:
+        path: the file.
+
+    Returns:
+        SHA-256 in hexadecimal digits; the path itself where the file cannot be read, because whoever uses it will
+        say so.
     """
     try:
         file = Path(str(path)).expanduser().resolve()
@@ -60,9 +65,15 @@ def named_code(settings: object) -> dict[str, str | None]:
 
 
 def code_digest(*objects: object) -> str:
-    """Short hash of the code of ``objects``: of classes and functions, or of objects and what their fields hold.
+    """Hash the code of objects.
 
-    Of users' code it covers whole modules, as `source_digest`; of cpath's own the class or function alone.
+    Of users' code whole modules are hashed, as `source_digest` does; of cpath's own the class or function alone.
+
+    Args:
+        objects: classes and functions, or instances, for which their class and the classes of their fields count.
+
+    Returns:
+        12 hexadecimal digits.
     """
     return digest({"code": [_code(part) for thing in objects for part in _parts(thing)]})
 
@@ -88,11 +99,16 @@ def _code(part: Any) -> tuple[str, str | None]:
 
 @cache
 def source_digest(name: str) -> str | None:
-    """Hash of the module that ``name`` leads to, and of the user's others that it imports; None for libraries.
+    """Hash the module that a name leads to, and the user's other modules that it imports.
 
-    ``name`` is a module's, or that of something in it. None too where there is no such file. The files are read
-    once in a process, as the code is that it runs, and none of them is run for it: all processes agree, whatever
-    they have imported.
+    The files are read once in a process, as the code is that it runs, and none of them is run for it: all processes
+    agree, whatever they have imported.
+
+    Args:
+        name: of a module, or of something in it.
+
+    Returns:
+        12 hexadecimal digits; None for libraries, and where there is no such file.
     """
     if _package(name) in _LIBRARIES or _package(name) in sys.stdlib_module_names:
         return None
@@ -117,7 +133,7 @@ def _package(name: str) -> str:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Where the module is that ``name`` leads to: its longest beginning that is a module's."""
+    """Find the module that a name leads to: its longest beginning that is a module's."""
     if name == "__main__":  # a script, unless Python was started with -m
         script = sys.modules[name]
         file = getattr(script, "__file__", None)
@@ -140,7 +156,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 @cache
 def _is_installed(package: str) -> bool:
-    """Whether the code of ``package`` is that of a library, which nobody edits; so too where there is none."""
+    """Tell if the code of a package is a library's, which nobody edits; so too where there is no such package."""
     if package in _LIBRARIES or package in sys.stdlib_module_names:
         return True
     spec = _spec(package)

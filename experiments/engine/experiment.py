@@ -54,9 +54,9 @@ class Experiment(Settings, ABC):
     explains_with: ClassVar[tuple[Literal["method", "attribution", "metric"], ...]] = ("method", "attribution")
     """Groups of the configuration that it uses: the others neither matter to it nor are checked."""
     measures_machine: ClassVar[bool] = False
-    """Whether device and threads determine the results, as in a benchmark."""
+    """True if device and threads determine the results, as in a benchmark."""
     runs_jobs: ClassVar[bool] = False
-    """Whether `launch` runs other jobs, so that a sweep cannot hold it as one of its own."""
+    """True if `launch` runs other jobs, so that a sweep cannot hold it as one of its own."""
 
     name: Text
     """Name in results and folders."""
@@ -105,7 +105,14 @@ class Experiment(Settings, ABC):
         return ()
 
     def heading(self, table: pd.DataFrame) -> str:
-        """Heading in a report, of a finished job with the given table."""
+        """Heading of a finished job in a report.
+
+        Args:
+            table: tidy table of the job.
+
+        Returns:
+            The title, or else the name in words.
+        """
         return self.title or self.name.replace("_", " ").capitalize()
 
 
@@ -126,6 +133,13 @@ def register(name: str) -> Callable[[E], E]:
 
     Raises:
         InputError: if the name is unusable, or the class is no `Experiment` with a default for every setting.
+
+    Example:
+        >>> from experiments.engine.experiment import Experiment, register
+        >>> @register("nothing")
+        ... class Nothing(Experiment):
+        ...     def run(self, job):
+        ...         return []
     """
     check_name(name)
 
@@ -146,7 +160,14 @@ def register(name: str) -> Callable[[E], E]:
 
 
 def defaults_of(name: str) -> dict[str, Any]:
-    """Configuration of a registered experiment: its class, and the default of every setting."""
+    """Configuration of a registered experiment.
+
+    Args:
+        name: under which the class was registered.
+
+    Returns:
+        Its class under ``_target_``, its name, and the default of every setting.
+    """
     cls = REGISTERED[name]
     made = cls(name=name)
     return {"name": name, "_target_": f"{cls.__module__}.{cls.__qualname__}", **made.model_dump(exclude={"name"})}

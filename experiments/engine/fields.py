@@ -31,21 +31,48 @@ def _as_list(value: Any) -> Any:
 
 
 def distinct(values: V) -> V:
-    """Refuse a list in which a value is there twice."""
+    """Refuse a list in which a value is there twice.
+
+    Args:
+        values: the list.
+
+    Returns:
+        The same list.
+
+    Raises:
+        ValueError: if a value occurs more than once.
+    """
     if len(set(values)) != len(values):
         raise ValueError("the same value is there twice")
     return values
 
 
 def ascending(values: list[float]) -> list[float]:
-    """Refuse a list of numbers that do not ascend."""
+    """Refuse a list of numbers that do not ascend.
+
+    Args:
+        values: the numbers.
+
+    Returns:
+        The same list.
+
+    Raises:
+        ValueError: if a number is not larger than the one before.
+    """
     if values != sorted(set(values)):
         raise ValueError("values must ascend")
     return values
 
 
 def one_of(names: Iterable[str]) -> AfterValidator:
-    """Constraint of a text: it is one of ``names``."""
+    """Constraint of a text to some names.
+
+    Args:
+        names: the texts that are allowed.
+
+    Returns:
+        A validator for the annotation of a setting.
+    """
     known = list(names)
 
     def check(value: str) -> str:
@@ -83,7 +110,14 @@ Gigabytes = Annotated[NonNegative, NOT_KEYED]
 
 
 def keyed(settings: BaseModel) -> dict[str, Any]:
-    """Values of the settings that determine a result, as plain containers."""
+    """Collect the settings that determine a result, for a key of the cache.
+
+    Args:
+        settings: an experiment, or any other settings.
+
+    Returns:
+        Values by name as plain containers, without those that are marked `NOT_KEYED`.
+    """
     found: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
         if any(isinstance(mark, _NotKeyed) for mark in field.metadata):

@@ -21,6 +21,9 @@ from experiments.engine.instantiate import instantiated
 def load_data(config: Config) -> ImageData:
     """Load the dataset of a configuration.
 
+    Args:
+        config: names the dataset.
+
     Returns:
         The dataset. One that does not say what determines its images is identified by its configuration and code.
 
@@ -40,9 +43,11 @@ class Images:
     """Test images of an experiment, in the order in which it takes them."""
 
     data: ImageData
+    """Dataset that they are from."""
     indices: Tensor
     """(N,) places in the test split."""
     device: torch.device
+    """Device that they are put on."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -53,11 +58,25 @@ class Images:
         return [self.data.test.ids[int(index)] for index in self.indices]
 
     def batch(self, where: slice) -> Tensor:
-        """Decode some of the images: (B, C, H, W), normalised, on the device."""
+        """Decode some of the images.
+
+        Args:
+            where: places among the images of the experiment.
+
+        Returns:
+            (B, C, H, W), normalised, on the device.
+        """
         return self.data.test.batch(self.indices[where]).to(self.device)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """All images in batches of ``size``, the last one perhaps smaller."""
+        """Divide the images into batches; none is decoded yet.
+
+        Args:
+            size: images in a batch; the last one may be smaller.
+
+        Returns:
+            The batches in turn.
+        """
         for number, start in enumerate(range(0, len(self), size)):
             yield Batch(self, number, slice(start, min(start + size, len(self))))
 
@@ -67,6 +86,7 @@ class Batch:
     """Some of the images of an experiment."""
 
     source: Images
+    """All images of the experiment."""
     number: int
     """Place among the batches, from 0."""
     where: slice
@@ -106,5 +126,12 @@ def pixels_of(data: ImageData, images: Tensor) -> np.ndarray:
 
 
 def identity_of(data: ImageData) -> dict[str, Any]:
-    """Everything that determines the images of a dataset, for cache keys."""
+    """Collect everything that determines the images of a dataset, for keys of the cache.
+
+    Args:
+        data: the dataset.
+
+    Returns:
+        Plain containers.
+    """
     return dict(data.settings)

@@ -19,6 +19,9 @@ def instantiated(node: Mapping[str, Any], kind: str, leave_out: tuple[str, ...] 
         leave_out: settings that are not passed on.
         more: further arguments.
 
+    Returns:
+        The result of the call.
+
     Raises:
         InputError: if a setting is missing, or the call fails.
         CpathError: if the call raised it.

@@ -113,6 +113,7 @@ class Job:
     """One run of an experiment. Data, model and methods are made when first asked for, once."""
 
     config: Config
+    """Everything that the job is told."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Further facts for the manifest."""
     drawings: list[Drawing] = field(default_factory=list)
@@ -126,12 +127,12 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the results are, or will be."""
+        """Folder of the results, which may not be made yet."""
         return self._runs.folder(self.key)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the job ran to its end, and its results are still what they were."""
+        """True if the job ran to its end, and its results are still what they were."""
         return is_complete(self.folder)
 
     @property
@@ -144,7 +145,11 @@ class Job:
         return Cache(Path(self.config.outputs) / "artifacts")
 
     def entry(self) -> AbstractContextManager[Entry]:
-        """The job itself as a cache entry."""
+        """Hand out the job itself as a cache entry.
+
+        Returns:
+            A context manager that yields the entry, as `Cache.entry`.
+        """
         return self._runs.entry(self.key, redo=self.config.redo)
 
     def run(self) -> pd.DataFrame:
@@ -233,6 +238,9 @@ class Job:
 
         Args:
             count: how many; None for all.
+
+        Returns:
+            The images, the same for the same seed.
         """
         images = Images(self.data, self.data.test.sample(count, self.config.seed), device_of(self.config))
         self.notes["images"] = images.ids
@@ -245,6 +253,9 @@ class Job:
             images: from `sample`.
             size: images in a batch.
             doing: description of the work.
+
+        Returns:
+            The batches in turn.
         """
         return progress(images.batches(size), doing, "batch", total=-(-len(images) // size))
 
@@ -254,6 +265,9 @@ class Job:
         Args:
             batch: the images.
             code: methods, attributions or functions that the results are made with.
+
+        Returns:
+            Plain containers.
         """
         return {
             "model": self.model_hash,
@@ -263,7 +277,7 @@ class Job:
         }
 
     def part(self, batch: Batch, kind: str, *code: object) -> AbstractContextManager[Entry]:
-        """The part of this job that belongs to a batch, as a cache entry in the job's folder.
+        """Hand out the part of this job that belongs to a batch, as a cache entry in the job's folder.
 
         A stopped job continues after the last part that is finished, unless model, data or code changed since.
 
@@ -271,16 +285,25 @@ class Job:
             batch: the images.
             kind: name of the part, such as ``measures``.
             code: methods, attributions or functions that the part is made with.
+
+        Returns:
+            A context manager that yields the entry, as `Cache.entry`.
         """
         key = Key("parts", f"{kind}-{batch.number:05d}", {"kind": kind, **self.origin(batch, *code)})
         return Cache(self.folder).entry(key)
 
 
 def read_job(folder: Path) -> Experiment:
-    """The experiment of a finished job, with its settings, from the configuration that the job left.
+    """Read the experiment of a finished job, with its settings, from the configuration that the job left.
 
     Args:
         folder: of the job.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        InputError: if its class or a setting of it does not exist any more.
     """
     cfg = OmegaConf.load(folder / CONFIG)
     assert isinstance(cfg, DictConfig)

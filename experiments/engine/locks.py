@@ -63,10 +63,13 @@ def _wait(path: Path, doing: str) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds a lock. Nothing is written to find out.
+    """Tell if a process holds a lock. Nothing is written to find out.
 
     Args:
         path: file of the lock, which need not exist.
+
+    Returns:
+        True if one does.
     """
     if sys.platform == "win32":
         return _is_taken(path)

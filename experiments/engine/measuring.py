@@ -35,7 +35,17 @@ def write_measures(folder: Path, values: Values) -> None:
 
 
 def read_measures(folder: Path) -> dict[Measure, list[float]]:
-    """Read what `write_measures` wrote: a number for each image by measure."""
+    """Read the measures of a batch that `write_measures` wrote.
+
+    Args:
+        folder: of the part.
+
+    Returns:
+        (B) numbers, one for each image, by measure.
+
+    Raises:
+        StorageError: if the file is missing or of another kind.
+    """
     tensors, metadata = read_tensors(folder / _FILE, _KIND, _FORMAT)
     return {Measure(*name): tensors[str(number)].tolist() for number, name in enumerate(metadata["measures"])}
 
@@ -69,7 +79,11 @@ class PerImage:
         self.ids += batch.ids
 
     def means(self) -> list[Row]:
-        """Mean of each measure over the images, with its 95 % bootstrap interval."""
+        """Average each measure over the images.
+
+        Returns:
+            One row for each measure, with its 95 % bootstrap interval.
+        """
         return rows_of_means(self.values)
 
     def write(self, folder: Path) -> None:
@@ -105,5 +119,12 @@ def read_per_image(folder: Path) -> pd.DataFrame:
 
 
 def gather(values: Mapping[Measure, list[float]]) -> dict[Measure, Tensor]:
-    """Numbers that were put together for single images, as tensors (B,)."""
+    """Turn numbers that were put together for single images into tensors.
+
+    Args:
+        values: (B) numbers, one for each image, by measure.
+
+    Returns:
+        (B,) float64 by measure.
+    """
     return {measure: torch.tensor(column, dtype=torch.float64) for measure, column in values.items()}

@@ -16,6 +16,13 @@ class Metric:
 
     A table may qualify the name: ``jaccard/greedy`` is the metric ``jaccard`` with Greedy, ``residual/conv1`` the
     metric ``residual`` at the site ``conv1``.
+
+    Example:
+        >>> from experiments.engine.metrics import Metric
+        >>> entry = Metric(name="kept_share", label="neurons kept", unit="%", range=(0, 100), better=None,
+        ...                meaning="Per cent of all neurons that the pathway keeps.")
+        >>> entry.axis
+        'neurons kept (%)'
     """
 
     name: str
@@ -44,12 +51,25 @@ class Metric:
 
 
 def base_name(metric: str) -> str:
-    """Name of the metric without its qualifier: ``jaccard`` of ``jaccard/greedy``."""
+    """Name of a metric without its qualifier: ``jaccard`` of ``jaccard/greedy``.
+
+    Args:
+        metric: name as in the column ``metric``.
+
+    Returns:
+        The part before the first ``/``.
+    """
     return metric.partition("/")[0]
 
 
 def by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    """Metrics by their name.
+    """Order metrics by their names.
+
+    Args:
+        metrics: the entries; the same one may be there more than once.
+
+    Returns:
+        Entries by name.
 
     Raises:
         ValueError: if two different metrics have one name.
@@ -62,7 +82,15 @@ def by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
 
 
 def axis_label(name: str, metrics: Mapping[str, Metric]) -> str:
-    """Label of an axis for a metric of a table; its name where no entry is known (a user's table)."""
+    """Label of an axis for a metric of a table.
+
+    Args:
+        name: as in the column ``metric``.
+        metrics: entries by name.
+
+    Returns:
+        Label with the unit; the name in words where no entry is known, as in a user's table.
+    """
     entry = metrics.get(base_name(name))
     return entry.axis if entry is not None else name.replace("_", " ")
 

@@ -23,6 +23,10 @@ from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_
 def build_model(config: Config, data: ImageData) -> nn.Module:
     """Build the model of a configuration for a dataset.
 
+    Args:
+        config: names the model, its weights or a checkpoint, and the seed of initial weights.
+        data: number of classes and shape of the images.
+
     Returns:
         The model in eval mode, with pretrained weights or those of a checkpoint if the configuration names any,
         else not trained yet.
@@ -89,6 +93,9 @@ def fingerprint(model: nn.Module, config: Config) -> str:
     Args:
         model: with its weights. All of them are read: hash a model once, and keep the hash.
         config: names the settings that the model was made with.
+
+    Returns:
+        16 hexadecimal digits.
     """
     classes = sorted({type(part) for part in model.modules()}, key=lambda cls: (cls.__module__, cls.__qualname__))
     made_by = {

@@ -20,26 +20,31 @@ class Measured:
     """A batch of images, the network, and the pathways of one method at one sparsity."""
 
     model: nn.Module
+    """The unrestricted network, in eval mode."""
     images: Tensor
-    """(B, C, H, W)"""
+    """(B, C, H, W), normalised, on the device of the model."""
     activations: Mapping[str, Tensor]
     """Output of every site in the unrestricted network, (B, *site)."""
     logits: Tensor
     """(B, classes) of the unrestricted network."""
     pathway: cpath.Pathway
+    """One mask for each image, of one method at one sparsity."""
 
 
 class PathwayMetric(ABC):
     """A number for each pathway, reported by ``experiment=path_analysis`` beside its own.
 
     Example:
-        >>> @register("last_share")
-        ... class LastShare(PathwayMetric):
+        >>> from experiments.engine.metrics import Metric
+        >>> from experiments.engine.pathway_metric import PathwayMetric
+        >>> class LastShare(PathwayMetric):
         ...     metric = Metric(name="last_share", label="share of the last site", unit="%", range=(0, 100),
         ...                     better=None, meaning="Per cent of the pathway that lies at the last site.")
         ...     def measure(self, measured):
         ...         kept = [mask.flatten(1).sum(1) for mask in measured.pathway.masks.values()]
         ...         return 100 * kept[-1] / sum(kept)
+        >>> LastShare.metric.axis
+        'share of the last site (%)'
     """
 
     metric: ClassVar[Metric]
@@ -74,6 +79,16 @@ def register(name: str) -> Callable[[P], P]:
 
     Raises:
         InputError: if the name is unusable, or the class is no `PathwayMetric` with an entry ``metric``.
+
+    Example:
+        >>> from experiments.engine.metrics import Metric
+        >>> from experiments.engine.pathway_metric import PathwayMetric, register
+        >>> @register("kept_count")
+        ... class KeptCount(PathwayMetric):
+        ...     metric = Metric(name="kept_count", label="neurons kept", unit="", range=(0, float("inf")),
+        ...                     better=None, meaning="Number of neurons that the pathway keeps.")
+        ...     def measure(self, measured):
+        ...         return sum(mask.flatten(1).sum(1) for mask in measured.pathway.masks.values())
     """
     check_name(name)
 
@@ -89,6 +104,9 @@ def register(name: str) -> Callable[[P], P]:
 
 def check_entry(cls: type[PathwayMetric]) -> None:
     """Refuse a metric without an entry that names it.
+
+    Args:
+        cls: class of the metric.
 
     Raises:
         InputError: if its attribute ``metric`` is no `Metric`.

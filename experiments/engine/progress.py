@@ -17,10 +17,13 @@ def progress(items: Iterable[T], doing: str, unit: str, **settings: Any) -> Iter
     """Iterate with a progress bar; without one where the output is no terminal.
 
     Args:
-        items: what to iterate over.
+        items: to iterate over.
         doing: description of the work.
         unit: of the items.
         settings: further settings of `tqdm`.
+
+    Returns:
+        The items in turn.
     """
     return iter(tqdm(items, desc=doing, unit=unit, disable=None, **settings))
 
@@ -61,6 +64,9 @@ class Stages:
     def stage(self, name: str) -> Iterator[str]:
         """Count a stage while the body of the ``with`` runs.
 
+        Args:
+            name: of the stage, a key of ``expected``.
+
         Yields:
             Its place among the stages, such as ``[2/7]``.
         """
@@ -73,7 +79,14 @@ class Stages:
 
 
 def duration(seconds: float) -> str:
-    """Time in words: ``45 s``, ``12 min``, ``1.5 h``."""
+    """Write a time in words: ``45 s``, ``12 min``, ``1.5 h``.
+
+    Args:
+        seconds: the time.
+
+    Returns:
+        Number and unit.
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -32,27 +32,42 @@ class Provenance:
     """
 
     kind: str
+    """Kind of entry: the folder that it is in, such as ``models``."""
     made_of: dict[str, Any]
     """Everything that determines the content; its hash is in the name of the folder."""
     status: Status = "running"
+    """State of the work: ``running``, ``finished``, ``failed`` or ``stopped``."""
     error: str | None = None
+    """Message of the exception that made it fail."""
     traceback: str | None = None
+    """Traceback of that exception."""
     started: str = field(default_factory=lambda: now())
+    """Time at which the work began, in UTC."""
     finished: str | None = None
+    """Time at which it ended, in UTC."""
     begun: int = 1
-    """How often work on it began: more than once where it was interrupted, failed, was damaged or made anew."""
+    """Number of times that work on it began: several where it was interrupted, failed, was damaged or made anew."""
     seconds: float | None = None
+    """Duration of the last piece of work."""
     process: int = field(default_factory=os.getpid)
+    """Number of the process."""
     host: str = field(default_factory=socket.gethostname)
+    """Name of the machine."""
     files: dict[str, str] = field(default_factory=dict)
     """Checksum of each file that must be there."""
     git: str | None = None
+    """Revision of the code."""
     versions: dict[str, str | None] = field(default_factory=dict)
+    """Version of each package that the results depend on."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Further facts, such as the images of a job and its device."""
 
     def as_json(self) -> dict[str, Any]:
-        """Content of the file, without what is not known yet; the notes stand beside the other fields."""
+        """Content of the manifest, without what is not known yet.
+
+        Returns:
+            Fields by name; the notes stand beside the other fields.
+        """
         fields = {name: value for name, value in asdict(self).items() if value is not None}
         notes = fields.pop("notes")
         return {**fields, **{name: value for name, value in notes.items() if name not in fields}}
@@ -79,13 +94,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def now() -> str:
-    """Time in UTC, to the second."""
+    """Current time in UTC, to the second.
+
+    Returns:
+        The time in ISO 8601.
+    """
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @cache
 def git_revision() -> str | None:
-    """Revision of the code, with a mark when it was changed since; None outside a checkout."""
+    """Revision of the code.
+
+    Returns:
+        Abbreviated hash, with ``-dirty`` when the code was changed since; None outside a checkout.
+    """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     here = Path(__file__).resolve().parent
     if not (here.parents[1] / ".git").exists():  # installed, perhaps inside a repository of the user's
@@ -99,7 +122,11 @@ def git_revision() -> str | None:
 
 @cache
 def versions() -> dict[str, str | None]:
-    """Versions of Python, cpath and the packages that the results depend on; None for one that is absent."""
+    """Versions of Python, cpath and the packages that the results depend on.
+
+    Returns:
+        Version by package; None for one that is absent.
+    """
     return {
         "cpath": cpath.__version__,
         "python": platform.python_version(),
@@ -115,7 +142,14 @@ def _version(package: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of the GPU, or of the processor and its number of cores."""
+    """Name of the hardware behind a device.
+
+    Args:
+        device: of torch.
+
+    Returns:
+        Name of the GPU, or of the processor with its number of cores.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

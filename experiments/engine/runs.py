@@ -26,9 +26,11 @@ class Run:
     """A job that was run, finished or not."""
 
     folder: Path
+    """Folder of the job."""
     status: str
-    """As `experiments.engine.sweep.status_of` has it."""
+    """State of the job, as `experiments.engine.sweep.status_of` returns it."""
     manifest: Mapping[str, Any]
+    """Content of the job's ``manifest.json``."""
     settings: Mapping[str, Any]
     """Configuration by dotted name, such as ``experiment.images``."""
 
@@ -49,6 +51,11 @@ def find_runs(folder: Path) -> list[Run]:
 
     Raises:
         InputError: if there is none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from experiments.engine.runs import find_runs
+        >>> [run.folder.name for run in find_runs(Path("outputs"))]    # doctest: +SKIP
     """
     found = [file.parent for file in sorted(folder.rglob(MANIFEST)) if (file.parent / CONFIG).exists()]
     if not found:

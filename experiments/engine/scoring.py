@@ -28,11 +28,19 @@ class Search:
     name: str
     """Name of the method in the configuration."""
     method: cpath.Method
+    """Extraction method, set for these sparsities."""
     sparsities: list[float]
     """Per cent."""
 
     def pathways(self, scores: cpath.Scores) -> Iterator[tuple[float, cpath.Pathway]]:
-        """Each sparsity with its pathway."""
+        """Threshold scores at every sparsity of the search.
+
+        Args:
+            scores: of one batch, made with `method`.
+
+        Returns:
+            Each sparsity (per cent) with its pathway, in turn.
+        """
         for sparsity in self.sparsities:
             # Scores that do not rank are a pathway as they are; a threshold would leave nothing of it.
             yield sparsity, scores.pathway(sparsity if self.method.graded else 0)
@@ -67,9 +75,11 @@ class Scoring:
     """Scores the batches of an experiment, and keeps costly scores for later jobs."""
 
     job: Job
+    """Job that scores, with model and cache."""
     max_batch: int
+    """Images in one forward pass, at most."""
     keep: bool
-    """Whether costly scores are kept."""
+    """True if costly scores are kept."""
 
     @classmethod
     def planned(
@@ -83,6 +93,9 @@ class Scoring:
             searches: all scorings.
             max_batch: images in one forward pass.
             keep_gb: gigabytes that the kept scores may take, of all costly methods together.
+
+        Returns:
+            The scoring.
         """
         methods = [search.method for search in searches if search.method.costly]
         costly = len(methods)
@@ -99,7 +112,15 @@ class Scoring:
         return cls(job, max_batch, gigabytes <= keep_gb)
 
     def scores(self, batch: Batch, search: Search) -> cpath.Scores:
-        """Scores of a batch by one search, read if they were kept by this job or another."""
+        """Score a batch by one search; read the scores if this job or another kept them.
+
+        Args:
+            batch: the images.
+            search: the method.
+
+        Returns:
+            Scores on the device of the images.
+        """
         if not (self.keep and search.method.costly):
             return self._compute(batch, search)
         with self.job.cache.entry(self._key(batch, search.method)) as entry:
@@ -135,7 +156,7 @@ def _settings(method: cpath.Method) -> dict[str, Any]:
 
 
 def _has_key(method: cpath.Method) -> bool:
-    """Whether the settings of a user's method can be part of a key."""
+    """Tell if the settings of a user's method can be part of a key."""
     try:
         digest(_settings(method))
     except TypeError:

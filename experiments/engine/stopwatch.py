@@ -21,6 +21,7 @@ class Stopwatch:
             with its own work.
 
     Example:
+        >>> from experiments.engine.stopwatch import Stopwatch
         >>> watch = Stopwatch(torch.device("cpu"))
         >>> with watch.measuring("sum"):
         ...     total = torch.ones(10).sum()
@@ -35,14 +36,29 @@ class Stopwatch:
 
     @contextmanager
     def measuring(self, step: str) -> Iterator[None]:
-        """Measure the body of the ``with`` as a step."""
+        """Measure the body of the ``with`` as a step.
+
+        Args:
+            step: name of the step.
+
+        Yields:
+            Nothing.
+        """
         started = self._now()
         yield
         self.seconds[step] += self._now() - started
 
     @contextmanager
     def measuring_forward(self, model: nn.Module, step: str) -> Iterator[None]:
-        """Measure the forward passes of a model in the body of the ``with``, together, as a step."""
+        """Measure the forward passes of a model in the body of the ``with``, together, as a step.
+
+        Args:
+            model: network that the body calls; a compiled or parallel one is unwrapped.
+            step: name of the step.
+
+        Yields:
+            Nothing.
+        """
         started = 0.0
 
         def start(*_: object) -> None:

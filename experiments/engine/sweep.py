@@ -57,6 +57,7 @@ class SweepJob:
     overrides: tuple[str, ...]
     """Settings of the job as on the command line, those included that all jobs have in common."""
     folder: Path
+    """Folder of the job, which may not be made yet."""
 
     @property
     def status(self) -> str:
@@ -104,6 +105,9 @@ def read_sweep(folder: Path) -> list[SweepJob]:
 
     Args:
         folder: of the sweep.
+
+    Returns:
+        The jobs, in the order in which the sweep numbers them.
 
     Raises:
         InputError: if it is not the folder of a sweep.

@@ -21,7 +21,13 @@ COLUMNS = (
 
 
 class Measure(NamedTuple):
-    """Identifies one number of a table: ``metric`` of ``method``, at ``x`` of the quantity ``x_name``."""
+    """Identifies one number of a table: ``metric`` of ``method``, at ``x`` of the quantity ``x_name``.
+
+    Example:
+        >>> from experiments.engine.table import Measure
+        >>> Measure("greedy", "dead_share", "sparsity", 90.0).metric
+        'dead_share'
+    """
 
     method: str
     metric: str
@@ -31,20 +37,34 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One number of an experiment: ``metric`` of ``method`` where ``x_name`` is ``x``."""
+    """One number of an experiment: ``metric`` of ``method`` where ``x_name`` is ``x``.
+
+    Example:
+        >>> from experiments.engine.table import Row
+        >>> Row("greedy", "dead_share", 12.5, "sparsity", 90.0).cells["value"]
+        12.5
+    """
 
     method: str
+    """Method or attribution that the number belongs to, or a name such as ``network`` that stands for none."""
     metric: str
+    """Name of the metric, with its qualifier after a ``/``."""
     value: float
+    """The number, in the metric's unit; a mean where there are several observations."""
     x_name: str = ""
+    """Name of the quantity that was varied, such as ``sparsity``; empty where there is none."""
     x: float | str = ""
+    """Value of that quantity, a number or a name."""
     ci_low: float = float("nan")
+    """Lower end of the interval; NaN where there is none."""
     ci_high: float = float("nan")
+    """Upper end of the interval; NaN where there is none."""
     n: int = 1
+    """Number of observations behind the value: images, seeds or rounds; 0 for a published number."""
     dataset: str | None = None
-    """None: the job's."""
+    """Name of the dataset; None for the job's."""
     model: str | None = None
-    """None: the job's."""
+    """Name of the model; None for the job's."""
 
     @property
     def cells(self) -> dict[str, Any]:
@@ -91,7 +111,12 @@ def tidy_table(rows: Iterable[Row], *, experiment: str, dataset: str, model: str
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write ``table`` as CSV; a reader sees the whole file or the previous one."""
+    """Write a table as CSV; a reader sees the whole file or the previous one.
+
+    Args:
+        table: tidy table.
+        path: the file.
+    """
     write_text(path, table.to_csv(index=False))
 
 
@@ -99,7 +124,14 @@ _TEXT = ("experiment", "dataset", "model", "method", "x_name", "x", "metric", "v
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a tidy table that `write_table` wrote; the column ``x`` is text, of a number or of a name."""
+    """Read a tidy table that `write_table` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A frame with the columns of the file; ``x`` is text, of a number or of a name.
+    """
     # A method may be called "none", and a dataset "2024": only numbers can be absent, and only text is text.
     absent: dict[str, list[str]] = {name: [""] for name in ("value", "ci_low", "ci_high")}
     dtype = dict.fromkeys(_TEXT, str)
@@ -110,5 +142,12 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 def place(x: str) -> float | str:
-    """Value of a table's ``x``: a number where it is one; ``nan`` and ``1_0`` are names."""
+    """Read a value of a table's column ``x``.
+
+    Args:
+        x: text of the column.
+
+    Returns:
+        A number where it is one, else the text; ``nan`` and ``1_0`` are names.
+    """
     return float(x) if _NUMBER.fullmatch(x) else x

@@ -34,7 +34,11 @@ def print_table(
 
 
 def show_results(table: pd.DataFrame) -> None:
-    """Print the numbers of whole networks in a tidy table."""
+    """Print the numbers of whole networks in a tidy table.
+
+    Args:
+        table: tidy table of a job. Numbers of single sites and epochs are left out.
+    """
     rows = table[~table.metric.str.contains("/") & (table.x_name != "epoch")]
     if rows.empty:
         return

@@ -25,26 +25,54 @@ class Tracker(Protocol):
     """Follows one job from start to end."""
 
     def start(self, config: Config, folder: Path) -> None:
-        """The job begins."""
+        """Begin to follow a job.
+
+        Args:
+            config: of the job.
+            folder: of the job.
+        """
 
     def results(self, frame: pd.DataFrame, folder: Path) -> None:
-        """The tidy table and the folder with the figures."""
+        """Take the results of a job that ran to its end.
+
+        Args:
+            frame: its tidy table.
+            folder: of the job, with the table, the configuration and the figures.
+        """
 
     def finish(self, failed: bool) -> None:
-        """The job ends, whether or not it failed."""
+        """End, also after a job that failed before it began to be followed.
+
+        Args:
+            failed: true if the job did not run to its end.
+        """
 
 
 class CSVTracker:
-    """Nothing beside the job's folder, which holds the table and the figures anyway."""
+    """Tracker that keeps nothing beside the job's folder, which holds the table and the figures anyway."""
 
     def start(self, config: Config, folder: Path) -> None:
-        """Nothing to do."""
+        """Do nothing.
+
+        Args:
+            config: not used.
+            folder: not used.
+        """
 
     def results(self, frame: pd.DataFrame, folder: Path) -> None:
-        """Nothing to do."""
+        """Do nothing.
+
+        Args:
+            frame: not used.
+            folder: not used.
+        """
 
     def finish(self, failed: bool) -> None:
-        """Nothing to do."""
+        """Do nothing.
+
+        Args:
+            failed: not used.
+        """
 
 
 _MODES = ("offline", "online", "disabled")
@@ -55,10 +83,10 @@ _FOLDERS = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"
 
 
 class WandbTracker:
-    """A wandb run per job. Nothing leaves the machine unless ``online`` is asked for.
+    """Tracker that keeps a wandb run for each job. Nothing leaves the machine unless ``online`` is asked for.
 
-    What is None is taken from wandb's variables in the environment, like everything else that they can say. Of a
-    command with several jobs, those that are of one run are ignored.
+    What is None is taken from wandb's variables in the environment, like all else that they can set. When a command
+    runs several jobs, the variables that name a single run are ignored.
 
     Args:
         mode: ``offline``, ``online`` or ``disabled``; None for ``WANDB_MODE``, or else ``offline``.
@@ -82,7 +110,15 @@ class WandbTracker:
         self._environment = ExitStack()
 
     def start(self, config: Config, folder: Path) -> None:
-        """Open the run, with the resolved configuration."""
+        """Open the run, with the resolved configuration.
+
+        Args:
+            config: of the job; names its methods, and holds the outputs folder, where an offline run is kept.
+            folder: of the job; its name is the run's.
+
+        Raises:
+            InputError: if wandb is not installed.
+        """
         if self.mode == "disabled":
             return
         self.names = {str(name) for name in (*config.method, *config.attribution)}
@@ -115,6 +151,10 @@ class WandbTracker:
         """Log the whole-network means as scalars and curves, the table and the figures; keep the files.
 
         The methods that the table is about are noted in the run's configuration, to group runs by.
+
+        Args:
+            frame: tidy table of the job.
+            folder: of the job, with the table, the configuration and the figures.
         """
         if self.run is None:
             return
@@ -147,7 +187,11 @@ class WandbTracker:
             self.run.log({x_name: at, **dict(zip(part.key, part.value.astype(float), strict=True))})
 
     def finish(self, failed: bool) -> None:
-        """Close the run, so that the next job of a sweep opens its own."""
+        """Close the run, so that the next job of a sweep opens its own.
+
+        Args:
+            failed: true if the job did not run to its end; the run is then marked as failed.
+        """
         if self.run is not None:
             self.run.finish(exit_code=1 if failed else 0)
             self.run = None
@@ -156,7 +200,7 @@ class WandbTracker:
 
 @contextmanager
 def _environment(unless_set: Mapping[str, str]) -> Iterator[None]:
-    """Variables of the environment, those of the user aside, for the length of a job: the next may differ."""
+    """Set variables of the environment that the user did not set, for the length of a job: the next may differ."""
     ours = {name: value for name, value in unless_set.items() if name not in os.environ}
     os.environ.update(ours)
     try:
@@ -176,7 +220,7 @@ def _ignore(variables: Iterable[str]) -> None:
 
 
 def _of_several() -> bool:
-    """Whether the command runs several jobs: a sweep, or the stages of a paper."""
+    """Tell if the command runs several jobs: a sweep, or the stages of a paper."""
     if not HydraConfig.initialized():
         return False
     hydra = HydraConfig.get()

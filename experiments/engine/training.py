@@ -55,12 +55,31 @@ def trained_entry(config: Config, data: ImageData, cache: Cache, model: nn.Modul
 
 
 def training_key(config: Config, data: ImageData) -> Key:
-    """Key of a trained network: everything that determines its weights."""
+    """Key of a trained network.
+
+    Args:
+        config: names the model, the recipe, the trainer and the seed.
+        data: training, validation and test images.
+
+    Returns:
+        The key, made of `training_identity`.
+    """
     return Key("models", f"{config.model_name}-{data.name}", training_identity(config, data))
 
 
 def training_identity(config: Config, data: ImageData) -> dict[str, Any]:
-    """Everything that determines the weights of a training."""
+    """Collect everything that determines the weights of a training.
+
+    Args:
+        config: names the model, the recipe, the trainer and the seed.
+        data: training, validation and test images.
+
+    Returns:
+        Plain containers, for a key of the cache.
+
+    Raises:
+        InputError: if the configuration has no recipe.
+    """
     recipe = _recipe(config)
     # The arithmetic of the steps counts: a training multiplies its changes, even those of rounding.
     arithmetic = keyed(config.trainer)
@@ -87,7 +106,16 @@ def _recipe(config: Config) -> dict[str, Any]:
 
 
 def pretrained_weights(config: Config, data: ImageData) -> Any:
-    """Pretrained weights that the configuration names for its model: ``auto`` means some on ImageNet alone."""
+    """Pretrained weights that the configuration names for its model.
+
+    Args:
+        config: names the model and its ``weights``; ``auto`` means the default ones on ImageNet, and none
+            elsewhere.
+        data: the dataset.
+
+    Returns:
+        Name of the weights; None for none.
+    """
     weights = config.model.get("weights")
     if weights == "auto":
         return "DEFAULT" if data.name == "imagenet" and config.checkpoint is None else None
@@ -149,13 +177,29 @@ def _train_in(
 
 
 def read_history(folder: Path) -> dict[str, Any]:
-    """Read the history of a training: numbers by epoch (``epochs``) and hits on the test images (``test_hits``)."""
+    """Read the history of a training.
+
+    Args:
+        folder: of the entry of the trained network.
+
+    Returns:
+        ``epochs``: numbers by name for each epoch; ``test_hits``: 1 for each test image that is classified
+        correctly, else 0.
+    """
     history: dict[str, Any] = json.loads((folder / HISTORY_FILE).read_text())
     return history
 
 
 def epoch_rows(method: str, history: Mapping[str, Any]) -> list[Row]:
-    """Rows of a training's numbers by epoch, counted from 1, under the name ``method``."""
+    """Rows of a training's numbers by epoch, counted from 1.
+
+    Args:
+        method: name in the column ``method``.
+        history: as `read_history` returns it.
+
+    Returns:
+        One row for each epoch and number.
+    """
     return [
         Row(method, metric, value, "epoch", epoch["epoch"] + 1)
         for epoch in history["epochs"]

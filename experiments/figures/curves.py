@@ -15,14 +15,29 @@ _HIDDEN = 0.004  # difference of two curves from 0 to 1 that is thinner than a l
 
 
 def curve(panel: Axes, rows: pd.DataFrame, method: str, at: str = "x", **changes: Any) -> None:
-    """Draws ``value`` over the column ``at`` with its band, in the method's look with ``changes``."""
+    """Draw the curve of a method with its band.
+
+    Args:
+        panel: axes of matplotlib.
+        rows: tidy rows of the method, sorted, with ``value``, ``ci_low`` and ``ci_high``.
+        method: name of the method, which decides colour, marker and label.
+        at: column of the horizontal axis.
+        changes: settings of `Axes.plot` that differ from the method's own.
+    """
     look = {"color": colour_of(method), "marker": marker_of(method), "label": label_of(method)} | changes
     panel.plot(rows[at], rows.value, **look)
     panel.fill_between(rows[at], rows.ci_low, rows.ci_high, color=look["color"], alpha=0.13, linewidth=0)
 
 
 def spread(rows: Any) -> np.ndarray:
-    """(2, K) lengths of the error bars below and above ``value``, of one row or several; 0 where there are none."""
+    """Lengths of the error bars below and above the values of rows.
+
+    Args:
+        rows: one tidy row or several, with ``value``, ``ci_low`` and ``ci_high``.
+
+    Returns:
+        (2, K), 0 where there is no interval.
+    """
     below, above = rows.value - rows.ci_low, rows.ci_high - rows.value
     # A mean can lie outside the interval of its resamples by rounding.
     bars: np.ndarray = np.nan_to_num(np.array([below, above], dtype=float).reshape(2, -1))
@@ -30,7 +45,14 @@ def spread(rows: Any) -> np.ndarray:
 
 
 def coinciding(rows: pd.DataFrame) -> str:
-    """A sentence on methods whose curves (``value`` over ``x`` and ``metric``) hide each other, or nothing."""
+    """Tell in a sentence which methods have curves that hide each other.
+
+    Args:
+        rows: tidy rows of the curves, ``value`` (from 0 to 1) over ``x`` and ``metric``.
+
+    Returns:
+        The sentence, with a space before it; empty where no curves coincide.
+    """
     curves = rows.pivot_table(index=["metric", "x"], columns="method", values="value", sort=False)
     methods = in_order(curves.columns)
     pairs = [
@@ -51,10 +73,19 @@ def beside_published(
     room: float = 0.9,
     **limits: Any,
 ) -> Figure | None:
-    """A panel a method with our curve and the published one, dashed; None where the paper has none.
+    """Draw our curves beside the published ones, dashed, in a panel for each method.
 
-    Over the column ``at``; ``room`` inches are for what stands above and below the panels. The axes begin at 0
-    unless their ``limits`` (xlim, ylim) are given.
+    Args:
+        ours: tidy rows, with numbers in the column of the horizontal axis.
+        paper: tidy rows of the published curves, likewise.
+        x_label: label of the horizontal axes; may be empty.
+        y_label: label of the vertical axes.
+        at: column of the horizontal axis.
+        room: inches for what stands above and below the panels.
+        limits: ``xlim`` and ``ylim`` of the panels; without them the axes begin at 0.
+
+    Returns:
+        The figure; None where the paper has no curve.
     """
     methods = in_order(paper.method)
     if not methods:

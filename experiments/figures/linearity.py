@@ -15,6 +15,9 @@ def linearity_figures(table: pd.DataFrame) -> list[Drawing]:
 
     Args:
         table: tidy table of a local linearity.
+
+    Returns:
+        The figure; none where nothing was measured.
     """
     rows = table[table.metric == "affine_radius"].assign(x=lambda frame: frame.x.astype(float))
     if rows.empty:

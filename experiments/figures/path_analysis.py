@@ -21,7 +21,14 @@ from experiments.figures.curves import curve, spread
 
 
 def path_analysis_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Overlap matrix, dead share, response preservation, and the overlap and place of the pathways by site."""
+    """Draw the overlap, dead share and response preservation of the pathways, and their overlap and place by site.
+
+    Args:
+        table: tidy table of a path analysis.
+
+    Returns:
+        The figures; none where nothing was measured.
+    """
     at = table[table.x_name == "sparsity"].assign(x=lambda frame: frame.x.astype(float))
     if at.empty:
         return []

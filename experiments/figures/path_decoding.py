@@ -21,7 +21,11 @@ _UNRESTRICTED = ("original", "active")  # of no sparsity; shown before the pathw
 
 
 class Network(NamedTuple):
-    """A network by the method of its pathway."""
+    """A network by the method of its pathway.
+
+    Attributes:
+        method: Name of the method, or ``original``.
+    """
 
     method: str
     sparsity: float | None
@@ -37,9 +41,9 @@ class Picture:
     own: float = float("nan")
     """Probability of the class in the network that the image was made in."""
     original: float = float("nan")
-    """The same in the original network."""
+    """Probability of the class in the original network."""
     label: str = ""
-    """Text under it instead of the probabilities."""
+    """Text under the picture in place of the probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +51,13 @@ class Decoded:
     """The pictures of one input image."""
 
     name: str
+    """Name of the image in the dataset."""
     label: str
     """Predicted class."""
     source: Picture
+    """The image itself."""
     networks: Mapping[Network, Picture]
+    """Picture made in each network."""
     neurons: Mapping[str, Picture]
     """The channel of the top neuron by method."""
 

@@ -15,6 +15,9 @@ def quadrature_figures(table: pd.DataFrame) -> list[Drawing]:
 
     Args:
         table: tidy table of a comparison of node rules.
+
+    Returns:
+        The figure; none where nothing was measured.
     """
     residual = table[table.metric == "residual"].set_index("method")
     overlap = table[table.metric == "jaccard_with_reference"]

@@ -29,13 +29,28 @@ _MODES: tuple[_Mode, ...] = (
 
 
 def roar_cell_figures(table: pd.DataFrame) -> list[Drawing]:
-    """The training of one cell, by epoch."""
+    """Draw the training of one cell, by epoch.
+
+    Args:
+        table: tidy table of a ROAR cell.
+
+    Returns:
+        The figure; none where no epoch was measured.
+    """
     renamed = dict.fromkeys(("roar_accuracy", "kar_accuracy", "untouched_accuracy"), "test_accuracy")
     return training_figures(table.replace({"metric": renamed}))
 
 
 def roar_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Curves, areas, every method against every other, whether orders agree, and the published curves."""
+    """Draw accuracy after retraining: curves, areas under them, every method against every other, the agreement of
+    ROAR and KAR, and the published curves.
+
+    Args:
+        table: tidy table of a ROAR table.
+
+    Returns:
+        The figures; none where no cell was trained.
+    """
     modes = [mode for mode in _MODES if f"{mode[0]}_accuracy" in set(table.metric)]
     if not modes:
         return []

@@ -9,7 +9,14 @@ from cpath.viz.style import STYLE, Drawing, new_figure
 
 
 def training_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Loss and accuracy by epoch."""
+    """Draw loss and accuracy by epoch.
+
+    Args:
+        table: tidy table of a training.
+
+    Returns:
+        The figure; none where no epoch was measured.
+    """
     with mpl.rc_context(STYLE):
         epochs = table[table.x_name == "epoch"].assign(x=lambda frame: frame.x.astype(float))
         if epochs.empty:

@@ -20,24 +20,28 @@ _OURS = ("neuron_mct", "neuron_intgrad")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two numbers, and whether they are as claimed; None where their intervals overlap or are missing."""
+    """Two numbers held against a claim."""
 
     text: str
+    """The numbers in words."""
     holds: bool | None
+    """True if they are as claimed, False if the other way round; None where intervals overlap or are missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence of the paper, and how a table confirms or refutes it."""
+    """A sentence of the paper, with the numbers that confirm or refute it."""
 
     place: str
     """Part of the paper that says it."""
     text: str
+    """The sentence."""
     metric: str
     """Name of the numbers that decide."""
     about: str = ""
     """Further words on these numbers."""
     compare: Callable[[pd.DataFrame], list[Comparison]]
+    """Makes the comparisons from a tidy table; none where it has no such numbers."""
 
     @property
     def numbers(self) -> str:
@@ -53,7 +57,9 @@ class Verdict:
     """A claim, with the comparisons that decide whether it was reproduced."""
 
     claim: Claim
+    """The sentence of the paper."""
     comparisons: list[Comparison]
+    """Comparisons that decide."""
 
     @property
     def word(self) -> str:
@@ -112,7 +118,7 @@ def _per_cent(x: str) -> str:
 
 
 def _smaller(less: pd.Series, more: pd.Series) -> bool | None:
-    """Whether one number is smaller than another: the intervals decide, None where they overlap."""
+    """Compare two numbers by their intervals: True if one is smaller, False if larger, None where they overlap."""
     if pd.isna(less.ci_high) or pd.isna(more.ci_low):
         return None
     return True if less.ci_high < more.ci_low else False if less.ci_low > more.ci_high else None

@@ -35,10 +35,15 @@ def _all() -> pd.DataFrame:
 
 
 def published(experiment: str, config: Config) -> pd.DataFrame:
-    """The paper's rows of ``experiment`` (lerf, roar, sanity_checks), with our names of the methods.
+    """Select the paper's numbers of an experiment, under our names of the methods.
 
-    Columns experiment, dataset, model, method, x_name, x (text), metric, value. Empty where the paper has none for
-    the model and the dataset of ``config``, which may say under which name it is published (``published_as``).
+    Args:
+        experiment: ``lerf``, ``roar`` or ``sanity_checks``.
+        config: names model and dataset; the dataset may have another name in the paper (``published_as``).
+
+    Returns:
+        A frame with the columns experiment, dataset, model, method, x_name, x (text), metric and value; empty where
+        the paper has no such numbers.
     """
     rows, dataset = _all(), config.dataset.get("published_as") or config.dataset_name
     return rows[(rows.experiment == experiment) & (rows.dataset == dataset) & (rows.model == config.model_name)]
@@ -47,9 +52,18 @@ def published(experiment: str, config: Config) -> pd.DataFrame:
 def published_rows(
     experiment: str, config: Config, metrics: Mapping[str, str], methods: Iterable[str]
 ) -> list[Row]:
-    """The paper's numbers as rows of a job: ``metrics`` gives our name of each published metric.
+    """Turn the paper's numbers into rows of a job.
 
-    Only of ``methods``. The metric is ours with `MARK`, so that they never pass for measured ones.
+    Their metrics end with `MARK`, so that they never pass for measured ones.
+
+    Args:
+        experiment: ``lerf``, ``roar`` or ``sanity_checks``.
+        config: names model and dataset.
+        metrics: our name of each published metric; others are left out.
+        methods: methods that the job has; others are left out.
+
+    Returns:
+        One row for each number, with 0 as the number of observations.
     """
     rows = published(experiment, config)
     rows = rows[rows.method.isin(list(methods)) & rows.metric.isin(list(metrics))]

@@ -38,6 +38,7 @@ class Section:
     """Part of the page about one finished stage."""
 
     stage: FinishedStage
+    """The finished stage."""
 
     @property
     def name(self) -> str:

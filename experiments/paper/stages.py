@@ -36,7 +36,7 @@ _NETWORK = ("dataset", "model", "checkpoint", "activations", "imports", "device"
 
 
 class Paper(Settings):
-    """What ``experiment=reproduce_paper`` runs: ``paper.…``."""
+    """Settings of ``experiment=reproduce_paper``: ``paper.…``."""
 
     name: Text
     """Name of the report's folder."""
@@ -53,13 +53,21 @@ class FinishedStage:
     """A stage that ran to its end."""
 
     name: str
+    """Name of the stage."""
     folder: Path
-    """Of the job."""
+    """Folder of the job."""
     table: pd.DataFrame
+    """Tidy table of the job."""
 
 
 def paper_of(config: Config) -> Paper:
-    """The paper that a configuration names.
+    """Read the paper that a configuration names.
+
+    Args:
+        config: with the node ``paper``.
+
+    Returns:
+        Its name, title and stages.
 
     Raises:
         InputError: if it names none, or one that is not as it has to be.
@@ -70,11 +78,14 @@ def paper_of(config: Config) -> Paper:
 
 
 def composed_stage(config: Config, overrides: list[str]) -> DictConfig:
-    """Configuration of a stage, with what it has from the whole.
+    """Compose the configuration of a stage, with the settings that it takes over from the whole.
 
     Args:
-        config: of the whole.
+        config: configuration of the whole.
         overrides: of the stage, as on a command line.
+
+    Returns:
+        The configuration, neither checked nor typed yet.
 
     Raises:
         CompactHydraException: if an override is none that Hydra understands.
@@ -128,7 +139,14 @@ def checked_stages(config: Config, paper: Paper) -> dict[str, Config]:
 
 
 def is_finished(config: Config) -> bool:
-    """Whether a stage has nothing left to do."""
+    """Tell if a stage has nothing left to do.
+
+    Args:
+        config: of the stage.
+
+    Returns:
+        True if its job is finished, and is not asked for again.
+    """
     return not config.redo and Job(config).is_finished
 
 

@@ -31,9 +31,15 @@ class RoarExperiment(Experiment):
             raise InputError(f"ROAR retrains the network, and there is nothing to train on: {error}") from error
 
     def explained(self, job: Job) -> Job:
-        """The job with the network that is explained: trained with `base_seed`, which also seeds its maps.
+        """Job with the network that is explained: trained with `base_seed`, which also seeds its maps.
 
-        It does not vary with the seed of a retraining.
+        The network does not vary with the seed of a retraining.
+
+        Args:
+            job: the job that retrains.
+
+        Returns:
+            The same job, or one with another seed and the same data.
         """
         if job.config.seed == self.base_seed:
             return job
@@ -42,11 +48,26 @@ class RoarExperiment(Experiment):
         return explained
 
     def rank(self, explained: Job) -> dict[str, Ranks]:
-        """Rank the pixels of all images by every attribution, unless that was done before."""
+        """Rank the pixels of all images by every attribution, unless that was done before.
+
+        Args:
+            explained: job with the network that is explained; the network is moved to the CPU.
+
+        Returns:
+            Ranks by attribution.
+        """
         ranks = Ranking(explained, self.batch, self.max_batch, self.rank_by).ranks()
         explained.model.cpu()  # the retrainings need the memory
         return ranks
 
     def retrainings(self, job: Job, ranks: dict[str, Ranks]) -> Retrainings:
-        """The retrainings of the job, on images ranked by the given attributions."""
+        """Prepare the retrainings of a job; none is trained yet.
+
+        Args:
+            job: configuration, data and cache.
+            ranks: of the pixels, by attribution.
+
+        Returns:
+            The retrainings.
+        """
         return Retrainings(job.config, job.data, job.cache, ranks, self.fill)

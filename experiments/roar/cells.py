@@ -23,6 +23,7 @@ class Mode:
     """Removing (ROAR) or keeping (KAR) the most relevant pixels."""
 
     keep: bool
+    """True for KAR, False for ROAR."""
 
     @property
     def name(self) -> str:
@@ -35,7 +36,14 @@ class Mode:
         return "percent_kept" if self.keep else "percent_removed"
 
     def places(self, percents: Sequence[float]) -> tuple[float, ...]:
-        """Shares at which its curve has values: at 0, ROAR has the untouched images, and KAR none at all."""
+        """Shares at which the curve has values: at 0, ROAR has the untouched images, and KAR none at all.
+
+        Args:
+            percents: shares of the cells, per cent, ascending from above 0.
+
+        Returns:
+            The shares, per cent.
+        """
         return tuple(percents) if self.keep else (0.0, *percents)
 
 
@@ -44,15 +52,24 @@ class Cell:
     """One retraining."""
 
     attribution: str
+    """Name of the attribution, or `UNTOUCHED`."""
     percent: float
     """Per cent of the pixels, the most relevant first."""
     keep: bool
-    """Whether all other pixels are removed, instead of these."""
+    """True if all other pixels are removed, instead of these."""
     seed: int
+    """Seed of the training."""
 
     @classmethod
     def untouched(cls, seed: int) -> Cell:
-        """The retraining on images that keep all of their pixels."""
+        """Retraining on images that keep all of their pixels.
+
+        Args:
+            seed: seed of the training.
+
+        Returns:
+            The cell.
+        """
         return cls(UNTOUCHED, 0.0, False, seed)
 
     @property
@@ -97,10 +114,13 @@ class Retrainings:
     """Trains cells, each once: what another job trained is found again."""
 
     config: Config
+    """Configuration of the job."""
     data: ImageData
+    """Images, untouched."""
     cache: Cache
+    """Holds the cells."""
     ranks: Mapping[str, Ranks]
-    """By attribution; none is needed for untouched images."""
+    """Ranks of the pixels by attribution; none are needed for untouched images."""
     fill: float
     """Normalised value of a removed pixel."""
     _configs: dict[int, Config] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -109,6 +129,12 @@ class Retrainings:
         """Key of a cell.
 
         That of untouched images is the network that any other experiment trains with the same seed.
+
+        Args:
+            cell: the retraining.
+
+        Returns:
+            The key, of a cell or of a trained network.
         """
         config = self.config_of(cell.seed)
         if cell.percent == 0:
@@ -123,7 +149,14 @@ class Retrainings:
         return Key("cells", f"{cell.label}-{config.model_name}-{self.data.name}", made_of)
 
     def is_trained(self, cell: Cell) -> bool:
-        """Whether the cell was trained before."""
+        """Tell if a cell was trained before.
+
+        Args:
+            cell: the retraining.
+
+        Returns:
+            True if the cache holds it.
+        """
         return self.cache.holds(self.key(cell))
 
     def history(self, cell: Cell, position: int = 0) -> History:
@@ -132,6 +165,9 @@ class Retrainings:
         Args:
             cell: what to train.
             position: row of the progress bar.
+
+        Returns:
+            Losses and validation accuracy by epoch, and hits on the test images.
         """
         config = self.config_of(cell.seed)
         if cell.percent == 0:
@@ -146,7 +182,14 @@ class Retrainings:
         return History(**read_history(entry.folder))
 
     def config_of(self, seed: int) -> Config:
-        """The configuration of a retraining: from scratch, whatever weights the explained network has."""
+        """Configuration of a retraining: from scratch, whatever weights the explained network has.
+
+        Args:
+            seed: seed of the training.
+
+        Returns:
+            The configuration.
+        """
         if seed not in self._configs:
             scratch: dict[str, Any] = {"seed": seed, "checkpoint": None}
             if self.config.model.get("weights") is not None:

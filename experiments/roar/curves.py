@@ -21,14 +21,20 @@ class Plan:
     """The cells that a table is made of."""
 
     modes: tuple[Mode, ...]
+    """Removing, keeping, or both."""
     percents: tuple[float, ...]
     """Per cent of the pixels, ascending from above 0."""
     seeds: tuple[int, ...]
+    """Seeds of the retrainings."""
     methods: tuple[str, ...]
     """Names of the attributions, in the order in which they are shown."""
 
     def cells(self) -> list[Cell]:
-        """All retrainings; a whole table of the first seed comes first."""
+        """List all retrainings; the whole table of the first seed comes first.
+
+        Returns:
+            The cells, in the order in which they are trained.
+        """
         cells = []
         for seed in self.seeds:
             cells.append(Cell.untouched(seed))
@@ -42,15 +48,28 @@ class Curves:
     """Accuracies of all cells of a table, and the rows that they give. Intervals are over seeds."""
 
     plan: Plan
+    """The cells."""
     accuracies: Mapping[Cell, float]
     """Per cent of the test images that are classified correctly."""
 
     def untouched(self) -> np.ndarray:
-        """(seeds,) accuracies on images that keep all of their pixels."""
+        """Accuracies on images that keep all of their pixels.
+
+        Returns:
+            (seeds,) per cent.
+        """
         return np.array([self.accuracies[Cell.untouched(seed)] for seed in self.plan.seeds])
 
     def values(self, mode: Mode, method: str) -> np.ndarray:
-        """(seeds, places) accuracies of a curve."""
+        """Accuracies of a curve.
+
+        Args:
+            mode: removing or keeping.
+            method: name of the attribution.
+
+        Returns:
+            (seeds, places) per cent.
+        """
         return np.array(
             [
                 [
@@ -62,11 +81,23 @@ class Curves:
         )
 
     def area(self, mode: Mode, method: str) -> np.ndarray:
-        """(seeds,) mean accuracy over the range of shares."""
+        """Mean accuracy over the range of shares.
+
+        Args:
+            mode: removing or keeping.
+            method: name of the attribution.
+
+        Returns:
+            (seeds,) per cent.
+        """
         return mean_height(mode.places(self.plan.percents), self.values(mode, method))
 
     def rows(self) -> list[Row]:
-        """The curves."""
+        """Average the curves over the seeds.
+
+        Returns:
+            A row for each mode, method and share.
+        """
         return [
             replace(row, x_name=mode.x_name, x=x)
             for mode, method in itertools.product(self.plan.modes, self.plan.methods)
@@ -78,7 +109,11 @@ class Curves:
         ]
 
     def areas(self) -> list[Row]:
-        """The areas under the curves."""
+        """Average the areas under the curves over the seeds.
+
+        Returns:
+            A row for each mode and method.
+        """
         return [
             replace(row, x_name="up_to_percent", x=self.plan.percents[-1])
             for mode, method in itertools.product(self.plan.modes, self.plan.methods)
@@ -86,9 +121,13 @@ class Curves:
         ]
 
     def comparisons(self) -> list[Row]:
-        """Every method against every later one: the difference of two with equal share and seed, over all shares.
+        """Compare every method with every later one, by the mean difference of their accuracies at equal share and
+        seed.
 
         The interval is over seeds: the shares of one seed are one experiment, not repetitions of each other.
+
+        Returns:
+            A row for each mode and pair of methods.
         """
         rows: list[Row] = []
         for mode, (one, other) in itertools.product(self.plan.modes, itertools.combinations(self.plan.methods, 2)):
@@ -98,10 +137,13 @@ class Curves:
         return rows
 
     def agreements(self, published: pd.DataFrame) -> list[Row]:
-        """Kendall's τ between the orders of the methods by ROAR and KAR, and by ROAR here and as published.
+        """Compare the orders of the methods by ROAR and KAR, and by ROAR here and as published.
 
         Args:
             published: the paper's curves, with the columns method, x and value.
+
+        Returns:
+            A row with Kendall's τ for each pair; none where fewer than two methods are in both.
         """
         areas = {
             mode.name: {method: self.area(mode, method) for method in self.plan.methods} for mode in self.plan.modes
@@ -120,10 +162,13 @@ class Curves:
         ]
 
     def control(self, hits: Sequence[float]) -> list[Row]:
-        """The explained network, and whether the untouched retrainings agree with it.
+        """Compare the explained network with the retrainings on untouched images.
 
         Args:
             hits: 100 for each test image that the explained network classifies correctly, else 0.
+
+        Returns:
+            The accuracy of both and, for several seeds, 1 if they agree and else 0.
         """
         (untouched,) = _means(UNTOUCHED, "untouched_accuracy", self.untouched()[:, None])
         rows = [*rows_of_means({Measure("base", "test_accuracy"): hits}), untouched]
@@ -134,7 +179,14 @@ class Curves:
 
 
 def prediction_reach(mean: Row) -> float:
-    """Half the width of the interval in which one more value is expected, by the row of a mean over seeds."""
+    """Half the width of the interval in which one more value is expected.
+
+    Args:
+        mean: row of a mean over seeds, with its 95 % interval.
+
+    Returns:
+        The half-width, in the unit of the row.
+    """
     return float((mean.ci_high - mean.value) * np.sqrt(mean.n + 1))
 
 

@@ -30,6 +30,7 @@ class Ranks:
     made_of: Mapping[str, Any]
     """Everything that determines them; the number of images in a file does not."""
     splits: Mapping[str, StoredRanks]
+    """Ranks of each split, on disk."""
 
     @property
     def digest(self) -> str:
@@ -46,12 +47,17 @@ class Ranking:
     batch: int
     """Images at a time, and in a file."""
     max_batch: int
+    """Images in one forward pass, at most."""
     rank_by: str
+    """Relevance of a pixel: ``absolute`` or ``signed`` value of the map."""
 
     def ranks(self) -> dict[str, Ranks]:
         """Rank the pixels of all images by every attribution, as far as that was not done before.
 
         A batch of images is decoded once for all attributions.
+
+        Returns:
+            Ranks by attribution.
         """
         job = self.job
         splits = parts_of(job.data)

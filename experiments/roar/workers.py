@@ -39,6 +39,9 @@ def process_count(config: Config, asked: int | Literal["auto"]) -> int:
         config: names the device and the trainer.
         asked: a number, or ``auto`` for one a core, or eight a GPU, and one in a sweep.
 
+    Returns:
+        The number, at least 1.
+
     Raises:
         InputError: if several are asked for, and one training takes several processes already.
     """
@@ -127,7 +130,9 @@ def _ended_with_us(pool: ProcessPoolExecutor) -> Iterator[None]:
 
 
 class _Worker:
-    """What a worker process trains with: sent as plain containers, made when the first cell arrives."""
+    """Configuration and ranks of a worker process: sent as plain containers, made into objects when the first cell
+    arrives.
+    """
 
     def __init__(self, config: dict[str, Any], ranks: Mapping[str, Ranks], fill: float, position: int) -> None:
         self.config, self.ranks, self.fill, self.position = config, ranks, fill, position
