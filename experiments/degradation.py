@@ -20,12 +20,13 @@ from cpath.evaluation import NoisyLinear, area_under_curve, degrade
 from cpath.evaluation.removal import Fill
 from cpath.viz import Drawing
 from experiments.engine import fields
-from experiments.engine.experiment import Experiment, Settings
+from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metrics import Metric
 from experiments.engine.provenance import read_manifest
+from experiments.engine.settings import Settings
 from experiments.engine.stopwatch import Stopwatch
 from experiments.engine.table import Measure, Row, rows_of_means
 from experiments.figures.degradation import degradation_figures

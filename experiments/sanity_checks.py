@@ -18,12 +18,13 @@ from cpath.evaluation import INITS, MEASURES, find_blocks, randomise, sanity_che
 from cpath.storage import read_tensors, write_tensors
 from cpath.viz import Drawing
 from experiments.engine import fields
-from experiments.engine.experiment import Experiment, Settings
+from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, Values, read_measures, write_measures
 from experiments.engine.metrics import Metric
 from experiments.engine.predictions import predictions
+from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, Row
 from experiments.figures.sanity_checks import sanity_check_figures, sanity_strip
 from experiments.metrics import pick

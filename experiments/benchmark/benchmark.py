@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import pandas as pd
 import torch
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 from torch import nn
 
 from cpath.errors import InputError, unknown_name
-from cpath.models.torchvision import names, torchvision_model
+from cpath.models.torchvision import torchvision_model
 from cpath.viz import Drawing
 from experiments.benchmark.cases import CASES, Setup
+from experiments.benchmark.sizes import Sizes
 from experiments.benchmark.timing import measure
 from experiments.engine import fields
 from experiments.engine.cache import Cache, Key, write_json
@@ -39,33 +40,12 @@ def _known_case(name: str) -> str:
     return name
 
 
-def _known_model(name: str) -> str:
-    if name not in names():
-        raise unknown_name("torchvision model", name, names())
-    return name
-
-
-def _numbers(*meanings: str) -> BeforeValidator:
-    """A list of that many whole numbers, as a tuple."""
-
-    def check(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or len(value) != len(meanings):
-            raise ValueError(f"must be {len(meanings)} whole numbers, [{', '.join(meanings)}]")
-        return tuple(value)
-
-    return BeforeValidator(check)
-
-
 Cases = Annotated[
     list[Annotated[str, AfterValidator(_known_case)]], Field(min_length=1), AfterValidator(fields.distinct)
 ]
-Models = Annotated[
-    list[Annotated[str, AfterValidator(_known_model)]], Field(min_length=1), AfterValidator(fields.distinct)
-]
-Counts = Annotated[list[fields.Count], Field(min_length=1), AfterValidator(fields.distinct)]
 
 
-class Benchmark(Experiment):
+class Benchmark(Sizes, Experiment):
     """Times cases of work beside what each is compared with, and takes the peaks of their memory."""
 
     title: ClassVar[str] = "Speed and memory"
@@ -78,19 +58,7 @@ class Benchmark(Experiment):
     measures_machine: ClassVar[bool] = True
 
     cases: Cases
-    models: Models
-    slow_models: Models
-    batch: fields.Count
-    size: fields.Count
     repeats: fields.Count
-    nodes: fields.Count
-    greedy_rounds: fields.Count
-    dgr_iterations: fields.Count
-    threshold: Annotated[tuple[fields.Count, fields.Count], _numbers("images", "neurons")]
-    training: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("images", "batch", "epochs")]
-    batches: Counts
-    sites: Counts
-    pathways: Counts
 
     def check(self, job: Job) -> None:
         """Refuse networks that cannot take the images, or have no ReLU."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,8 @@ from cpath.methods import DGR, Greedy, NeuronIntGrad
 from cpath.models import resnet8, torchvision_model
 from cpath.threshold import keep_above
 from experiments.benchmark import rivals
+from experiments.benchmark.sizes import Sizes
 from experiments.benchmark.timing import CAPTUM, FLOOR, NAIVE, Case, Rival, Work
-
-if TYPE_CHECKING:
-    from experiments.benchmark.benchmark import Benchmark
 
 _SPARSITY = 90.0
 _PASS = "forward and input-only backward"
@@ -32,7 +29,7 @@ _PASS = "forward and input-only backward"
 class Setup:
     """Settings, seed and device with which the cases are measured."""
 
-    settings: Benchmark
+    settings: Sizes
     """Settings of the benchmark."""
     seed: int
     """Seed of random weights and images."""

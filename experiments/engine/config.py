@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field, InstanceOf, PrivateAttr, ValidationError
 import cpath
 from cpath.errors import CpathError, InputError, unknown_name
 from experiments.engine.digests import content_digest, named_code, source_digest
-from experiments.engine.experiment import Experiment, Settings
 from experiments.engine.fields import NOT_KEYED, Count, Gigabytes, Natural, Seed, Text, keyed
+from experiments.engine.settings import ExperimentSettings, Settings
 
 RENAMED = {
     "dataset.recipe": "recipe",
@@ -60,7 +60,7 @@ Names = list[Text]
 class Config(Settings):
     """Everything that a job is told, typed and checked."""
 
-    experiment: InstanceOf[Experiment]
+    experiment: InstanceOf[ExperimentSettings]
     dataset: dict[str, Any]
     recipe: Recipe | None = None
     model: dict[str, Any]
@@ -184,7 +184,7 @@ def _holds(node: Any, path: list[str]) -> bool:
     return isinstance(node, Mapping) and path[0] in node and (len(path) == 1 or _holds(node[path[0]], path[1:]))
 
 
-def experiment_of(node: Any) -> Experiment:
+def experiment_of(node: Any) -> ExperimentSettings:
     """Make the experiment that a node of the configuration names and sets.
 
     Args:
@@ -203,7 +203,7 @@ def experiment_of(node: Any) -> Experiment:
         cls = get_class(target)
     except Exception as error:  # of Hydra, or of the user's module
         raise InputError(f"experiment: cannot find {target}: {error.__cause__ or error}") from error
-    if not issubclass(cls, Experiment):
+    if not issubclass(cls, ExperimentSettings):
         raise InputError(f"experiment: {target} is no subclass of experiments.engine.experiment.Experiment.")
     return validated(cls, {name: value for name, value in node.items() if name != "_target_"}, "experiment")
 

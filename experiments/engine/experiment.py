@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from cpath.checks import check_name
 from cpath.errors import InputError
-from cpath.viz import Drawing
-from experiments.engine.fields import Text
-from experiments.engine.metrics import Metric
-
-if TYPE_CHECKING:
-    from experiments.engine.job import Job
-    from experiments.engine.table import Row
+from experiments.engine.job import Job
+from experiments.engine.settings import ExperimentSettings
+from experiments.engine.table import Row
 
 
-class Settings(BaseModel):
-    """Typed settings: a value of another type or outside its range, and an unknown name, are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
-
-
-class Experiment(Settings, ABC):
+class Experiment(ExperimentSettings, ABC):
     """One experiment. Its fields are its settings, ``experiment.…`` in the configuration.
 
     A file ``conf/experiment/NAME.yaml`` holds the values and names the class under ``_target_``. A class of
@@ -46,20 +35,6 @@ class Experiment(Settings, ABC):
         >>> Logits(name="logits").images
         8
     """
-
-    title: ClassVar[str] = ""
-    """Heading in a report."""
-    metrics: ClassVar[tuple[Metric, ...]] = ()
-    """Every number that its table can hold."""
-    explains_with: ClassVar[tuple[Literal["method", "attribution", "metric"], ...]] = ("method", "attribution")
-    """Groups of the configuration that it uses: the others neither matter to it nor are checked."""
-    measures_machine: ClassVar[bool] = False
-    """True if device and threads determine the results, as in a benchmark."""
-    runs_jobs: ClassVar[bool] = False
-    """True if `launch` runs other jobs, so that a sweep cannot hold it as one of its own."""
-
-    name: Text
-    """Name in results and folders."""
 
     def check(self, job: Job) -> None:
         """Refuse settings that do not go together, before any work.
@@ -92,28 +67,6 @@ class Experiment(Settings, ABC):
         Returns:
             The numbers of the tidy table.
         """
-
-    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Draw the figures of a finished job.
-
-        Args:
-            table: its tidy table, and nothing else.
-
-        Returns:
-            The figures, none by default.
-        """
-        return ()
-
-    def heading(self, table: pd.DataFrame) -> str:
-        """Heading of a finished job in a report.
-
-        Args:
-            table: tidy table of the job.
-
-        Returns:
-            The title, or else the name in words.
-        """
-        return self.title or self.name.replace("_", " ").capitalize()
 
 
 E = TypeVar("E", bound=type[Experiment])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, cast
 
 import pandas as pd
 import torch
@@ -38,14 +38,14 @@ from experiments.engine.cache import (
 from experiments.engine.config import Config, experiment_of, import_modules, parse
 from experiments.engine.devices import check_trainer, device_of, keep_freed_memory, use_threads
 from experiments.engine.digests import code_digest
-from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch, Images, identity_of, load_data
 from experiments.engine.instantiate import instantiated
 from experiments.engine.network import fingerprint, trained_model
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress
 from experiments.engine.provenance import device_name
-from experiments.engine.table import read_table, tidy_table, write_table
+from experiments.engine.settings import ExperimentSettings
+from experiments.engine.table import Row, read_table, tidy_table, write_table
 from experiments.engine.tracking import Tracker
 
 _LOG = logging.getLogger(__name__)
@@ -66,9 +66,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
         CpathError: if the configuration is unusable, before any work; or if the experiment fails on purpose.
     """
     job = Job(parse(cfg))
-    if job.config.experiment.runs_jobs:
-        return job.config.experiment.launch(job)
-    return job.run()
+    return job.experiment.launch(job) if job.experiment.runs_jobs else job.run()
 
 
 def _make(job: Job, entry: Entry) -> None:
@@ -92,7 +90,7 @@ def _make(job: Job, entry: Entry) -> None:
     try:
         tracker.start(config, folder)
         table = tidy_table(
-            config.experiment.run(job),
+            job.experiment.run(job),
             experiment=config.experiment.name,
             dataset=config.dataset_name,
             model=config.model_name,
@@ -108,6 +106,18 @@ def _make(job: Job, entry: Entry) -> None:
     _LOG.info("results: %s", folder)
 
 
+class _Experiment(Protocol):
+    """What a job asks of its experiment; `experiments.engine.experiment.Experiment` is built on jobs."""
+
+    runs_jobs: ClassVar[bool]
+
+    def check(self, job: Job) -> None: ...
+
+    def launch(self, job: Job) -> pd.DataFrame: ...
+
+    def run(self, job: Job) -> Iterable[Row]: ...
+
+
 @dataclass
 class Job:
     """One run of an experiment. Data, model and methods are made when first asked for, once."""
@@ -118,6 +128,11 @@ class Job:
     """Further facts for the manifest."""
     drawings: list[Drawing] = field(default_factory=list)
     """Figures of images and maps, which no table can hold: saved with those that are drawn from the table."""
+
+    @property
+    def experiment(self) -> _Experiment:
+        """The experiment, with its settings."""
+        return cast(_Experiment, self.config.experiment)
 
     @cached_property
     def key(self) -> Key:
@@ -184,7 +199,7 @@ class Job:
             _ = self.attributions
         if "metric" in self.config.experiment.explains_with:
             _ = self.metrics
-        self.config.experiment.check(self)
+        self.experiment.check(self)
 
     @cached_property
     def data(self) -> ImageData:
@@ -293,7 +308,7 @@ class Job:
         return Cache(self.folder).entry(key)
 
 
-def read_job(folder: Path) -> Experiment:
+def read_job(folder: Path) -> ExperimentSettings:
     """Read the experiment of a finished job, with its settings, from the configuration that the job left.
 
     Args:

@@ -16,11 +16,11 @@ from PIL import Image
 
 from cpath.viz import criterion_label, in_order, label_of
 from experiments.engine.cache import write_text
-from experiments.engine.experiment import Experiment
 from experiments.engine.job import read_job
 from experiments.engine.metrics import Metric, by_name, told_apart
 from experiments.engine.progress import duration
 from experiments.engine.provenance import read_manifest
+from experiments.engine.settings import ExperimentSettings
 from experiments.metrics import METRICS
 from experiments.paper.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
 from experiments.paper.published import MARK
@@ -51,8 +51,8 @@ class Section:
         return self.stage.table
 
     @cached_property
-    def experiment(self) -> Experiment:
-        """Experiment of the job, with its settings."""
+    def experiment(self) -> ExperimentSettings:
+        """ExperimentSettings of the job, with its settings."""
         return read_job(self.stage.folder)
 
     @property

@@ -20,12 +20,12 @@ from experiments.engine.cache import digest
 from experiments.engine.choices import explained, register_choices
 from experiments.engine.config import Config, parse, validated
 from experiments.engine.devices import device_of
-from experiments.engine.experiment import Settings
 from experiments.engine.fields import NonNegative, Text
 from experiments.engine.images import load_data
 from experiments.engine.job import Job
 from experiments.engine.network import build_model, check_sites
 from experiments.engine.progress import Stages
+from experiments.engine.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,0 +1,60 @@
+"""Typed settings, and the part of an experiment that the configuration knows: settings, metrics, figures."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from cpath.viz import Drawing
+from experiments.engine.fields import Text
+from experiments.engine.metrics import Metric
+
+
+class Settings(BaseModel):
+    """Typed settings: a value of another type or outside its range, and an unknown name, are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+
+class ExperimentSettings(Settings, ABC):
+    """Settings of an experiment, and everything about it that needs no job. Subclass `Experiment` instead."""
+
+    title: ClassVar[str] = ""
+    """Heading in a report."""
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """Every number that its table can hold."""
+    explains_with: ClassVar[tuple[Literal["method", "attribution", "metric"], ...]] = ("method", "attribution")
+    """Groups of the configuration that it uses: the others neither matter to it nor are checked."""
+    measures_machine: ClassVar[bool] = False
+    """True if device and threads determine the results, as in a benchmark."""
+    runs_jobs: ClassVar[bool] = False
+    """True if `launch` runs other jobs, so that a sweep cannot hold it as one of its own."""
+
+    name: Text
+    """Name in results and folders."""
+
+    def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
+        """Draw the figures of a finished job.
+
+        Args:
+            table: its tidy table, and nothing else.
+
+        Returns:
+            The figures, none by default.
+        """
+        return ()
+
+    def heading(self, table: pd.DataFrame) -> str:
+        """Heading of a finished job in a report.
+
+        Args:
+            table: tidy table of the job.
+
+        Returns:
+            The title, or else the name in words.
+        """
+        return self.title or self.name.replace("_", " ").capitalize()
