@@ -13,7 +13,7 @@ CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if fold
 
 
 def __getattr__(name: str) -> Any:
-    """`load`, imported when it is first asked for: it brings pandas."""
+    """Import `load` when it is first asked for, because it brings pandas."""
     if name == "load":
         from experiments.engine.runs import load
 

@@ -14,7 +14,7 @@ from experiments.engine.command import command
 
 
 def collect(
-    sweep: Annotated[list[Path], typer.Argument(help="Folders: outputs/sweeps/EXPERIMENT-HASH.")],
+    sweep: Annotated[list[Path], typer.Argument(help="Folders of sweeps: outputs/sweeps/EXPERIMENT-HASH.")],
 ) -> int:
     """Collect the finished jobs of a sweep.
 

@@ -108,11 +108,11 @@ def workspace(entity: str, project: str, name: str) -> Any:
 
 
 def dashboard(
-    out: Annotated[Path, typer.Option(help="File.")] = Path("outputs/wandb/dashboard.json"),
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("outputs/wandb/dashboard.json"),
     entity: Annotated[
         str | None, typer.Option(help="User or team at wandb; by default the one of the key.")
     ] = None,
-    project: Annotated[str, typer.Option(help="The one of tracker.project.")] = "cpath",
+    project: Annotated[str, typer.Option(help="Project of the runs, as in tracker.project.")] = "cpath",
     name: Annotated[str, typer.Option(help="Name of the dashboard.")] = "cpath",
 ) -> int:
     """Write a wandb dashboard for the runs of tracker=wandb.
@@ -137,7 +137,8 @@ def _check_names(entity: str | None, project: str, name: str) -> None:
     for option, value in (("entity", entity), ("project", project)):
         if value is not None and not re.fullmatch(r"[^/\\#?%:\s]{1,128}", value):
             raise InputError(
-                f"--{option}: no name of wandb: '{value}' (1 to 128 characters, none of / \\ # ? % :)."
+                f"--{option} must have 1 to 128 characters, no space among them and none of / \\ # ? % :; "
+                f"got '{value}'."
             )
     if not name.strip():
         raise InputError("--name: the dashboard needs a name.")
@@ -152,7 +153,7 @@ def _save(made: Any, entity: str | None) -> int:
             print(_NOT_SAVED)
             return 0
         made.entity = entity or wandb.Api().default_entity
-        made.save()  # says where it is
+        made.save()  # prints its address
     except Exception as error:  # of many kinds: the key, the network, the server
         print(f"error: not saved to wandb: {error}", file=sys.stderr)
         return 1

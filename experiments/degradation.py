@@ -187,7 +187,7 @@ class Degradation(Experiment):
         return change
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Curves, areas under them, and how far the criteria agree."""
+        """Draw the curves, the areas under them, and the agreement of the criteria."""
         return degradation_figures(table)
 
 

@@ -67,5 +67,5 @@ class Linearity(Experiment):
         return measures
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Radius against sparsity."""
+        """Draw the radius against sparsity."""
         return linearity_figures(table)

@@ -99,7 +99,7 @@ class PathAnalysis(Experiment):
         return measures
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Overlap, dead share and responses, for the network and site by site."""
+        """Draw overlap, dead share and responses, for the network and site by site."""
         return path_analysis_figures(table)
 
 

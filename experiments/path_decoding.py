@@ -76,7 +76,11 @@ class PathDecoding(Experiment):
     keep_scores_gb: fields.Gigabytes
 
     def check(self, job: Job) -> None:
-        """Refuse transforms that cannot be made."""
+        """Refuse transforms that cannot be made.
+
+        Raises:
+            InputError: if one of them cannot.
+        """
         self._made_transforms()
 
     def run(self, job: Job) -> Iterable[Row]:
@@ -188,7 +192,7 @@ class PathDecoding(Experiment):
         return made
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Response of every network to every network's pictures."""
+        """Draw the response of every network to every network's pictures."""
         return decoding_figures(table)
 
 

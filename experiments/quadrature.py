@@ -87,5 +87,5 @@ class Quadrature(Experiment):
         return measures
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Residual and overlap of each rule."""
+        """Draw residual and overlap of each rule."""
         return quadrature_figures(table)

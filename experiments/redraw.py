@@ -31,7 +31,7 @@ def redraw_below(folders: Iterable[Path]) -> list[Path]:
     for folder in folders:
         jobs = [path.parent for path in sorted(folder.rglob(RESULTS)) if (path.parent / CONFIG).exists()]
         if not jobs:
-            raise InputError(f"there is no finished job below {folder}.")
+            raise InputError(f"there is no finished job below {folder}: name the folder of a job, or one above.")
         for job in jobs:
             redraw_job(job)
             drawn.append(job)
@@ -39,7 +39,9 @@ def redraw_below(folders: Iterable[Path]) -> list[Path]:
 
 
 def redraw(
-    folder: Annotated[list[Path], typer.Argument(help="Of jobs (outputs/runs/EXPERIMENT/…) or above them.")],
+    folder: Annotated[
+        list[Path], typer.Argument(help="Folders of jobs (outputs/runs/EXPERIMENT/…), or above them.")
+    ],
 ) -> None:
     """Make the figures of finished jobs again, from their tables alone.
 

@@ -143,7 +143,7 @@ class Saliency(Experiment):
         return {"activations": job.config.activations, "max_batch": self.max_batch}
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Similarity of the pathway gradients to the gradient."""
+        """Draw the similarity of the pathway gradients to the gradient."""
         return saliency_figures(table)
 
 

@@ -216,7 +216,7 @@ class SanityChecks(Experiment):
         return [Row(row.method, row.metric, row.value, row.x_name, ours[row.x], n=0) for row in rows]
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Similarity by block, with the published curves beside ours."""
+        """Draw the similarity by block, with the published curves beside ours."""
         return sanity_check_figures(table)
 
 

@@ -37,5 +37,5 @@ class Train(Experiment):
         return [*epoch_rows("training", history), *rows_of_means({Measure("training", "test_accuracy"): hits})]
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Loss and accuracy by epoch."""
+        """Draw loss and accuracy by epoch."""
         return training_figures(table)

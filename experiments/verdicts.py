@@ -13,7 +13,9 @@ from experiments.paper.verdicts import as_markdown, read_settings
 
 
 def verdicts(
-    folder: Annotated[list[Path], typer.Argument(help="Of jobs (outputs/runs/EXPERIMENT/…) or above them.")],
+    folder: Annotated[
+        list[Path], typer.Argument(help="Folders of jobs (outputs/runs/EXPERIMENT/…), or above them.")
+    ],
     numbers: Annotated[bool, typer.Option("--numbers", help="Also print the numbers that decided.")] = False,
 ) -> None:
     """Hold finished results against the claims of the paper.

@@ -132,7 +132,7 @@ def test_classes_describe_their_settings(module: str) -> None:
             wanted = [field.name for field in dataclasses.fields(cls) if field.init]
             wanted = [name for name in wanted if not name.startswith("_")]
         elif "__init__" in vars(cls):
-            wanted = [key for key in inspect.signature(cls.__init__).parameters if key != "self"]
+            wanted = [key for key in inspect.signature(vars(cls)["__init__"]).parameters if key != "self"]
         else:
             wanted = []
         told = {*_described(cls), *inherited}

@@ -61,7 +61,11 @@ class Benchmark(Sizes, Experiment):
     repeats: fields.Count
 
     def check(self, job: Job) -> None:
-        """Refuse networks that cannot take the images, or have no ReLU."""
+        """Refuse networks that cannot take the images, or have no ReLU.
+
+        Raises:
+            InputError: if a network is one of these.
+        """
         for name in dict.fromkeys((*self.models, *self.slow_models)):
             _check_model(name, self.size)
 
@@ -82,7 +86,7 @@ class Benchmark(Sizes, Experiment):
         return Key("parts", case, {"case": case, "settings": keyed(self), "seed": setup.seed, **machine})
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Ratios and their limits; growth of the time."""
+        """Draw the ratios with their limits, and the growth of the times."""
         return benchmark_figures(table)
 
 

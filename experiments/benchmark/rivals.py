@@ -216,7 +216,7 @@ def captum_attributions(model: nn.Module, images: Tensor) -> dict[str, Callable[
 
 def _quiet(work: Callable[[], object]) -> object:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it sets hooks
+        warnings.simplefilter("ignore")  # Captum warns that it sets hooks
         return work()
 
 

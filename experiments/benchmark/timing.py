@@ -79,9 +79,9 @@ def measure(case: Case, repeats: int, device: torch.device) -> list[Row]:
     gc.collect()
     runs = [(turn, kind) for turn in range(repeats + 1) for kind in works]
     for turn, kind in progress(runs, f"{case.what}, {case.x}", "run", leave=False):
-        warming_up = turn == 0  # this round tells the memory
+        warming_up = turn == 0  # this round is for the memory, the others for the time
         work, count = works[kind]
-        if warming_up:  # memory that was kept does not show, so that what is timed does not fetch it anew
+        if warming_up:  # kept memory would hide the peak; in timed rounds, fetching it anew would cost time
             give_back_memory()
         wall, processor, megabytes = _timed(work, device)
         if case.start is not None and not kind:
@@ -104,7 +104,7 @@ def _rows(case: Case, times: Mapping[str, _Times], repeats: int, device: torch.d
     for kind, rival in case.rivals.items():
         theirs = times[kind]
         rows.append(_ratio(case, f"ratio_to_{kind}", ours.wall, theirs.wall))
-        if device.type == "cpu":  # holds its ground where other processes want the cores too
+        if device.type == "cpu":  # hardly changes where other processes use the cores too
             rows.append(_ratio(case, f"processor_ratio_to_{kind}", ours.processor, theirs.processor))
         if kind in case.limits:
             rows.append(_row(case, f"limit_to_{kind}", case.limits[kind], repeats))

@@ -36,7 +36,7 @@ def aggregate(tables: Mapping[tuple[str, ...], pd.DataFrame], metrics: Mapping[s
         return pd.DataFrame(columns=list(AGGREGATED))
     swept = _swept(tables)
     rows = pd.concat([table.assign(job=number) for number, table in enumerate(tables.values())], ignore_index=True)
-    # A place's name may hold what another's does not: epochs know nothing of the share of pixels.
+    # Each x_name apart: where x is the epoch, jobs may differ in the share of pixels, which elsewhere is x itself.
     parts = [_told_apart(part, list(tables), swept) for _, part in rows.groupby("x_name", sort=False)]
     rows = pd.concat(parts).sort_index().drop_duplicates([*_SAME, "variant", "seed"])
     groups = rows.groupby([*_SAME, "variant"], sort=False, dropna=False)
@@ -83,7 +83,7 @@ def _over_seeds(part: pd.DataFrame, metrics: Mapping[str, Metric]) -> dict[str, 
     """One row from the rows of the seeds."""
     first = part.iloc[0].to_dict()
     seeds = " ".join(str(seed) for seed in sorted(part.seed.unique()))
-    published = bool((part.n.eq(0) & part.value.notna()).all())  # which no seed measured
+    published = bool((part.n.eq(0) & part.value.notna()).all())  # numbers that no seed measured
     if len(part) == 1 or published:
         entry = metrics.get(base_name(str(first["metric"])))
         over = "" if first["n"] <= 1 else "images" if entry is None else entry.over

@@ -212,7 +212,7 @@ class Cache:
                 yield entry
                 return
             if not held:
-                raise StorageError(f"cannot write {folder}: it is somebody else's, and not finished.")
+                raise StorageError(f"cannot write {folder}: it belongs to another user, and is not finished.")
             begun = read_manifest(folder).get("begun")
             entry.provenance.begun = begun + 1 if isinstance(begun, int) else 1
             _prepare(folder, redo)

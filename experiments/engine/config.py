@@ -204,7 +204,7 @@ def experiment_of(node: Any) -> ExperimentSettings:
     except Exception as error:  # of Hydra, or of the user's module
         raise InputError(f"experiment: cannot find {target}: {error.__cause__ or error}") from error
     if not issubclass(cls, ExperimentSettings):
-        raise InputError(f"experiment: {target} is no subclass of experiments.engine.experiment.Experiment.")
+        raise InputError(f"experiment: {target} must be a subclass of experiments.engine.experiment.Experiment.")
     return validated(cls, {name: value for name, value in node.items() if name != "_target_"}, "experiment")
 
 

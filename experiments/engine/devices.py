@@ -52,7 +52,7 @@ def _named(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in _KINDS:
-        raise InputError(f"no such device: '{name}'. Say device=auto, cpu, cuda or cuda:N.")
+        raise InputError(f"there is no device '{name}': say device=auto, cpu, cuda or cuda:N.")
     return device
 
 
@@ -75,10 +75,12 @@ def device_of(config: Config) -> torch.device:
         return _automatic()
     device = _named(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={config.device} asked for, but no CUDA device is available: say device=cpu.")
+        raise InputError(f"device={config.device} was asked for, but no CUDA device is available: say device=cpu.")
     count = torch.get_device_module(device).device_count()
     if device.type != "cpu" and (device.index or 0) >= count:
-        raise InputError(f"device={config.device} asked for, but there are {count} such devices: say device=auto.")
+        raise InputError(
+            f"device={config.device} was asked for, but there are {count} such devices: say device=auto."
+        )
     return device
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.engine.cache import digest
 
-# Known by their versions; what else a configuration names may change under its user's hands.
+# Their versions identify their code; any other code that a configuration names may be edited between jobs.
 _LIBRARIES = ("cpath", "experiments", "torch", "torchvision")
 
 
@@ -141,7 +141,7 @@ def _spec(name: str) -> ModuleSpec | None:
     top, *rest = name.split(".")
     try:
         found = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # no name, or a module that was not imported but made
+    except (ImportError, ValueError):  # not the name of a module, or a module made at run time
         return None
     for part in rest:
         if found is None or found.submodule_search_locations is None:
@@ -174,6 +174,6 @@ def _imports(source: bytes, package: str | None) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            with suppress(ImportError):  # relative to no package
+            with suppress(ImportError):  # a relative import outside of a package
                 origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
                 yield from (f"{origin}.{alias.name}" for alias in node.names)

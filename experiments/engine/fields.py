@@ -31,7 +31,7 @@ def _as_list(value: Any) -> Any:
 
 
 def distinct(values: V) -> V:
-    """Refuse a list in which a value is there twice.
+    """Refuse a list with repeated values.
 
     Args:
         values: the list.
@@ -43,7 +43,7 @@ def distinct(values: V) -> V:
         ValueError: if a value occurs more than once.
     """
     if len(set(values)) != len(values):
-        raise ValueError("the same value is there twice")
+        raise ValueError("must be different values")
     return values
 
 
@@ -60,7 +60,7 @@ def ascending(values: list[float]) -> list[float]:
         ValueError: if a number is not larger than the one before.
     """
     if values != sorted(set(values)):
-        raise ValueError("values must ascend")
+        raise ValueError("must ascend")
     return values
 
 

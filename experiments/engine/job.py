@@ -244,7 +244,7 @@ class Job:
         ]
         for metric in made:
             if not isinstance(metric, PathwayMetric):
-                raise InputError(f"metric: {type(metric).__name__} is no PathwayMetric.")
+                raise InputError(f"metric: {type(metric).__name__} must be a subclass of PathwayMetric.")
             check_entry(type(metric))
         return made
 

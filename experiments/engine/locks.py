@@ -75,7 +75,7 @@ def is_locked(path: Path) -> bool:
         return _is_taken(path)
     try:
         file = os.open(path, os.O_RDONLY)
-    except OSError:  # it was never made, or is not ours to know
+    except OSError:  # it was never made, or may not be read
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -77,7 +77,7 @@ def by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for metric in metrics:
         if found.setdefault(metric.name, metric) != metric:
-            raise ValueError(f"two metrics are called '{metric.name}'.")
+            raise ValueError(f"two metrics are called '{metric.name}': give one of them another name.")
     return found
 
 

@@ -17,7 +17,7 @@ from experiments.engine.metrics import Metric
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A batch of images, the network, and the pathways of one method at one sparsity."""
+    """A batch of images with the network and the pathways of one method at one sparsity, to be measured."""
 
     model: nn.Module
     """The unrestricted network, in eval mode."""

@@ -18,7 +18,7 @@ from experiments.engine.job import Job
 
 _LOG = logging.getLogger(__name__)
 _FILE = "scores.safetensors"
-_BYTES = 8  # of a score, at most
+_BYTES = 8  # of a float64, the largest type of a score
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Stopwatch:
         def stop(*_: object) -> None:
             self.seconds[step] += self._now() - started
 
-        inner = unwrap(model)  # what cpath calls of a compiled or parallel model
+        inner = unwrap(model)  # the module that cpath calls of a compiled or parallel model
         hooks = [inner.register_forward_pre_hook(start, prepend=True), inner.register_forward_hook(stop)]
         try:
             yield

@@ -178,7 +178,7 @@ class WandbTracker:
         self.run.log_artifact(artifact)
 
     def _log_curves(self, scalars: pd.DataFrame) -> None:
-        """``metric/method`` over the quantity that the table calls ``x_name``, where that is a number."""
+        """Log ``metric/method`` over the quantity that the table calls ``x_name``, where that is a number."""
         curves = scalars.assign(at=pd.to_numeric(scalars.x, errors="coerce")).dropna(subset=["at"])
         curves = curves.assign(key=curves.metric + "/" + curves.method)
         for key, x_name in curves[["key", "x_name"]].drop_duplicates().itertuples(index=False):

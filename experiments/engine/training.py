@@ -89,7 +89,7 @@ def training_identity(config: Config, data: ImageData) -> dict[str, Any]:
         "format": _FORMAT,
         "cpath": cpath.__version__,
         "model": {**config.model, "weights": pretrained_weights(config, data)},
-        # A training that starts from these weights.
+        # The training starts from its weights.
         "checkpoint": None if config.checkpoint is None else content_digest(config.checkpoint),
         "data": dict(data.settings),
         "recipe": recipe,

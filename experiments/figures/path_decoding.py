@@ -21,13 +21,10 @@ _UNRESTRICTED = ("original", "active")  # of no sparsity; shown before the pathw
 
 
 class Network(NamedTuple):
-    """A network by the method of its pathway.
-
-    Attributes:
-        method: Name of the method, or ``original``.
-    """
+    """A network by the method of its pathway."""
 
     method: str
+    """Name of the method; ``original`` for the unrestricted network."""
     sparsity: float | None
     """Per cent; None for the original network and the active subnetwork."""
 
@@ -239,7 +236,7 @@ def _matrices(rows: pd.DataFrame, sparsity: float) -> Drawing:
 
 
 def _shares_of_range(matrix: np.ndarray) -> np.ndarray:
-    """Within each column, from its smallest value to its largest: networks of different size do not compare.
+    """Scale each column from its smallest value to its largest: networks of different size do not compare.
 
     A column that hardly varies stays white: its network tells no picture from another.
     """

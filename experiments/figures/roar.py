@@ -42,8 +42,7 @@ def roar_cell_figures(table: pd.DataFrame) -> list[Drawing]:
 
 
 def roar_figures(table: pd.DataFrame) -> list[Drawing]:
-    """Draw accuracy after retraining: curves, areas under them, every method against every other, the agreement of
-    ROAR and KAR, and the published curves.
+    """Draw curves, areas, every method against every other, the agreement with KAR, and the published curves.
 
     Args:
         table: tidy table of a ROAR table.
@@ -151,7 +150,7 @@ def _comparisons(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
 
 
 def _matrix(panel: Axes, rows: pd.DataFrame, methods: list[str], limit: float, sign: int) -> object:
-    """Numbers and colours alike say by how much the row is better: ``sign`` is −1 where a lower value is."""
+    """Draw numbers and colours that say by how much the row is better: ``sign`` is −1 where a lower value is."""
     values = np.full((len(methods), len(methods)), np.nan)
     for row in rows.itertuples():
         i, j = methods.index(row.method), methods.index(row.other)

@@ -85,7 +85,7 @@ def _grid(panels: int) -> tuple[int, int]:
 
 
 def _limits(rows: pd.DataFrame, metric: str, entries: Mapping[str, Metric]) -> tuple[float, float]:
-    """The range of the lines; bands from two or three seeds can be many times as wide, and may leave the panel."""
+    """Range of the lines; bands from two or three seeds can be many times as wide, and may leave the panel."""
     if metric in _WHOLE_RANGE and metric in entries:
         bottom, top = entries[metric].range
         return bottom - 0.03 * (top - bottom), top + 0.03 * (top - bottom)
@@ -99,7 +99,7 @@ def _limits(rows: pd.DataFrame, metric: str, entries: Mapping[str, Metric]) -> t
 
 
 def _all_methods(panel: Axes, methods: list[str]) -> None:
-    """The legend is the first panel's, which need not have a line of every method."""
+    """Add the methods without a line to a panel whose legend stands for all panels."""
     there = {line.get_label() for line in panel.get_lines()}
     for method in methods:
         if label_of(method) not in there:

@@ -48,7 +48,7 @@ def read_settings(folders: Iterable[Path]) -> dict[str, pd.DataFrame]:
 
 
 def _check_unique(table: pd.DataFrame, path: Path) -> None:
-    """A sweep over settings leaves a table with a number for each of them: none of them is the setting's."""
+    """Refuse the table of a sweep over settings, which has several numbers for one thing."""
     repeated = table[table.duplicated(["method", "metric", "x_name", "x"])]
     if len(repeated):
         row = repeated.iloc[0]

@@ -22,9 +22,15 @@ class RoarExperiment(Experiment):
     fill: fields.Number
 
     def check(self, job: Job) -> None:
-        """Refuse a job without an attribution, or without images to train on."""
+        """Refuse a job without an attribution, or without images to train on.
+
+        Raises:
+            InputError: if no attribution is named, or the dataset has no images to train on.
+        """
         if not job.attributions:
-            raise InputError("no attribution is named: attribution=all, or one by name.")
+            raise InputError(
+                "no attribution is named: say attribution=all, or name one, such as attribution=gradcam."
+            )
         try:
             job.data.training_splits()
         except InputError as error:

@@ -47,7 +47,11 @@ class RoarCell(RoarExperiment):
     keep: Annotated[bool, BeforeValidator(_one)]
 
     def check(self, job: Job) -> None:
-        """Refuse more than one attribution."""
+        """Refuse more than one attribution.
+
+        Raises:
+            InputError: if several attributions are named, or as `RoarExperiment.check`.
+        """
         super().check(job)
         if self.percent > 0 and len(job.attributions) > 1:
             raise InputError(
@@ -68,12 +72,12 @@ class RoarCell(RoarExperiment):
         return [*_rows(cell, history), *epoch_rows(name, vars(history))]
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Loss and accuracy by epoch."""
+        """Draw loss and accuracy by epoch."""
         return roar_cell_figures(table)
 
 
 def _rows(cell: Cell, history: History) -> list[Row]:
-    """As in a table: untouched images are no place of KAR's curve, which keeps nothing at 0."""
+    """Rows of a cell as a table has them: untouched images are no place of KAR's curve."""
     if cell.percent == 0:
         return [
             Row(UNTOUCHED, "untouched_accuracy", history.accuracy),

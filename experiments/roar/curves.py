@@ -121,10 +121,10 @@ class Curves:
         ]
 
     def comparisons(self) -> list[Row]:
-        """Compare every method with every later one, by the mean difference of their accuracies at equal share and
-        seed.
+        """Compare every method with every later one, by the mean difference of their accuracies.
 
-        The interval is over seeds: the shares of one seed are one experiment, not repetitions of each other.
+        Accuracies are paired by share and seed. The interval is over seeds: the shares of one seed are one
+        experiment, not repetitions of each other.
 
         Returns:
             A row for each mode and pair of methods.

@@ -66,7 +66,12 @@ class RoarTable(RoarExperiment):
         return values
 
     def check(self, job: Job) -> None:
-        """Refuse a seed that would change nothing, and what no retraining can be made with."""
+        """Refuse a seed that would change nothing, and what no retraining can be made with.
+
+        Raises:
+            InputError: if the job has a seed of its own or several processes with trainer=ddp, or as
+                `RoarExperiment.check`.
+        """
         if job.config.seed not in (_DEFAULT_SEED, self.base_seed):
             raise InputError(
                 f"seed={job.config.seed} would change nothing in a table: experiment.seeds=[…] are those of the "
@@ -111,7 +116,9 @@ class RoarTable(RoarExperiment):
         return "ROAR and KAR: retraining without the relevant pixels, and on them alone"
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Curves, areas, every method against every other, the agreement of orders, and the published curves."""
+        """Draw the curves and areas, every method against every other, the agreement of orders, and the published
+        curves.
+        """
         return roar_figures(table)
 
 
@@ -131,7 +138,7 @@ def _warn_of(control: list[Row]) -> None:
 
 
 def _cells_table(found: Mapping[Cell, History]) -> pd.DataFrame:
-    """Cell by cell, for analyses of one's own."""
+    """Table of all cells, for analyses of one's own."""
     return pd.DataFrame(
         {
             **vars(cell),

@@ -29,7 +29,7 @@ from experiments.engine.job import Job
 from experiments.roar.cells import Cell, History, Retrainings
 from experiments.roar.ranks import Ranks
 
-_A_GPU, _AT_MOST = 8, 16  # processes that fill a GPU; that one machine is asked for by itself
+_A_GPU, _AT_MOST = 8, 16  # processes that fill one GPU; most that ``auto`` starts on a CPU
 
 
 def process_count(config: Config, asked: int | Literal["auto"]) -> int:
@@ -37,7 +37,7 @@ def process_count(config: Config, asked: int | Literal["auto"]) -> int:
 
     Args:
         config: names the device and the trainer.
-        asked: a number, or ``auto`` for one a core, or eight a GPU, and one in a sweep.
+        asked: a number, or ``auto``: eight for each GPU, one for each core of a CPU, and one alone within a sweep.
 
     Returns:
         The number, at least 1.
@@ -130,8 +130,9 @@ def _ended_with_us(pool: ProcessPoolExecutor) -> Iterator[None]:
 
 
 class _Worker:
-    """Configuration and ranks of a worker process: sent as plain containers, made into objects when the first cell
-    arrives.
+    """Configuration and ranks of a worker process, sent as plain containers.
+
+    Data and model are made from them when the first cell arrives.
     """
 
     def __init__(self, config: dict[str, Any], ranks: Mapping[str, Ranks], fill: float, position: int) -> None:
@@ -151,7 +152,7 @@ def _start_worker(
 ) -> None:
     """Make a worker ready, on a device of its own."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     device, position = places.get()

@@ -51,8 +51,8 @@ def test_the_file_has_every_panel_and_groups_the_runs_by_method(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--project", "a/b"], "--project: no name of wandb"),
-        (["--entity", ""], "--entity: no name of wandb"),
+        (["--project", "a/b"], "--project must have 1 to 128 characters"),
+        (["--entity", ""], "--entity must have 1 to 128 characters"),
         (["--name", " "], "--name: the dashboard needs a name"),
         (["--name", "\N{ROCKET}"], "wandb refuses the name"),
         (["--out", "."], "--out: . is a folder"),

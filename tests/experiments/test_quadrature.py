@@ -69,7 +69,7 @@ def test_any_number_of_images_and_any_sparsity_has_its_rows(job, trained, images
         ("experiment.rules=[[endpoint]]", r"experiment.rules\[0\] must be \[rule, nodes\]"),
         ("experiment.rules=[]", "experiment.rules must have at least 1 item"),
         ("experiment.rules=[[endpoint,0]]", r"experiment.rules\[0\]\[1\] must be greater than or equal to 1"),
-        ("experiment.rules=[[endpoint,5],[endpoint,5]]", "experiment.rules the same value is there twice"),
+        ("experiment.rules=[[endpoint,5],[endpoint,5]]", "experiment.rules must be different values"),
         ("experiment.rules=[[trapezoid,1]]", "needs nodes ≥ 2"),
         ("experiment.reference=midpoint", r"experiment.reference must be \[rule, nodes\]"),
         ("experiment.reference=[midpoint,2.5]", r"experiment.reference\[1\] must be a valid integer"),

@@ -436,7 +436,9 @@ def test_a_colleague_who_may_only_read_is_told_what_is_not_finished(shared):
         raise KeyboardInterrupt
     before = _files(shared)
     said = str(_Other(lambda: _read(shared), user=_COLLEAGUE).said())
-    assert said.startswith(f"StorageError: cannot write {entry.folder}: it is somebody else's, and not finished.")
+    assert said.startswith(
+        f"StorageError: cannot write {entry.folder}: it belongs to another user, and is not finished."
+    )
     assert "outputs=FOLDER" in said
     new = Key("models", "new", {})
     assert str(_Other(lambda: _read(shared, new), user=_COLLEAGUE).said()).startswith("StorageError: cannot write")

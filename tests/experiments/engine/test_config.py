@@ -167,7 +167,7 @@ def test_data_that_does_not_say_what_determines_it_is_known_by_its_configuration
         ("sparsity=-1", "0 ≤ sparsity < 100"),
         ("sparsity=often", r"experiment.sparsity\[0\] must be a valid number; got 'often'"),
         ("sparsity=[]", "experiment.sparsity must have at least 1 item"),
-        ("sparsity=[80,80]", "the same value is there twice"),
+        ("sparsity=[80,80]", "must be different values"),
         ("experiment.images=0", "experiment.images must be greater than or equal to 1; got 0"),
         ("experiment.images=many", "experiment.images must be a valid integer; got 'many'"),
         ("experiment.by_site=1", "experiment.by_site must be a valid boolean; got 1"),
@@ -293,7 +293,7 @@ def test_weights_of_other_classes_are_an_error(job):
 
 @pytest.mark.parametrize("target", ["nowhere.X", "experiments.train.nothing", "os.path", "os.getcwd"])
 def test_only_experiments_are_run(job, target):
-    with pytest.raises(InputError, match=r"experiment: .*(cannot find|no subclass)"):
+    with pytest.raises(InputError, match=r"experiment: .*(cannot find|must be a subclass)"):
         job(f"experiment._target_={target}")
 
 

@@ -96,7 +96,7 @@ def test_processes_side_by_side_have_all_gpus_in_turn(configure, gpus, number):
 def test_an_impossible_device_is_an_error_even_for_a_finished_job(configure, monkeypatch, name, finished):
     if finished:
         _finish(configure, monkeypatch)
-    with pytest.raises(InputError, match=rf"no such device: '{name}'\. Say device=auto, cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match=rf"there is no device '{name}': say device=auto, cpu, cuda or cuda:N"):
         run(configure("experiment=path_analysis", f"device={name}"))
 
 
@@ -110,7 +110,7 @@ def test_an_impossible_device_is_an_error_even_for_a_finished_job(configure, mon
 )
 def test_a_device_that_this_machine_has_not_is_an_error(configure, gpus, count, name, words):
     gpus(count)
-    with pytest.raises(InputError, match=f"device={name} asked for, but .*{words}"):
+    with pytest.raises(InputError, match=f"device={name} was asked for, but .*{words}"):
         device_of(parse(configure(f"device={name}")))
 
 
