@@ -191,7 +191,7 @@ def test_a_dataset_may_say_under_which_name_it_is_published(cfg):
     ("override", "part"),
     [
         ("experiment.orders=[last]", r"orders\[0\] must be 'least' or 'most'; got 'last'"),
-        ("experiment.orders=[least,least]", "twice"),
+        ("experiment.orders=[least,least]", "must be different values"),
         ("experiment.orders=[]", "at least 1 item"),
         ("percent=[10,5]", "must ascend"),
         ("percent=[0,5]", "greater than 0"),

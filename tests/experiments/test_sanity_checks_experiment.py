@@ -196,13 +196,13 @@ def test_a_dataset_may_say_under_which_name_it_is_published(configure):
     ("override", "part"),
     [
         ("experiment.measures=[sim]", "'ssim' or 'hog'; got 'sim'"),
-        ("experiment.measures=[ssim,ssim]", "twice"),
+        ("experiment.measures=[ssim,ssim]", "must be different values"),
         ("experiment.init=norm", "must be 'normal' or 'own'"),
         ("experiment.draws=0", "draws must be greater than or equal to 1"),
         ("experiment.std=0", "std must be greater than 0"),
         ("experiment.blocks=5", "blocks must be names of modules"),
         ("experiment.blocks=[]", "blocks .*at least 1 item"),
-        ("experiment.blocks=[fc,fc]", "twice"),
+        ("experiment.blocks=[fc,fc]", "must be different values"),
         ("experiment.strip.blocks=0", "strip.blocks must be greater than or equal to 1"),
     ],
 )
