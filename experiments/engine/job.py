@@ -107,7 +107,7 @@ def _make(job: Job, entry: Entry) -> None:
 
 
 class _Experiment(Protocol):
-    """What a job asks of its experiment; `experiments.engine.experiment.Experiment` is built on jobs."""
+    """Methods that a job calls of its experiment; `experiments.engine.experiment.Experiment` is built on jobs."""
 
     runs_jobs: ClassVar[bool]
 
