@@ -167,8 +167,9 @@ def parse(cfg: DictConfig) -> Config:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     plain.pop("hydra", None)
     for old in RENAMED:
-        if _holds(plain, old.split(".")):
-            raise InputError(renamed(old) or "")
+        if (found := _nested(plain, old.split("."))) is not None:
+            first = next(iter(found), "") if isinstance(found, Mapping) else ""
+            raise InputError(renamed(f"{old}.{first}" if first else old) or "")
     if isinstance(plain.get("imports"), list):
         import_modules(map(str, plain["imports"]))
     plain["experiment"] = experiment_of(plain.get("experiment"))
@@ -180,8 +181,11 @@ def parse(cfg: DictConfig) -> Config:
     return config
 
 
-def _holds(node: Any, path: list[str]) -> bool:
-    return isinstance(node, Mapping) and path[0] in node and (len(path) == 1 or _holds(node[path[0]], path[1:]))
+def _nested(node: Any, path: list[str]) -> Any:
+    """Value at a path in nested mappings; None where there is none."""
+    for name in path:
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
 
 
 def experiment_of(node: Any) -> ExperimentSettings:
@@ -256,10 +260,11 @@ def _explained(error: ValidationError, cls: type[BaseModel], prefix: str) -> Cpa
             known = [f"{where}.{field}" if where else field for field in _fields(cls, named[:-1])]
             return unknown_name("setting", name, known)
         problems.setdefault(name, ([], problem["input"]))[0].append(_words(problem))
-    lines = [
-        f"{name} {' or '.join(dict.fromkeys(words))}; got {_shown(value)}."
-        for name, (words, value) in problems.items()
-    ]
+    lines = []
+    for name, (words, value) in problems.items():
+        said = " or ".join(dict.fromkeys(words))
+        line = f"{name} {said}" if said.startswith(("must", "is ")) else f"{name}: {said}"
+        lines.append(f"{line}." if "; got " in line else f"{line}; got {_shown(value)}.")
     return InputError("\n".join(lines))
 
 

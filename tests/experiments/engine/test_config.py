@@ -244,7 +244,7 @@ def test_a_setting_of_an_earlier_version_is_answered_with_its_name_of_today(conf
 
 
 def test_a_renamed_setting_is_said_where_it_is_added_too(job):
-    with pytest.raises(InputError, match=r"'dataset.recipe' is called 'recipe' now"):
+    with pytest.raises(InputError, match=r"'dataset.recipe.epochs' is called 'recipe.epochs' now"):
         job("+dataset.recipe.epochs=3")
 
 
