@@ -24,7 +24,7 @@ PACKAGES = ("cpath", "experiments", "hydra_plugins")
 # An experiment of seconds.
 TINY = [
     *("experiment=path_analysis", "experiment.images=4", "experiment.by_site=false", "sparsity=90"),
-    *("dataset=digits", "dataset.size=16", "dataset.recipe.epochs=1", "model.width=4"),
+    *("dataset=digits", "dataset.size=16", "recipe.epochs=1", "model.width=4"),
 ]
 
 

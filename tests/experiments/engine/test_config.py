@@ -163,7 +163,7 @@ def test_data_that_does_not_say_what_determines_it_is_known_by_its_configuration
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sparsity=100", r"experiment.sparsity\[0\] .*0 ≤ sparsity < 100"),
+        ("sparsity=100", r"experiment.sparsity\[0\].*0 ≤ sparsity < 100"),
         ("sparsity=-1", "0 ≤ sparsity < 100"),
         ("sparsity=often", r"experiment.sparsity\[0\] must be a valid number; got 'often'"),
         ("sparsity=[]", "experiment.sparsity must have at least 1 item"),
