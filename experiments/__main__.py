@@ -26,7 +26,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, _stop)
     try:
         import hydra
-        from hydra.errors import CompactHydraException
+        from hydra.errors import CompactHydraException, HydraException
 
         from cpath.errors import CpathError
         from experiments.engine.choices import explained, import_named_modules, may_name_a_model, register_choices
@@ -43,6 +43,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except CompactHydraException as error:
         sys.exit(f"error: {explained(error)}")
+    except HydraException as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         _stop()
 

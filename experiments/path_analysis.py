@@ -18,7 +18,7 @@ from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metrics import Metric, base_name
-from experiments.engine.pathway_metric import Measured
+from experiments.engine.pathway_metric import Measured, values_of
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, Row
 from experiments.figures.path_analysis import path_analysis_figures
@@ -95,7 +95,7 @@ class PathAnalysis(Experiment):
                 measured = Measured(job.model, batch.images, seen.activations, logits, pathway)
                 for further in job.metrics:
                     at = Measure(method, further.metric.name, "sparsity", sparsity)
-                    measures[at] = further.measure(measured)
+                    measures[at] = values_of(further, measured)
         return measures
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cpath.errors import InputError
 from experiments.engine.command import command
 from experiments.engine.runs import Run, find_runs, telling_apart
 from experiments.engine.terminal import print_table
@@ -22,11 +23,15 @@ def runs(
     `experiments.load(FOLDER)` gives their results as one data frame.
     """
     found = [run for run in find_runs(folder) if experiment in (None, run.experiment)]
+    if not found:
+        raise InputError(f"there is no job of {experiment} below {folder}.")
     apart = telling_apart(found)
     rows = [
         (run.experiment, run.status, _seconds(run), run.folder.name, _words(apart[run.folder])) for run in found
     ]
-    print_table(("experiment", "status", "seconds", "folder", "differs in"), rows, right=("seconds",), fold=True)
+    print_table(
+        ("experiment", "status", "seconds", "folder", "differs in"), rows, right=("seconds",), fold=("differs in",)
+    )
 
 
 def _seconds(run: Run) -> str:

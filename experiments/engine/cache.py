@@ -363,7 +363,11 @@ def writing_to(outputs: Path) -> Iterator[None]:
         ours = name is not None and Path(name).absolute().is_relative_to(outputs.absolute())
         if isinstance(error, StorageError):
             problem = str(error)
-        elif error.errno in _UNWRITABLE or (ours and error.errno in (errno.EACCES, errno.EPERM)):
+        elif (
+            error.errno in _UNWRITABLE
+            or (ours and error.errno in (errno.EACCES, errno.EPERM))
+            or (ours and not outputs.is_dir())  # a file, or a place where no folder can be made
+        ):
             problem = f"cannot write {name or outputs}: {error.strerror}."
         else:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -137,6 +138,9 @@ def explained(error: CompactHydraException) -> str:
             if deeper:
                 return f"this experiment has no setting '{unknown}'; there is {', '.join(deeper)}."
             return str(unknown_name("setting", unknown, known))
+    choice = re.search(r"Could not find '(method|attribution)/(\w+)'", str(error))
+    if choice is not None and (new := METHODS.renamed.get(choice[2])) is not None:
+        return f"the {choice[1]} '{choice[2]}' is called '{new}' now."
     # Of an unknown choice Hydra also tells where it looked, which is of no use here.
     message = str(error).partition("\nConfig search path:")[0].rstrip()
     return message if cause is None else f"{message}: {cause}"

@@ -14,9 +14,9 @@ from cpath.errors import CpathError
 from cpath.viz import save_drawings
 from experiments.engine.aggregate import aggregate
 from experiments.engine.cache import write_text, writing_to
-from experiments.engine.job import RESULTS, read_job
+from experiments.engine.job import RESULTS, metrics_of_job
 from experiments.engine.locks import locked
-from experiments.engine.metrics import Metric, by_name
+from experiments.engine.metrics import Metric
 from experiments.engine.provenance import read_manifest
 from experiments.engine.sweep import FAILED, FINISHED, STOPPED, SweepJob, read_sweep
 from experiments.engine.table import read_table, write_table
@@ -84,8 +84,10 @@ def metrics_of(folders: Sequence[Path]) -> dict[str, Metric]:
     Returns:
         Entries by name.
     """
-    experiments = {type(experiment): experiment for experiment in map(read_job, folders)}
-    return by_name(metric for cls in experiments for metric in cls.metrics)
+    found: dict[str, Metric] = {}
+    for folder in folders:
+        found |= metrics_of_job(folder)
+    return found
 
 
 def _summary(jobs: Sequence[SweepJob]) -> pd.DataFrame:
@@ -115,7 +117,7 @@ def _show(summary: pd.DataFrame) -> None:
             (row.job, row.status, row.overrides, row.error.split("\n")[0])
             for row in unfinished.head(_ROWS).itertuples()
         ]
-        print_table(("job", "status", "overrides", "error"), rows, fold=True)
+        print_table(("job", "status", "overrides", "error"), rows, fold=("overrides", "error"))
         if len(unfinished) > _ROWS:
             console.print(f"… and {len(unfinished) - _ROWS} more in summary.csv", markup=False)
     console.print(

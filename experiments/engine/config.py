@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -207,6 +208,9 @@ def experiment_of(node: Any) -> ExperimentSettings:
         cls = get_class(target)
     except Exception as error:  # of Hydra, or of the user's module
         raise InputError(f"experiment: cannot find {target}: {error.__cause__ or error}") from error
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise InputError(f"experiment: {target} must define {missing}.")
     if not issubclass(cls, ExperimentSettings):
         raise InputError(f"experiment: {target} must be a subclass of experiments.engine.experiment.Experiment.")
     return validated(cls, {name: value for name, value in node.items() if name != "_target_"}, "experiment")
@@ -302,6 +306,7 @@ def _words(problem: Any) -> str:
         return "is missing"
     if problem["type"] in ("value_error", "assertion_error"):
         return message.partition(", ")[2].rstrip(".")
+    message = message.partition(" after validation")[0]
     for beginning in ("Input", "List", "Value", "String"):
         message = message.removeprefix(f"{beginning} should ")
     return f"must {message}"

@@ -45,6 +45,42 @@ def instantiated(node: Mapping[str, Any], kind: str, leave_out: tuple[str, ...] 
         raise InputError(problem) from error
 
 
+def named(kind: str, name: str, node: Mapping[str, Any] | None) -> Any:
+    """Call what a node that stands under a name in a group names.
+
+    Args:
+        kind: the group, such as ``method``.
+        name: name in the group.
+        node: arguments, and under ``_target_`` the name of what is called with them.
+
+    Returns:
+        The object.
+
+    Raises:
+        InputError: as `instantiated`.
+    """
+    return instantiated({"name": name, **(node or {})}, kind, ("name",))
+
+
+def checked_type(made: Any, cls: type[Any], what: str) -> Any:
+    """Refuse an object of another class than it has to be.
+
+    Args:
+        made: the object.
+        cls: class that it has to be of.
+        what: name for the message.
+
+    Returns:
+        The object.
+
+    Raises:
+        InputError: if it is of another class.
+    """
+    if not isinstance(made, cls):
+        raise InputError(f"{what} must be of a subclass of {cls.__name__}, not {type(made).__name__}.")
+    return made
+
+
 def _missing(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     found: list[str] = []
     for key, value in node.items():

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import pandas as pd
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -39,7 +39,8 @@ from experiments.engine.config import Config, experiment_of, import_modules, par
 from experiments.engine.devices import check_trainer, device_of, keep_freed_memory, use_threads
 from experiments.engine.digests import code_digest
 from experiments.engine.images import Batch, Images, identity_of, load_data
-from experiments.engine.instantiate import instantiated
+from experiments.engine.instantiate import checked_type, instantiated, named
+from experiments.engine.metrics import Metric
 from experiments.engine.network import fingerprint, trained_model
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress
@@ -85,7 +86,7 @@ def _make(job: Job, entry: Entry) -> None:
         threads=torch.get_num_threads(),
     )
     write_text(folder / CONFIG, OmegaConf.to_yaml(config.composed, resolve=True))
-    tracker: Tracker = instantiate(config.tracker)
+    tracker = job.tracker
     failed = True
     try:
         tracker.start(config, folder)
@@ -199,7 +200,14 @@ class Job:
             _ = self.attributions
         if "metric" in self.config.experiment.explains_with:
             _ = self.metrics
+        _ = self.tracker
         self.experiment.check(self)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """Further place for the results, such as wandb."""
+        made: Tracker = instantiated({"name": "?", **self.config.tracker}, "tracker", ("name",))
+        return made
 
     @cached_property
     def data(self) -> ImageData:
@@ -219,33 +227,38 @@ class Job:
     @cached_property
     def methods(self) -> dict[str, cpath.Method]:
         """Extraction methods of the configuration by name."""
-        return {
-            name: instantiate(settings)
-            if "_target_" in (settings or {})
-            else cpath.methods.get(name, **settings or {})
-            for name, settings in self.config.method.items()
-        }
+        found: dict[str, cpath.Method] = {}
+        for name, settings in self.config.method.items():
+            own = "_target_" in (settings or {})
+            made = named("method", name, settings) if own else cpath.methods.get(name, **settings or {})
+            found[name] = checked_type(made, cpath.Method, f"method '{name}'")
+        return found
 
     @cached_property
     def attributions(self) -> dict[str, Attribution]:
         """Attributions of the configuration by name."""
-        return {
-            name: instantiate(settings)
-            if "_target_" in (settings or {})
-            else cpath.attribution.get(name, **settings or {})
-            for name, settings in self.config.attribution.items()
-        }
+        found: dict[str, Attribution] = {}
+        for name, settings in self.config.attribution.items():
+            own = "_target_" in (settings or {})
+            made = named("attribution", name, settings) if own else cpath.attribution.get(name, **settings or {})
+            found[name] = checked_type(made, Attribution, f"attribution '{name}'")
+        return found
 
     @cached_property
     def metrics(self) -> list[PathwayMetric]:
         """Metrics of pathways that the configuration adds."""
-        made = [
-            instantiated({"name": name, **node}, "metric", ("name",)) for name, node in self.config.metric.items()
-        ]
-        for metric in made:
-            if not isinstance(metric, PathwayMetric):
-                raise InputError(f"metric: {type(metric).__name__} must be a subclass of PathwayMetric.")
+        taken = {metric.name for metric in self.config.experiment.metrics}
+        made: list[PathwayMetric] = []
+        for name, node in self.config.metric.items():
+            metric = checked_type(named("metric", name, node), PathwayMetric, f"metric '{name}'")
             check_entry(type(metric))
+            if metric.metric.name in taken:
+                raise InputError(
+                    f"metric '{name}': another number of this table is called '{metric.metric.name}'. Give its "
+                    "entry another name."
+                )
+            taken.add(metric.metric.name)
+            made.append(metric)
         return made
 
     def sample(self, count: int | None) -> Images:
@@ -324,6 +337,23 @@ def read_job(folder: Path) -> ExperimentSettings:
     assert isinstance(cfg, DictConfig)
     import_modules(cfg.get("imports") or ())
     return experiment_of(OmegaConf.to_container(cfg.experiment, resolve=True))
+
+
+def metrics_of_job(folder: Path) -> dict[str, Metric]:
+    """Read which numbers the table of a finished job can hold.
+
+    Args:
+        folder: of the job.
+
+    Returns:
+        Entries by name: those of its experiment, and of the metrics that its configuration adds.
+    """
+    found = {metric.name: metric for metric in read_job(folder).metrics}
+    content: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    for node in (content.get("metric") or {}).values():
+        cls: Any = get_class(node["_target_"])
+        found[cls.metric.name] = cls.metric
+    return found
 
 
 def redraw(folder: Path) -> None:

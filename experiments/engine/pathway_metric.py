@@ -102,6 +102,29 @@ def register(name: str) -> Callable[[P], P]:
     return add
 
 
+def values_of(metric: PathwayMetric, measured: Measured) -> Tensor:
+    """Measure the pathways of a batch, and check the result.
+
+    Args:
+        metric: the metric.
+        measured: images, network and pathways.
+
+    Returns:
+        (B,) a number for each image.
+
+    Raises:
+        InputError: if the metric gives anything else.
+    """
+    values = metric.measure(measured)
+    count = len(measured.images)
+    if not isinstance(values, Tensor) or values.shape != (count,):
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(
+            f"metric '{metric.metric.name}' must give a tensor ({count},), a number an image; got {got}."
+        )
+    return values
+
+
 def check_entry(cls: type[PathwayMetric]) -> None:
     """Refuse a metric without an entry that names it.
 

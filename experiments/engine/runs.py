@@ -18,7 +18,8 @@ from experiments.engine.provenance import MANIFEST, read_manifest
 from experiments.engine.sweep import FINISHED, status_of
 from experiments.engine.table import COLUMNS, read_table
 
-_INCIDENTAL = ("outputs", "redo", "tracker", "paper", "imports")
+# Beside the point, or there a second time, as settings of the experiment.
+_LEFT_OUT = ("outputs", "redo", "tracker", "paper", "imports", "sparsity", "percent", "keep")
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,11 @@ def _settings(folder: Path) -> dict[str, Any]:
         content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     except (OSError, YAMLError, OmegaConfBaseException):  # half-written by a full disk, or edited
         return {}
-    return dict(_dotted({name: value for name, value in _mapping(content).items() if name not in _INCIDENTAL}))
+    found = dict(_dotted({name: value for name, value in _mapping(content).items() if name not in _LEFT_OUT}))
+    # The seeds of methods and attributions are the job's, unless they are set to something else.
+    return {
+        name: value for name, value in found.items() if not (name.endswith(".seed") and value == found.get("seed"))
+    }
 
 
 def _mapping(content: Any) -> Mapping[str, Any]:

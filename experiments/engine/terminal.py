@@ -13,7 +13,7 @@ _ROWS = 24
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), fold: bool = False
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), fold: Sequence[str] = ()
 ) -> None:
     """Print a table.
 
@@ -21,12 +21,15 @@ def print_table(
         columns: headings.
         rows: cells of each row.
         right: headings of the columns that are aligned to the right.
-        fold: whether long cells are broken anywhere, rather than between words.
+        fold: headings of the columns whose cells may be broken; the others are never broken nor cut.
     """
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(
-            Text(column), justify="right" if column in right else "left", overflow="fold" if fold else "ellipsis"
+            Text(column),
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=bool(fold) and column not in fold,
         )
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))

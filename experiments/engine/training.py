@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from torch import nn
 
 import cpath
@@ -21,6 +20,7 @@ from experiments.engine.config import Config
 from experiments.engine.devices import check_trainer, hardware_of
 from experiments.engine.digests import content_digest, named_code
 from experiments.engine.fields import keyed
+from experiments.engine.instantiate import instantiated
 from experiments.engine.table import Row
 
 _LOG = logging.getLogger(__name__)
@@ -159,7 +159,8 @@ def _train_in(
 
     from cpath.training import Recipe, train  # imports Lightning, which takes seconds
 
-    hardware, recipe = hardware_of(config), Recipe(**instantiate(_recipe(config)))
+    hardware = hardware_of(config)
+    recipe = Recipe(**instantiated({"name": "recipe", **_recipe(config)}, "recipe", ("name",)))
     try:
         optimizer = recipe.optimizer(model.parameters())
         if recipe.scheduler is not None:

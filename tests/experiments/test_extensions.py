@@ -141,6 +141,51 @@ def test_a_method_and_a_metric_in_the_path_analysis(modules, job):
         assert row.value == pytest.approx(sum(counts) / 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("dead_share", "measured.images.flatten(1).sum(1)", "another number of this table is called 'dead_share'"),
+        ("my_other", "[1.0, 2.0]", "must give a tensor .*; got list"),
+        ("my_other", "measured.images.flatten(1)", r"must give a tensor \(2,\), .*; got \(2, 64\)"),
+    ],
+)
+def test_a_metric_that_cannot_be_is_refused(users, job, name, given, message):
+    users.write(
+        "my_wrong",
+        f"""
+        from experiments.engine.metrics import Metric
+        from experiments.engine.pathway_metric import PathwayMetric
+
+        class Wrong(PathwayMetric):
+            metric = Metric(name="{name}", label="x", unit="", range=(0, 1), better=None, meaning="Wrong.")
+            def measure(self, measured):
+                return {given}
+        """,
+    )
+    added = [
+        "imports=[my_wrong]",
+        "+metric.mine={_target_: my_wrong.Wrong}",
+        "method=random",
+        "experiment.images=2",
+    ]
+    users.write("my_dataset", MODULES["my_dataset"])
+    users.write("my_model", MODULES["my_model"])
+    made = job(*OWN, *added, "experiment.images=2", small=False)
+    with pytest.raises(cpath.InputError, match=message):
+        made.run()
+    assert not list(made.folder.glob("parts/*/measures.safetensors"))
+
+
+def test_figures_of_a_sweep_know_a_users_metric(modules, job):
+    from experiments.engine.job import metrics_of_job
+
+    imported = _imports("my_metric")
+    made = job(*OWN, imported, "method=random", "metric=my_kept", "sparsity=50", "experiment.images=2", small=False)
+    made.run()
+    assert metrics_of_job(made.folder)["my_kept"].label == "neurons kept"
+    assert "jaccard" in metrics_of_job(made.folder)
+
+
 def test_an_attribution_is_a_choice_by_name(modules, job):
     imported = _imports("my_attribution")
     made = job(*OWN, imported, "attribution=my_brightness", small=False)

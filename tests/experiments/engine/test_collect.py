@@ -79,7 +79,7 @@ def test_cells_are_shown_as_they_are(sweep, composed, capsys, monkeypatch):
     assert "2 jobs: 1 finished, 1 failed" in shown
 
 
-@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("fold", [(), ("[bold]",)])
 def test_brackets_are_no_markup(capsys, monkeypatch, fold):
     monkeypatch.setenv("COLUMNS", "200")
     print_table(["[bold]", "sparsity=[80,90]"], [["[red]a[/red]", "[/]"], ["\\[b]", 3]], fold=fold)

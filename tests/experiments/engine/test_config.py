@@ -243,6 +243,54 @@ def test_a_setting_of_an_earlier_version_is_answered_with_its_name_of_today(conf
     assert explained(caught.value) == f"the setting '{old}' is called '{RENAMED[old]}' now."
 
 
+@pytest.mark.parametrize("group", ["method", "attribution"])
+@pytest.mark.parametrize("name", ["greedy", "neuron_intgrad"])
+def test_a_renamed_method_is_answered_with_its_name_of_today(configure, group, name):
+    with pytest.raises(CompactHydraException) as caught:
+        configure(f"{group}={name}_published")
+    assert explained(caught.value) == f"the {group} '{name}_published' is called '{name}_released' now."
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+method.mine._target_=nowhere.Bar", "method 'mine' cannot be made"),
+        ("+method.mine._target_=collections.OrderedDict", "method 'mine' must be of a subclass of Method"),
+        ("tracker._target_=nowhere.Bar", "tracker .*cannot be made"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_an_error_before_any_work(job, override, message):
+    made = job(override)
+    with pytest.raises(InputError, match=message):
+        made.run()
+    assert not made.folder.exists()
+
+
+def test_a_recipe_that_cannot_be_used_is_an_error(job):
+    with pytest.raises(InputError, match=r"recipe .*cannot be made"):
+        _ = job("recipe.optimizer._target_=torch.Nope").model
+
+
+def test_an_experiment_without_run_is_an_error(users, job):
+    users.write(
+        "my_abstract",
+        """
+        from experiments.engine.experiment import Experiment
+
+        class Nothing(Experiment):
+            pass
+        """,
+    )
+    with pytest.raises(InputError, match=r"my_abstract\.Nothing must define run"):
+        job("experiment._target_=my_abstract.Nothing")
+
+
+def test_outputs_that_are_a_file_are_an_error(job, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(cpath.StorageError, match="outputs=FOLDER"):
+        job(f"outputs={tmp_path}/file").run()
+
+
 def test_a_renamed_setting_is_said_where_it_is_added_too(job):
     with pytest.raises(InputError, match=r"'dataset.recipe.epochs' is called 'recipe.epochs' now"):
         job("+dataset.recipe.epochs=3")
