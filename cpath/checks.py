@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import operator
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -209,6 +212,28 @@ def copied(model: nn.Module, purpose: str) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:  # the model's own modules can raise anything
         raise InputError(f"the model cannot be copied (copy.deepcopy), which {purpose} needs: {error}") from error
+
+
+# Frames of these files stand between the user's line and a warning: this library, torch (a decorator, a module that
+# calls another) and contextlib (the end of a ``with`` block).
+_BETWEEN = (
+    *(os.path.join(os.path.dirname(found), "") for found in (__file__, torch.__file__)),
+    contextlib.__file__,
+)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn about the line of the user's code that called the library.
+
+    Args:
+        message: The warning.
+        category: Its class.
+    """
+    level = 2
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_BETWEEN) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 # Of torch, on operations that it runs lane by lane: nothing that a user could do anything about.

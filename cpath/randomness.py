@@ -8,6 +8,18 @@ import torch
 from torch import Tensor
 
 
+def seeded(seed: int) -> torch.Generator:
+    """Make a random generator on the CPU, wherever torch's default device is.
+
+    Args:
+        seed: The seed.
+
+    Returns:
+        The generator. What is drawn from it must be made with ``device="cpu"``.
+    """
+    return torch.Generator("cpu").manual_seed(seed)
+
+
 def image_generators(images: Tensor, seed: int, stream: str) -> list[torch.Generator]:
     """Make one random generator for each image, seeded by the image itself.
 
@@ -32,5 +44,5 @@ def image_generators(images: Tensor, seed: int, stream: str) -> list[torch.Gener
     generators = []
     for image in images.detach().resolve_neg().cpu().contiguous():
         digest = zlib.crc32(image.view(torch.uint8).numpy().tobytes())
-        generators.append(torch.Generator().manual_seed((start + digest) % 2**63))
+        generators.append(seeded((start + digest) % 2**63))
     return generators

@@ -7,13 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from cpath.checks import check_count, check_number, check_seed
 from cpath.errors import InputError
+from cpath.randomness import seeded
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Split(ABC, Dataset[tuple[Tensor, int]]):
@@ -83,7 +89,7 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
         Returns:
             Normalised image (C, H, W) and its label.
         """
-        return self.batch(torch.tensor([index]))[0], int(self.labels[index])
+        return self.batch(torch.tensor([index], device=self.device))[0], int(self.labels[index])
 
     def sample(self, count: int | None, seed: int) -> Tensor:
         """Draw images without replacement.
@@ -99,11 +105,11 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
             InputError: If ``count`` is below 1 or above the number of images, or ``seed`` is negative.
         """
         if count is None:
-            return torch.arange(len(self))
+            return torch.arange(len(self), device="cpu")
         seed = check_seed(seed)
         if check_count("the number of images", count) > len(self):
             raise InputError(f"{count} images asked for, the split has {len(self)}.")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self), generator=seeded(seed), device="cpu")
         return order[:count]
 
 
@@ -340,22 +346,60 @@ class FileSplit(Split):
 
         Returns:
             16 hexadecimal digits.
+
+        Raises:
+            InputError: If a file is a broken link or has gone.
         """
-        files = "\n".join(f"{name}:{file.stat().st_size}" for name, file in zip(self.ids, self.files, strict=True))
+        files = "\n".join(f"{name}:{_bytes(file)}" for name, file in zip(self.ids, self.files, strict=True))
         # Trained models are stored under the one hash and decoded images under the other: neither may change.
         text = f"{self.resize} {self.size}{files}\n" if with_size else files
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _decoded(self, file: Path) -> Tensor:
-        from PIL import Image, UnidentifiedImageError
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F
 
-        try:
-            with Image.open(file) as image:
-                # PIL resizes as torchvision's reference weights were evaluated; tensors resize differently.
-                resized = F.resize(image.convert("RGB"), [self.resize], InterpolationMode.BILINEAR)
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"{file} is not a readable image: {error}") from error
+        # PIL resizes as torchvision's reference weights were evaluated; tensors resize differently.
+        resized = F.resize(_in_colour(file), [self.resize], InterpolationMode.BILINEAR)
         pixels: Tensor = F.pil_to_tensor(F.center_crop(resized, [self.size, self.size]))
         return pixels
+
+
+def _bytes(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        what = "is a broken link" if file.is_symlink() else "cannot be read"
+        raise InputError(f"{file} {what}: {error.strerror}. Remove it from the dataset, or repair it.") from error
+
+
+def _in_colour(file: Path) -> Image.Image:
+    """Decode an image file as RGB, as torchvision's ImageFolder does, but scale what has more than 8 bits."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return (_in_bytes(image) if image.mode[0] in "IF" else image).convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{file} is too large to be decoded safely: {error} Make it smaller, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can raise anything in the decoder
+        raise InputError(f"{file} is not a readable image: {error}") from error
+
+
+def _in_bytes(image: Image.Image) -> Image.Image:
+    """Scale a grey image of 16 bits, or of floats in [0, 1], to 8 bits."""
+    from PIL import Image
+
+    values = np.asarray(image)
+    floats = image.mode == "F"
+    most = 1 if floats else 2**16 - 1
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= most):
+        kind = "floats" if floats else "whole numbers"
+        raise ValueError(f"its pixels are {kind} from {low:g} to {high:g}; they must lie in [0, {most}]")
+    return Image.fromarray((values * (255.0 / most)).round().astype(np.uint8))

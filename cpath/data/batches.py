@@ -10,6 +10,7 @@ from torch import Tensor
 from cpath.checks import check_at_least, check_count
 from cpath.data.base import Split
 from cpath.errors import InputError
+from cpath.randomness import seeded
 
 
 class Batches:
@@ -45,9 +46,9 @@ class Batches:
             raise InputError(f"rank must be below the number of ranks, {ranks}, not {rank}.")
         count = len(split)
         if seed is None:
-            order = torch.arange(count)
+            order = torch.arange(count, device="cpu")
         else:
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+            order = torch.randperm(count, generator=seeded(seed), device="cpu")
         missing = -count % ranks
         order = torch.cat([order, order[:missing]])[rank::ranks]
         self.split = split

@@ -11,6 +11,7 @@ import torch
 from cpath.checks import check_flag
 from cpath.data.base import ImageData, Normalisation, TensorSplit
 from cpath.errors import InputError
+from cpath.randomness import seeded
 
 _TRAIN, _SPLIT_SEED = 43_750, 0  # the paper's 7/8 of the training images
 
@@ -47,8 +48,8 @@ def cifar10(root: str = "data", download: bool = True) -> ImageData:
             "(dataset.root=…)."
         ) from error
     pixels = [torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2).contiguous() for part in parts]
-    labels = [torch.tensor(part.targets) for part in parts]
-    order = torch.randperm(len(labels[0]), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    labels = [torch.tensor(part.targets, device="cpu") for part in parts]
+    order = torch.randperm(len(labels[0]), generator=seeded(_SPLIT_SEED), device="cpu")
     train, val = order[:_TRAIN], order[_TRAIN:]
     scaled = pixels[0][train].float() / 255
     normalisation = Normalisation(tuple(scaled.mean((0, 2, 3)).tolist()), tuple(scaled.std((0, 2, 3)).tolist()))
@@ -62,7 +63,7 @@ def cifar10(root: str = "data", download: bool = True) -> ImageData:
         classes=tuple(parts[0].classes),
         shape=(3, 32, 32),
         normalisation=normalisation,
-        test=split(1, torch.arange(len(labels[1])), "test"),
+        test=split(1, torch.arange(len(labels[1]), device="cpu"), "test"),
         train=split(0, train, "train"),
         val=split(0, val, "train"),
         settings={"name": "cifar10"},

@@ -45,7 +45,7 @@ def digits(size: int = 32, channels: int = 1) -> ImageData:
     pixels = pixels.expand(-1, channels, -1, -1).contiguous()
     labels = torch.from_numpy(bunch.target).long()
     rest, test = train_test_split(
-        torch.arange(len(labels)), test_size=360, stratify=labels, random_state=_SPLIT_SEED
+        torch.arange(len(labels), device="cpu"), test_size=360, stratify=labels, random_state=_SPLIT_SEED
     )
     train, val = train_test_split(rest, test_size=180, stratify=labels[rest], random_state=_SPLIT_SEED)
     mean, std = pixels[train].mean().item(), pixels[train].std().item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -9,14 +10,15 @@ from pathlib import Path
 
 import torch
 
-from cpath.checks import check_count, check_flag, check_number
+from cpath.checks import check_count, check_flag, check_number, warn
 from cpath.data.base import FileSplit, ImageData, Normalisation, Split, check_cut
 from cpath.data.memory import hold
 from cpath.errors import InputError
+from cpath.randomness import seeded
 
 IMAGENET_NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _SPLIT_SEED = 0
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
 @cache
@@ -105,6 +107,11 @@ def imagefolder(
     Without a test folder the images of ``root``/val are the test images; without that either, the classes are taken
     from ``root`` itself, for evaluation only.
 
+    The images are those that torchvision's ``ImageFolder`` finds, in its order: files of its formats in the class's
+    folder and in folders within. Like there, a photograph's orientation tag (EXIF) is not applied. Unlike there,
+    hidden folders, whose names begin with a dot, are left out, and images of 16 bits or floats in [0, 1] are scaled
+    to bytes, not cut off at 255.
+
     Args:
         root: Folder of the images.
         size: Side of the square that is cropped at the centre, in pixels.
@@ -123,7 +130,8 @@ def imagefolder(
         The dataset.
 
     Raises:
-        InputError: If images are missing, a setting is unusable, or ``root``/train stands alone.
+        InputError: If images are missing or cannot be read, a class is empty, a setting is unusable, or
+            ``root``/train stands alone.
 
     Example:
         >>> from PIL import Image
@@ -154,11 +162,11 @@ def imagefolder(
         parts["test"] = parts.pop("val")
     elif "test" not in parts:
         # A class may be called "train": its folder holds images.
-        if "train" in parts and any(child.is_dir() for child in parts["train"].iterdir()):
+        if "train" in parts and _folders(parts["train"]):
             raise InputError(f"{folder.resolve()} has training images, but none to evaluate on: {how}")
         parts = {"test": folder}
     source = parts.get("train", parts["test"])
-    classes = tuple(sorted(child.name for child in source.iterdir() if child.is_dir()))
+    classes = tuple(child.name for child in _folders(source))
     splits = {
         part: _read_split(
             path,
@@ -225,21 +233,76 @@ def _read_split(
     per_class: int | None = None,
 ) -> FileSplit:
     numbers = {name: number for number, name in enumerate(classes)}
-    files, labels = [], []
-    for child in sorted(path for path in folder.iterdir() if path.is_dir()):
+    files: list[Path] = []
+    labels: list[int] = []
+    others: list[Path] = []
+    for child in _folders(folder):
         if child.name not in numbers:
             raise InputError(f"{child} is no class of the dataset: {how}")
-        found = sorted(path for path in child.iterdir() if path.suffix.lower() in _SUFFIXES)[:per_class]
-        files += found
-        labels += [numbers[child.name]] * len(found)
+        found, unread = _images(child)
+        if not found:
+            raise InputError(f"class '{child.name}' is empty: no image in {child}. Remove the folder, or fill it.")
+        files += found[:per_class]
+        labels += [numbers[child.name]] * len(found[:per_class])
+        others += unread
     if not files:
         raise InputError(f"no images in {folder.resolve()}: {how}")
-    return FileSplit(folder, files, torch.tensor(labels), normalisation, resize, size)
+    if others:
+        warn(
+            f"left out {len(others)} images of formats that torchvision's ImageFolder leaves out too, such as "
+            f"{others[0]}: convert them to PNG to use them."
+        )
+    return FileSplit(folder, files, torch.tensor(labels, device="cpu"), normalisation, resize, size)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """List the folders in a folder, without hidden ones and what macOS leaves in archives."""
+    return sorted(
+        (child for child in folder.iterdir() if not _hidden(child.name) and child.is_dir()),
+        key=lambda path: path.name,
+    )
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the images in a class's folder and in folders within, and those of formats that are not read."""
+    from PIL import Image
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    known = Image.registered_extensions()
+    images, unread = [], []
+    walk = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        walk.append((place, names))
+    for place, names in sorted(walk):
+        for name in sorted(names):
+            ending = os.path.splitext(name)[1].lower()
+            if ending in IMG_EXTENSIONS:
+                images.append(_checked(Path(place, name)))
+            elif ending in known and not name.startswith("."):
+                unread.append(Path(place, name))
+    return images, unread
+
+
+def _checked(file: Path) -> Path:
+    """Refuse what macOS leaves beside images on foreign disks and in archives, under their names and a prefix."""
+    if file.name.startswith("._"):
+        with file.open("rb") as content:
+            if content.read(len(_APPLE_DOUBLE)) == _APPLE_DOUBLE:
+                raise InputError(
+                    f"{file} is no image but what macOS noted about one (an AppleDouble file). Delete all such "
+                    f"files: find {file.parent} -name '._*' -delete"
+                )
+    return file
 
 
 def _split_off(split: FileSplit, share: float) -> tuple[FileSplit, FileSplit]:
     """Divide ``split`` at random, always in the same way, into the rest and a ``share`` of its images."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_SPLIT_SEED)).tolist()
+    order = torch.randperm(len(split), generator=seeded(_SPLIT_SEED), device="cpu").tolist()
     cut = max(1, round(share * len(split)))
 
     def part(indices: list[int]) -> FileSplit:

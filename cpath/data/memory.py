@@ -13,7 +13,7 @@ from cpath.errors import InputError, MissingPackageError
 from cpath.optional import optional
 from cpath.storage import kept_tensors, write_tensors
 
-_FORMAT = 1
+_FORMAT = 2  # 1 cut the values of 16-bit images off at 255
 _AT_ONCE = 256  # images between two steps of the progress bar
 _MOST_GB = 32.0
 
@@ -69,7 +69,7 @@ def _pixels(name: str, split: FileSplit, cache: str | None) -> Tensor:
 
 
 def _decoded(name: str, split: FileSplit) -> Tensor:
-    parts = torch.arange(len(split)).split(_AT_ONCE)  # type: ignore[no-untyped-call]
+    parts = torch.arange(len(split), device="cpu").split(_AT_ONCE)  # type: ignore[no-untyped-call]
     return torch.cat([split.read(part) for part in _with_bar(parts, f"decoding {name}")])
 
 
@@ -84,10 +84,10 @@ def _with_bar(parts: Sequence[Tensor], what: str) -> Iterable[Tensor]:
 
 def _moments(pixels: Tensor) -> tuple[list[float], list[float]]:
     """Compute mean and deviation of each channel of pixels in [0, 1], exactly, by counting the 256 values."""
-    values = torch.arange(256, dtype=torch.float64) / 255
+    values = torch.arange(256, dtype=torch.float64, device="cpu") / 255
     means, deviations = [], []
     for channel in range(pixels.shape[1]):
-        shares = torch.bincount(pixels[:, channel].flatten().int(), minlength=256).double()
+        shares = torch.bincount(pixels[:, channel].flatten().int(), minlength=256).cpu().double()
         shares /= shares.sum()
         mean = (shares * values).sum()
         means.append(mean.item())

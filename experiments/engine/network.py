@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import cpath
 from cpath.data import ImageData
@@ -59,32 +59,42 @@ def trained_model(config: Config, data: ImageData, cache: Cache) -> nn.Module:
 
     Raises:
         SiteError: if the model has no site, before any training.
+        InputError: likewise, if it has another number of classes than the dataset.
     """
     model = build_model(config, data)
-    check_sites(model, torch.zeros(1, *data.shape), config)
+    check_model(model, data, config)
     if config.checkpoint is None and pretrained_weights(config, data) is None:
         load_checkpoint(model, trained_entry(config, data, cache, model) / MODEL_FILE)
     return model.eval().to(device_of(config))
 
 
-def check_sites(model: nn.Module, image: Tensor, config: Config) -> None:
-    """Refuse a model without sites, or one that cannot take the images.
+def check_model(model: nn.Module, data: ImageData, config: Config) -> None:
+    """Refuse a model without sites, or one that does not fit the dataset.
 
     Args:
         model: on the CPU.
-        image: (1, C, H, W).
+        data: the dataset.
         config: names the activation functions that are sites.
 
     Raises:
         SiteError: if no site is found.
+        InputError: if the model has not one logit for each class of the dataset.
     """
     try:
         with cpath.sites.evaluating(model):
-            cpath.Probe(model, image, activations=config.activations).record(gradients=False)
+            image = torch.zeros(1, *data.shape, device="cpu")
+            record = cpath.Probe(model, image, activations=config.activations).record(gradients=False)
     except cpath.SiteError as error:
         raise cpath.SiteError(
             f"model '{config.model_name}': {error} (activations=[…] on the command line)"
         ) from error
+    theirs, classes = record.logits.shape[1], len(data.classes)
+    if theirs != classes:
+        raise InputError(
+            f"model '{config.model_name}' is for {theirs} classes, dataset '{data.name}' has {classes}: its logits "
+            "would be taken for other classes. Use the dataset that the model was trained on, or a model with "
+            f"{classes} logits."
+        )
 
 
 def fingerprint(model: nn.Module, config: Config) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,7 +22,7 @@ from experiments.engine.devices import device_of
 from experiments.engine.fields import NonNegative, Text
 from experiments.engine.images import load_data
 from experiments.engine.job import Job
-from experiments.engine.network import build_model, check_sites
+from experiments.engine.network import build_model, check_model
 from experiments.engine.progress import Stages
 from experiments.engine.settings import Settings
 
@@ -177,7 +176,7 @@ def _problem_of_network(config: Config) -> str | None:
     try:
         device_of(config)
         data = load_data(config)
-        check_sites(build_model(config, data), torch.zeros(1, *data.shape), config)
+        check_model(build_model(config, data), data, config)
     except CpathError as error:
         return str(error)
     return None

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from cpath.data import imagefolder, imagenet, imagenet_wnids
 from cpath.errors import InputError
@@ -101,3 +104,143 @@ def test_a_cut_larger_than_the_image_is_refused(make, tmp_path):
         make(str(tmp_path / "nowhere"), size=300, resize=256)
     with pytest.raises(InputError, match=r"no such folder|no ImageNet images"):
         make(str(tmp_path / "nowhere"), size=300, resize=300)
+
+
+def _values(folder: Path, **settings: object) -> list[int]:
+    """Bytes of the first image of a dataset of one class, of its first channel."""
+    split = imagefolder(str(folder), **settings).test
+    return split.read(torch.tensor([0]))[0, 0].flatten().tolist()
+
+
+def test_the_images_are_those_of_torchvisions_imagefolder_in_its_order(tmp_path):
+    endings = ("jpg", "JPEG", "png", "ppm", "pgm", "bmp", "tif", "tiff", "webp")
+    for place in ("cat", "cat/tabby/old", "cat-like", "dog", "dog/a"):
+        (tmp_path / place).mkdir(parents=True)
+        for number, ending in enumerate(endings):
+            mode = "L" if ending == "pgm" else "RGB"
+            Image.new(mode, (6, 5), 20 * number).save(tmp_path / place / f"{number % 3}-x.{ending}")
+        (tmp_path / place / "notes.txt").write_text("no image")
+    theirs = torchvision.datasets.ImageFolder(str(tmp_path))
+    ours = imagefolder(str(tmp_path), size=4)
+    assert list(ours.classes) == theirs.classes == ["cat", "cat-like", "dog"]
+    assert len(theirs.samples) == 45
+    assert [(str(file), label) for file, label in zip(ours.test.files, ours.test.labels.tolist(), strict=True)] == (
+        theirs.samples
+    )
+    cut = Compose([Resize(4), CenterCrop(4), PILToTensor()])
+    pixels = ours.test.read(torch.arange(45))
+    for number, (image, _) in enumerate(theirs):
+        assert torch.equal(pixels[number], cut(image))
+
+
+def test_hidden_folders_are_no_classes_and_hold_no_images(tmp_path):
+    _folder(tmp_path / "test", ["cat", "dog"], 1)
+    for place in (".ipynb_checkpoints", ".cache", "__MACOSX", "dog/.thumbnails"):
+        (tmp_path / "test" / place).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / "test" / place / "0.png")
+    data = imagefolder(str(tmp_path), size=8)
+    assert data.classes == ("cat", "dog")
+    assert data.test.ids == ["cat/0.png", "dog/0.png"]
+    assert data.test.labels.tolist() == [0, 1]
+
+
+def test_a_hidden_folder_in_a_class_called_train_is_no_class(tmp_path):
+    _folder(tmp_path, ["plane", "train"], 1)
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    assert imagefolder(str(tmp_path), size=8).classes == ("plane", "train")
+
+
+@pytest.mark.parametrize(("ending", "byte_order"), [("png", "<"), ("tif", "<"), ("tif", ">"), ("pgm", ">")])
+def test_images_of_16_bits_are_scaled(tmp_path, ending, byte_order):
+    (tmp_path / "cat").mkdir()
+    file = tmp_path / "cat" / f"0.{ending}"
+    values = np.array([[0, 257, 128 * 257], [255 * 257, 1000, 60000]], dtype=f"{byte_order}u2").repeat(2, 0)[:3]
+    if ending == "pgm":
+        file.write_bytes(b"P5 3 3 65535 " + values.tobytes())
+    else:
+        mode = "I;16" if byte_order == "<" else "I;16B"
+        Image.frombytes(mode, (3, 3), values.tobytes()).save(file)
+    assert _values(tmp_path, size=3) == [0, 1, 128, 0, 1, 128, 255, 4, 233]  # 1000 / 257 = 3.9, 60000 / 257 = 233.5
+
+
+def test_images_of_floats_are_scaled_and_others_refused(tmp_path):
+    (tmp_path / "cat").mkdir()
+    values = np.array([[0.0, 0.5], [1.0, 0.2]], dtype=np.float32)
+    Image.fromarray(values).save(tmp_path / "cat" / "0.tif")
+    assert _values(tmp_path, size=2) == [0, 128, 255, 51]
+    for wrong, message in (
+        (values * 3, r"cat/0\.tif .*floats from 0 to 3; they must lie in \[0, 1\]"),
+        (values + float("nan"), "from nan to nan"),
+        (
+            np.full((2, 2), 70_000, dtype=np.int32),
+            r"whole numbers from 70000 to 70000; they must lie in \[0, 65535\]",
+        ),
+    ):
+        Image.fromarray(wrong).save(tmp_path / "cat" / "0.tif")
+        with pytest.raises(InputError, match=message):
+            _values(tmp_path, size=2)
+
+
+def test_an_orientation_tag_is_not_applied(tmp_path):
+    (tmp_path / "cat").mkdir()
+    pixels = np.zeros((8, 8, 3), dtype=np.uint8)
+    pixels[:4] = 255
+    tag = Image.Exif()
+    tag[0x0112] = 6  # to be shown turned by 90°
+    Image.fromarray(pixels).save(tmp_path / "cat" / "0.png", exif=tag)
+    assert _values(tmp_path, size=8) == [255] * 32 + [0] * 32
+
+
+def test_an_empty_class_is_named(tmp_path):
+    _folder(tmp_path / "test", ["cat", "dog"], 1)
+    (tmp_path / "test" / "bird" / "young").mkdir(parents=True)
+    (tmp_path / "test" / "bird" / "notes.txt").write_text("no image")
+    with pytest.raises(InputError, match=r"class 'bird' is empty: no image in .*test/bird\."):
+        imagefolder(str(tmp_path), size=8)
+
+
+def test_a_broken_link_is_named_before_any_work(tmp_path):
+    _folder(tmp_path / "test", ["cat", "dog"], 1)
+    (tmp_path / "test" / "dog" / "1.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(InputError, match=r"dog/1\.png is a broken link"):
+        imagefolder(str(tmp_path), size=8)
+
+
+def test_an_image_too_large_to_decode_is_named(tmp_path, monkeypatch):
+    _folder(tmp_path / "test", ["cat", "dog"], 1)
+    data = imagefolder(str(tmp_path), size=8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # PIL refuses twice as many; these have 600
+    with pytest.raises(InputError, match=r"dog/0\.png is too large to be decoded safely.*MAX_IMAGE_PIXELS"):
+        data.test.read(torch.tensor([1]))
+
+
+def test_a_file_of_apple_double_is_named(tmp_path):
+    _folder(tmp_path / "test", ["cat", "dog"], 1)
+    beside = tmp_path / "test" / "dog" / "._0.png"
+    Image.new("RGB", (8, 8)).save(beside)  # an image may have such a name
+    assert imagefolder(str(tmp_path), size=8).test.ids == ["cat/0.png", "dog/._0.png", "dog/0.png"]
+    beside.write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X")
+    with pytest.raises(InputError, match=r"dog/\._0\.png is no image but what macOS noted"):
+        imagefolder(str(tmp_path), size=8)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "ppm"])
+def test_damaged_images_of_every_format_are_named(tmp_path, ending):
+    (tmp_path / "cat").mkdir()
+    file = tmp_path / "cat" / f"0.{ending}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)).save(file)
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", bytes(4) + whole[4:]):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"cat/0\.{ending} is not a readable image"):
+            _values(tmp_path, size=2)
+
+
+def test_images_of_formats_that_are_left_out_are_told(tmp_path):
+    _folder(tmp_path / "test", ["cat", "dog"], 1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "test" / "cat" / "1.gif")
+    Image.new("RGB", (8, 8)).save(tmp_path / "test" / "dog" / "2.jfif", format="JPEG")
+    with pytest.warns(UserWarning, match=r"left out 2 images .* such as .*cat/1\.gif") as seen:
+        data = imagefolder(str(tmp_path), size=8)
+    assert [warning.filename for warning in seen] == [__file__]
+    assert data.test.ids == ["cat/0.png", "dog/0.png"]
