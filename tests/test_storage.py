@@ -200,6 +200,8 @@ def test_files_with_a_changed_byte_are_refused(tmp_path_factory, contents, kind,
     path.write_bytes(data)
     if chr(old).isspace() and chr(new) in "\t\n\r ":  # means the same between the words of the header
         return
+    if (chr(old), chr(new)) in ((".", "E"), (".", "e")) and in_header:  # 80.0 and 80E0 are one number
+        return
     with pytest.raises(cpath.InputError, match=r"damaged|not a cpath|format|no such"):
         load(kind, path)
 

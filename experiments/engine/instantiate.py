@@ -10,13 +10,16 @@ from hydra.utils import instantiate
 from cpath.errors import CpathError, InputError
 
 
-def instantiated(node: Mapping[str, Any], kind: str, leave_out: tuple[str, ...] = (), **more: Any) -> Any:
+def instantiated(
+    node: Mapping[str, Any], kind: str, leave_out: tuple[str, ...] = (), label: str | None = None, **more: Any
+) -> Any:
     """Call what a node of the configuration names.
 
     Args:
         node: arguments, and under ``_target_`` the name of what is called with them.
         kind: name of the node, for messages.
         leave_out: settings that are not passed on.
+        label: name of the object, for messages; None for the setting ``name``.
         more: further arguments.
 
     Returns:
@@ -26,7 +29,7 @@ def instantiated(node: Mapping[str, Any], kind: str, leave_out: tuple[str, ...] 
         InputError: if a setting is missing, or the call fails.
         CpathError: if the call raised it.
     """
-    name = node.get("name", "?")
+    name = node.get("name", "?") if label is None else label
     missing = sorted(_missing(node))
     if missing:
         raise InputError(
@@ -59,7 +62,7 @@ def named(kind: str, name: str, node: Mapping[str, Any] | None) -> Any:
     Raises:
         InputError: as `instantiated`.
     """
-    return instantiated({"name": name, **(node or {})}, kind, ("name",))
+    return instantiated(node or {}, kind, label=name)
 
 
 def checked_type(made: Any, cls: type[Any], what: str) -> Any:

@@ -206,7 +206,7 @@ class Job:
     @cached_property
     def tracker(self) -> Tracker:
         """Further place for the results, such as wandb."""
-        made: Tracker = instantiated({"name": "?", **self.config.tracker}, "tracker", ("name",))
+        made: Tracker = instantiated(self.config.tracker, "tracker")
         return made
 
     @cached_property

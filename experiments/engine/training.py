@@ -160,7 +160,7 @@ def _train_in(
     from cpath.training import Recipe, train  # imports Lightning, which takes seconds
 
     hardware = hardware_of(config)
-    recipe = Recipe(**instantiated({"name": "recipe", **_recipe(config)}, "recipe", ("name",)))
+    recipe = Recipe(**instantiated(_recipe(config), "recipe"))
     try:
         optimizer = recipe.optimizer(model.parameters())
         if recipe.scheduler is not None:

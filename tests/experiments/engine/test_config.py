@@ -370,7 +370,7 @@ def test_command_line_says_an_error_in_one_line_and_exits_1(tmp_path):
         (["model=vgg61"], "Could not find 'model/vgg61'"),
         (["modle=vgg16"], "error: unknown setting 'modle'"),
         (["checkpoint=epoch=3-step=8.ckpt"], "needs quotes of its own"),
-        (["dataset.recipe.epochs=3"], "is called 'recipe.epochs' now"),
+        (["dataset.recipe.epochs=3"], "'dataset.recipe' is called 'recipe' now"),
     )
     for arguments, part in cases:
         done = subprocess.run(

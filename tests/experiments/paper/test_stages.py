@@ -40,7 +40,7 @@ def test_everything_that_is_missing_is_said_at_once_before_anything_starts(tmp_p
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["experiment=train", "dataset.recipe.epochs=2"], "'dataset.recipe.epochs' is called 'recipe.epochs' now"),
+        (["experiment=train", "dataset.recipe.epochs=2"], "'dataset.recipe' is called 'recipe' now"),
         (["experiment=train", "sede=1"], "sede"),
         (["experiment=nothing"], "nothing"),
         (["experiment=path_analysis", "method=neuron_mtc"], "neuron_mtc"),
