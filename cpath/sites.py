@@ -75,6 +75,11 @@ class _Activation:
     compute: Callable[..., Tensor]  # never in place
     always_inplace: bool = False
 
+    @property
+    def keeps_input(self) -> bool:
+        """True if the backward pass needs the input; False if the output is enough."""
+        return self.name not in ("relu", "sigmoid", "tanh")
+
 
 def _activation_table() -> dict[Callable[..., Any], _Activation]:
     table: dict[Callable[..., Any], _Activation] = {}
@@ -266,15 +271,17 @@ class _SiteMode(TorchFunctionMode):
         # torch.nn.functional passes `inplace` on by name, also if the model passed it by position.
         inplace = entry.always_inplace or bool(kwargs.get("inplace", False))
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+        # A model may go on with the tensor it passed in, or as `out`, rather than with what the call returned.
+        source: Tensor = args[0] if args else kwargs["input"]
+        goal = kwargs.pop("out", source if inplace else None)
+        if inplace and self._write_back and entry.keeps_input and torch.is_grad_enabled():
+            # What the model's tensor held is overwritten below, but autograd needs it for the backward pass.
+            args, kwargs = (source.clone(), *args[1:]), {key: v for key, v in kwargs.items() if key != "input"}
         # Never in place: autograd keeps the activation's output for its backward pass.
         output = entry.compute(*args, **kwargs)
         replacement = self._visit(name, output)
         result = output if replacement is None else replacement
-        if not (inplace and self._write_back):
-            return result
-        # A model may go on with the tensor it passed in rather than with what the call returned.
-        source: Tensor = args[0] if args else kwargs["input"]
-        return source.copy_(result)
+        return result if goal is None or not self._write_back else goal.copy_(result)
 
     def _site_name(self, kind: str) -> str | None:
         """Name the site that is being called; None outside the model's forward pass."""
