@@ -7,6 +7,9 @@ refused at once, by `UnsupportedTorchError`, instead of giving wrong results lat
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any, cast
 
@@ -93,6 +96,57 @@ def compiled_from(model: nn.Module) -> object:
     a wrapper, under names of their own.
     """
     return getattr(model, "_orig_mod", None)
+
+
+def plain_name(name: str) -> str:
+    """Remove what `torch.compile` adds to the names of the modules behind a compiled one.
+
+    Stands for the name that the module has in the model that is not compiled. Without it a pathway of the plain
+    model would not fit the compiled one.
+    """
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+class _Eager:
+    """Number of blocks, in all threads, inside which nothing compiled runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._stance: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._stance = torch.compiler.set_stance("force_eager")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._stance.__exit__(None, None, None)
+                self._stance = None
+
+
+_EAGER = _Eager()
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Run compiled modules and functions as plain Python inside a ``with`` block.
+
+    Their activation functions are no calls of Python otherwise, and the compiler cannot trace cpath. The first
+    `torch.compile` loads the compiler, which is told by a private name: loading it here would take seconds.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    _EAGER.enter()
+    try:
+        yield
+    finally:
+        _EAGER.leave()
 
 
 def initialiser(module: nn.Module) -> Any:

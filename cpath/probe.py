@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from cpath._torch import version
+from cpath._torch import eagerly, version
 from cpath.checks import without_vmap_warnings
 from cpath.errors import CpathError, InputError, SiteError
 from cpath.replay import Replay
@@ -464,7 +464,8 @@ class Probe:
     def _call(self, images: Tensor) -> Any:
         """Run the model on ``images``, and add a note to an error of its own that says so."""
         try:
-            return self.model(images)
+            with eagerly():
+                return self.model(images)
         except CpathError:
             raise
         except Exception as error:

@@ -39,10 +39,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -51,7 +51,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from cpath._torch import MODULE_CALL, REENTRANT_CHECKPOINT, compiled_from, in_backward_pass, saves_with_hooks
+from cpath._torch import (
+    MODULE_CALL,
+    REENTRANT_CHECKPOINT,
+    compiled_from,
+    eagerly,
+    in_backward_pass,
+    plain_name,
+    saves_with_hooks,
+)
 from cpath.errors import InputError, SiteError, unknown_name
 
 Visitor = Callable[[str, Tensor], Tensor | None]
@@ -127,6 +135,11 @@ def check_model(model: object) -> nn.Module:
         InputError: If it is none.
     """
     if not isinstance(model, nn.Module):
+        if isinstance(getattr(model, "graph_module", None), nn.Module):  # of torch.export
+            raise InputError(
+                f"model is of class {type(model).__name__}, a graph of operators without sites: pass the nn.Module "
+                "that was exported."
+            )
         raise InputError(f"model must be a torch.nn.Module, not {model!r}. Wrap a function in one.")
     return model
 
@@ -230,8 +243,10 @@ class _SiteMode(TorchFunctionMode):
         super().__init__()
         self._kinds = frozenset(check_activations(activations))
         modules = dict(_same_thread(model).named_modules())
-        self._names = {id(module): name for name, module in modules.items()}
+        self._names = {id(module): plain_name(name) for name, module in modules.items()}
+        self._calls = {MODULE_CALL: "self", **_own_calls(modules.values())}
         _check_not_scripted(modules, self._kinds)
+        _check_not_exported(modules, self._kinds)
         self._visit = visit
         self._edits = edits
         self._changes = bool(edits) or in_place
@@ -241,6 +256,11 @@ class _SiteMode(TorchFunctionMode):
         # The frame of the outermost call into the model. Holding it keeps its identity unique, so that a
         # new forward pass is told from the current one; dropped when the mode ends.
         self._root: FrameType | None = None
+        self._eager = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._eager.enter_context(eagerly())
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -292,11 +312,11 @@ class _SiteMode(TorchFunctionMode):
         checkpoint: FrameType | None = None
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
-            if frame.f_code is MODULE_CALL:
-                module = frame.f_locals["self"]
-                name = self._names.get(id(module))
+            called = self._calls.get(frame.f_code)
+            if called is not None:
+                name = self._names.get(id(frame.f_locals.get(called)))
                 if name is not None:
-                    inner = module if inner is None else inner
+                    inner = frame.f_locals[called] if inner is None else inner
                     outermost = frame
                     if not name:
                         break
@@ -319,6 +339,20 @@ class _SiteMode(TorchFunctionMode):
     def __exit__(self, *exc: Any) -> None:
         self._root = None
         super().__exit__(*exc)  # type: ignore[no-untyped-call]
+        self._eager.close()
+
+
+def _own_calls(modules: Iterable[nn.Module]) -> dict[CodeType, str]:
+    """Find the functions that run modules of classes with their own ``__call__``, and the name of each ``self``."""
+    found = {}
+    for kind in {type(module) for module in modules}:
+        call: Any = kind.__call__
+        while call is not None and call is not nn.Module.__call__:
+            code = getattr(call, "__code__", None)
+            if code is not None and code.co_argcount:
+                found[code] = code.co_varnames[0]
+            call = getattr(call, "__wrapped__", None)  # behind a decorator
+    return found
 
 
 def _itself(saved: Tensor) -> Tensor:
@@ -352,12 +386,33 @@ def _check_not_scripted(modules: dict[str, nn.Module], kinds: Iterable[str]) -> 
             continue
         graph = str(getattr(module, "inlined_graph", ""))
         operations = {operation.replace("_", "") for operation in re.findall(r"aten::(\w+)", graph)}
-        hidden = [kind for kind in kinds if kind.replace("relu6", "hardtanh").replace("_", "") in operations]
+        hidden = [kind for kind in kinds if _operator(kind) in operations]
         if hidden:
             raise SiteError(
                 f"the part '{name}' of the model is scripted, so that its {', '.join(sorted(hidden))} runs outside "
                 "Python and is no site: put the nn.Module that it was made from in its place."
             )
+
+
+def _check_not_exported(modules: dict[str, nn.Module], kinds: Iterable[str]) -> None:
+    """Raise `SiteError` for a part made by `torch.export` that hides a site: it calls no function but operators."""
+    for name, module in modules.items():
+        graph = getattr(module, "graph", None)
+        if not isinstance(graph, torch.fx.Graph):
+            continue
+        operators = [str(node.target).split(".") for node in graph.nodes]
+        called = {path[1].replace("_", "") for path in operators if path[0] == "aten" and len(path) > 1}
+        hidden = sorted(kind for kind in kinds if {kind.replace("_", ""), _operator(kind)} & called)
+        if hidden:
+            raise SiteError(
+                f"the part '{name}' of the model comes from torch.export: its {', '.join(hidden)} is an operator "
+                "of a graph, and no call that can be a site. Pass the nn.Module that was exported."
+            )
+
+
+def _operator(kind: str) -> str:
+    """Name of the operator that computes an activation function, without underscores."""
+    return kind.replace("relu6", "hardtanh").replace("_", "")
 
 
 def intercept(

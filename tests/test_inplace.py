@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -49,15 +50,8 @@ FORMULAS: dict[str, Function] = {
 
 # By name of the activation function: its in-place form.
 SPELLINGS: list[tuple[str, Function]] = [
-    *(
-        (name, lambda x, f=getattr(F, name): f(x, inplace=True))
-        for name in FORMULAS
-        if name not in ("sigmoid", "tanh")
-    ),
-    *(
-        (name, lambda x, f=getattr(F, name + "_"): f(x))
-        for name in ("leaky_relu", "elu", "hardtanh", "selu", "celu")
-    ),
+    *((name, partial(getattr(F, name), inplace=True)) for name in FORMULAS if name not in ("sigmoid", "tanh")),
+    *((name, getattr(F, name + "_")) for name in ("leaky_relu", "elu", "hardtanh", "selu", "celu")),
     ("silu", lambda x: F.silu(input=x, inplace=True)),
     ("sigmoid", torch.sigmoid_),
     ("tanh", lambda x: x.tanh_()),

@@ -1,6 +1,7 @@
 import copy
 import threading
 import warnings
+from functools import wraps
 
 import pytest
 import torch
@@ -283,6 +284,121 @@ def test_compiled_model_is_run_as_its_plain_module(images):
     assert all(module.training for module in compiled.modules())
     with intercept(compiled, lambda name, output: torch.zeros_like(output), edits={"9"}), evaluating(model):
         torch.testing.assert_close(model(images), model[11].bias.expand(3, 5))
+
+
+@pytest.mark.parametrize("spelling", [lambda block: torch.compile(block, backend="eager"), lambda block: block])
+def test_blocks_that_are_compiled_one_by_one_have_the_sites_of_plain_ones(spelling, images):
+    plain = zoo.make("residual")
+    model = copy.deepcopy(plain)
+    model.layer1[0] = spelling(model.layer1[0])
+    model.layer1[1].compile(backend="eager")
+    expected = cpath.score(plain, images, cpath.methods.NeuronIntGrad(nodes=3))
+    for run_before in (False, True):  # compiled by then
+        if run_before:
+            model(images)
+        assert site_names(model, images) == NAMES["residual"]
+        found = cpath.score(model, images, cpath.methods.NeuronIntGrad(nodes=3))
+        assert torch.equal(found.flat, expected.flat)
+        pathway = expected.pathway(80)
+        gradients = [cpath.pathway_gradient(each, images, pathway) for each in (model, plain)]
+        assert torch.equal(*gradients)
+        maps = [cpath.attribute(each, images, "gradients") for each in (model, plain)]
+        assert torch.equal(*maps)
+
+
+def test_what_is_compiled_runs_compiled_again_afterwards(images):
+    compilations = []
+
+    def backend(graph, _):
+        compilations.append(graph)
+        return graph
+
+    model = nn.Sequential(torch.compile(zoo.make("sequential"), backend=backend)).eval()
+    outer, inner = cpath.observe(model), cpath.observe(model)
+    with outer, inner:
+        model(images)
+    cpath.score(model, images)
+    barrier = threading.Barrier(2)
+
+    def work(first: bool) -> None:  # blocks that overlap in two threads
+        with intercept(model, lambda name, output: None):
+            barrier.wait()
+            if not first:
+                barrier.wait()
+        if first:
+            barrier.wait()
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (True, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert compilations == []
+    model(images)
+    assert len(compilations) == 1
+
+
+class OwnCall(nn.Module):
+    """Runs its forward pass itself, past the function behind `nn.Module.__call__`."""
+
+    def __call__(self, *inputs):
+        return self.forward(*inputs)
+
+
+class WrappedCall(nn.Module):
+    @wraps(nn.Module.__call__)
+    def __call__(self, *inputs):
+        return super().__call__(*inputs)
+
+
+@pytest.mark.parametrize("base", [OwnCall, WrappedCall])
+def test_modules_with_a_call_of_their_own_have_sites(base, images):
+    class Activation(base):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(x)
+
+    class Net(base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.relu, self.own = nn.ReLU(), Activation()
+            self.fc = nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.relu(F.relu(self.relu(self.conv(x))) - 0.1)
+            return self.fc(F.relu(self.own(x - 0.1) - 0.1).mean((2, 3)))
+
+    model = zoo.make(Net)
+    names = ["relu", ":relu", "relu#2", "own:relu", ":relu#2"]
+    for _ in range(2):
+        assert site_names(model, images) == names
+    first = model.conv(images).clamp(min=0)
+    second = (first - 0.1).clamp(min=0)
+    third = (second - 0.1).clamp(min=0)
+    outputs = [first, first, second, third, (third - 0.1).clamp(min=0)]
+    for name, output in zip(names, outputs, strict=True):
+        torch.testing.assert_close(cpath.Probe(model, images).record().activations[name], output.detach())
+
+
+@pytest.mark.parametrize("kind", ["relu", "relu6", "leaky_relu", "silu", "hardswish", "logsigmoid", "sigmoid"])
+def test_exported_models_are_refused_with_the_cause(kind, images):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return getattr(F, kind)(self.fc(x.mean((2, 3))))
+
+    exported = torch.export.export(Net().eval(), (images,))
+    for model, part in ((exported.module(), ""), (nn.Sequential(exported.module()), "0")):
+        message = rf"the part '{part}' of the model comes from torch.export: its {kind} is an operator"
+        with pytest.raises(cpath.SiteError, match=message):
+            cpath.score(model, images, activations=kind)
+        with pytest.raises(cpath.SiteError, match=message), cpath.observe(model, activations=kind):
+            pass
+    with pytest.raises(cpath.InputError, match=r"ExportedProgram.*pass the nn\.Module that was exported"):
+        cpath.score(exported, images)
 
 
 def test_transformer_layers_do_not_take_a_path_around_their_sites():

@@ -141,3 +141,6 @@ def test_the_names_do_what_they_stand_for():
         redrawn = [parameter for parameter in layer.parameters() if parameter.dim() == 2]
         assert not torch.equal(weights[0], redrawn[0])
     assert _torch.initialiser(nn.ReLU()) is None
+    block = torch.compile(nn.Sequential(nn.ReLU()), backend="eager")
+    names = [_torch.plain_name(name) for name, _ in nn.ModuleDict({"block": block}).named_modules()]
+    assert names == ["", "block", "block", "block.0"]
