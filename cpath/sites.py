@@ -265,6 +265,8 @@ class _SiteMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in _NORMALISATIONS:
+            return _with_ordered_gradient(func(*args, **(kwargs or {})))
         if self._changes and saves_with_hooks():
             # Activation checkpointing drops the tensors that an operation saves for its backward pass, and runs the
             # model again then, but without our changes. So they are kept here. They are detached, because an output
@@ -340,6 +342,29 @@ class _SiteMode(TorchFunctionMode):
         self._root = None
         super().__exit__(*exc)  # type: ignore[no-untyped-call]
         self._eager.close()
+
+
+class RightGradients(TorchFunctionMode):
+    """Mode in which the gradients of normalisations are right, as they are inside `intercept`.
+
+    torch 2.15 takes a gradient of one image whose channels lie next to each other in memory, as
+    ``flatten(2).transpose(1, 2)`` hands it back, for one in another order, on a CPU.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        return _with_ordered_gradient(output) if func in _NORMALISATIONS else output
+
+
+_NORMALISATIONS = frozenset({F.batch_norm, F.instance_norm, torch.batch_norm, torch.instance_norm})
+
+
+def _with_ordered_gradient(output: Tensor) -> Tensor:
+    if output.requires_grad and output.device.type == "cpu" and output.dim() > 3 and len(output) == 1:
+        output.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+    return output
 
 
 def _own_calls(modules: Iterable[nn.Module]) -> dict[CodeType, str]:

@@ -198,6 +198,68 @@ def test_batch_equals_its_images_one_by_one(double_model, method, double):
                 )
 
 
+class PatchEmbedding(nn.Module):
+    """Normalised channels that become tokens: the gradient comes back with the channels next to each other."""
+
+    def __init__(self, norm) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU()
+        self.patches, self.norm = nn.Conv2d(4, 8, 3, 2, 1), norm
+        self.fc = nn.Linear(8, zoo.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.patches(self.relu(self.conv(x))))
+        tokens = F.relu(F.layer_norm(x.flatten(2).transpose(1, 2), (8,)))
+        return self.fc(tokens.mean(1))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda c: nn.InstanceNorm2d(c, affine=True)])
+def test_gradient_of_one_normalised_image_is_right(norm, double):
+    """torch itself gives a wrong one; the batch of two, written out, tells the right one."""
+    model = zoo.make(lambda: PatchEmbedding(norm(8)), torch.float64)
+    method = cpath.methods.NeuronIntGrad(nodes=3)
+    calls = {
+        "neuron_mct": lambda images, part: cpath.score(model, images, "neuron_mct", 1).flat,
+        "neuron_intgrad": lambda images, part: cpath.score(model, images, method, 1).flat,
+        "greedy": lambda images, part: cpath.score(model, images, cpath.methods.Greedy(rounds=3), 1).flat,
+        "dgr": lambda images, part: cpath.score(model, images, cpath.methods.DGR(iterations=3)).flat,
+        "pathway_gradient": lambda images, part: cpath.pathway_gradient(model, images, pathway[part], 1),
+        **{
+            name: lambda images, part, name=name: cpath.attribute(model, images, zoo.quick_attribution(name), 1)
+            for name in ("gradients", "input_mct", "input_intgrad", "smoothgrad", "gbp", "gradcam")
+        },
+    }
+    pathway = cpath.find_pathway(model, double, sparsity=30)
+    for name, call in calls.items():
+        together = call(double, slice(0, 3))
+        for index in range(3):
+            part = slice(index, index + 1)
+            assert_close = torch.testing.assert_close
+            assert_close(call(double[part], part)[0], together[index], **CLOSE, msg=lambda m, name=name: name + m)
+
+    def by_hand(x: Tensor) -> Tensor:
+        """Logits of one image, without a function of torch that normalises."""
+        x = model.patches(model.conv(x).clamp(min=0))
+        mean = x.mean((2, 3), keepdim=True)
+        variance = (x - mean).pow(2).mean((2, 3), keepdim=True)
+        if isinstance(model.norm, nn.BatchNorm2d):
+            mean, variance = (each.view(1, -1, 1, 1) for each in (model.norm.running_mean, model.norm.running_var))
+        x = (x - mean) / (variance + 1e-5).sqrt()
+        x = x * model.norm.weight.view(1, -1, 1, 1) + model.norm.bias.view(1, -1, 1, 1)
+        tokens = x.flatten(2).transpose(1, 2).contiguous()
+        spread = (tokens - tokens.mean(2, keepdim=True)).pow(2).mean(2, keepdim=True)
+        return model.fc(((tokens - tokens.mean(2, keepdim=True)) / (spread + 1e-5).sqrt()).clamp(min=0).mean(1))
+
+    source = double[:1].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(by_hand(source.repeat(2, 1, 1, 1))[0, 1], source)
+    torch.testing.assert_close(cpath.attribute(model, double[:1], "gradients", 1), expected, **CLOSE)
+    everything = cpath.find_pathway(model, double[:1], "active", 0)
+    mine = double[:1].clone().requires_grad_()
+    with everything.restrict(model):
+        model(mine)[0, 1].backward()
+    torch.testing.assert_close(mine.grad, expected, **CLOSE)
+
+
 def test_order_of_the_images_does_not_matter(method, double):
     model = zoo.make("residual", torch.float64)
     order = [2, 0, 1]

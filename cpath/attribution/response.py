@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from cpath.errors import SiteError
 from cpath.probe import Probe, Target, check_logits, check_site, no_sites_error
-from cpath.sites import DEFAULT_ACTIVATIONS, intercept
+from cpath.sites import DEFAULT_ACTIVATIONS, RightGradients, intercept
 
 # On a CPU, larger batches take longer per image: their activations, some ten times the size of the input, are more
 # than the allocator keeps, and fetching fresh pages costs more than the batch saves (SqueezeNet at 224 pixels: a
@@ -92,7 +93,8 @@ class ResponseProbe(Probe):
     def _answer(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         # A non-leaf goes in, so that a model may change its input in place.
         wanted = inputs.requires_grad and torch.is_grad_enabled()
-        logits = check_logits(self._call(inputs.clone()), len(inputs), differentiable=wanted)
+        with RightGradients() if wanted else nullcontext():
+            logits = check_logits(self._call(inputs.clone()), len(inputs), differentiable=wanted)
         labels = self._resolve_target(logits.detach()).repeat(len(inputs) // len(self))
         return logits, labels.unsqueeze(1)
 
