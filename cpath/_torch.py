@@ -61,6 +61,12 @@ MODULE_CALL: CodeType = nn.Module._call_impl.__code__
 REENTRANT_CHECKPOINT: CodeType = checkpoint.CheckpointFunction.forward.__code__
 
 
+# Attributes that every module has from the start: parameters, children, hooks and the like. Buffers are not among
+# them, because a model may keep a result in one. Nothing public tells. Without it a hook that the user registers in
+# the meantime would be lost.
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module())) - {"_buffers", "_non_persistent_buffers_set"}
+
+
 def saves_with_hooks() -> bool:
     """True inside a `torch.autograd.graph.saved_tensors_hooks`, as activation checkpointing uses it.
 

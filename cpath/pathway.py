@@ -308,7 +308,10 @@ class Pathway:
             seen.add(name)
             return output * self._fitting_mask(masks, name, output)
 
-        with evaluating(model), intercept(model, visit, edits=EVERY_SITE, activations=self.activations):
+        with (
+            evaluating(model, keeping=False),
+            intercept(model, visit, edits=EVERY_SITE, activations=self.activations),
+        ):
             yield seen
         if seen:
             self.check_reached(seen)

@@ -18,6 +18,7 @@ from torch.autograd.graph import get_gradient_edge
 from cpath._torch import eagerly, version
 from cpath.checks import without_vmap_warnings
 from cpath.errors import CpathError, InputError, SiteError
+from cpath.keeping import Keeping
 from cpath.replay import Replay
 from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, intercept, unwrap
 
@@ -237,10 +238,12 @@ class _Lanes:
         possible: `torch.vmap` can run the model.
         uses_returned: The model uses the return values of its in-place activations, so that nothing has to be
             written back to their inputs.
+        keeps: The model keeps tensors on itself that it computes, which in lanes are of no use to the next pass.
     """
 
     possible: bool | None = None
     uses_returned: bool | None = None
+    keeps: bool | None = None
 
 
 class Probe:
@@ -439,7 +442,12 @@ class Probe:
         def lane(value: Tensor) -> Tensor:
             return self._response(site, value, differentiable, write_back=False)
 
-        return torch.vmap(lane, randomness="same")(values)
+        kept = Keeping(self.model, values=False) if self._lanes.keeps is not False else None
+        try:
+            return torch.vmap(lane, randomness="same")(values)
+        finally:
+            if kept is not None:
+                self._lanes.keeps = kept.restore()
 
     def _response(self, site: str, value: Tensor, differentiable: bool, write_back: bool) -> Tensor:
         replay = self._replay.handing_out()

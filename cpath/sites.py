@@ -61,6 +61,7 @@ from cpath._torch import (
     saves_with_hooks,
 )
 from cpath.errors import InputError, SiteError, unknown_name
+from cpath.keeping import Keeping
 
 Visitor = Callable[[str, Tensor], Tensor | None]
 """Function of a site's name and output that returns the value that takes the output's place, or None."""
@@ -477,13 +478,16 @@ def intercept(
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of a model into eval mode inside a ``with`` block, and each back into its mode afterwards.
+def evaluating(model: nn.Module, *, keeping: bool = True) -> Iterator[None]:
+    """Put every module of a model into eval mode inside a ``with`` block, and leave the model as it was afterwards.
 
-    The mode is the model's own: two threads that use one model in train mode restore each other's mode too early.
+    Each module gets its mode back and, with ``keeping``, whatever it keeps on itself: features, maps, counters.
+    Both are the model's own: two threads that use one model at once restore each other's too early.
 
     Args:
         model: The model.
+        keeping: Restore what the modules keep. Without it that of the last pass in the block stays, as is right
+            where the caller runs the model.
 
     Returns:
         A context manager.
@@ -492,6 +496,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         InputError: If ``model`` is no module.
     """
     training = [module for module in check_model(model).modules() if module.training]
+    kept = Keeping(model) if keeping else None
     for module in training:
         module.training = False
     try:
@@ -499,6 +504,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+        if kept is not None:
+            kept.restore()
 
 
 @contextmanager
@@ -567,5 +574,5 @@ def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATION
         # A copy, because later in-place operations of the model would change the original.
         seen.activations[name] = output.detach().clone()
 
-    with evaluating(model), intercept(model, visit, activations=activations):
+    with evaluating(model, keeping=False), intercept(model, visit, activations=activations):
         yield seen

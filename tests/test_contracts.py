@@ -88,6 +88,44 @@ def test_model_that_raises_while_restricted_is_left_as_it_was(images):
             use()
 
 
+def test_what_the_model_keeps_on_itself_is_left_as_it_was(method, images):
+    counting = zoo.make(zoo.Keeping)
+    expected = cpath.score(counting, images, method)
+    passes = counting.counter.value
+    for at in (10**9, 2, (1 + passes) // 2, passes):
+        for run_before in (False, True):
+            model = zoo.make(zoo.Keeping)
+            if run_before:
+                model(images)
+            model.at, model.counter.value = at, 0
+            raises = pytest.raises(OSError, match="on purpose") if at <= passes else nullcontext()
+            with zoo.untouched(model), raises:
+                assert torch.equal(cpath.score(model, images, method).flat, expected.flat)
+            if run_before:
+                torch.testing.assert_close(model.features, model.conv1(images).clamp(min=0))
+                assert model.calls == int(model.total) == len(model.history) == 1
+
+
+@pytest.mark.parametrize("name", cpath.attribution.names())
+def test_what_the_model_keeps_on_itself_is_left_as_it_was_by_attributions(name, images):
+    model = zoo.make(zoo.Keeping)
+    model(images)
+    with zoo.untouched(model):
+        cpath.attribute(model, images, zoo.quick_attribution(name))
+    with zoo.untouched(model):
+        cpath.pathway_gradient(model, images, cpath.find_pathway(model, images))
+
+
+def test_what_the_model_keeps_in_the_callers_own_pass_stays(images):
+    model = zoo.make(zoo.Keeping)
+    pathway = cpath.find_pathway(model, images)
+    with pathway.restrict(model):
+        model(images)
+    expected = model.conv1(images).clamp(min=0) * pathway.masks[":relu"]
+    torch.testing.assert_close(model.features, expected)
+    assert model.calls == 1
+
+
 WRONG_TARGETS = (5, -1, 0.0, torch.tensor([0, 1]), torch.tensor([0, 1, 5]))  # the first is noticed after a pass
 
 

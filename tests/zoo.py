@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -229,6 +230,13 @@ class Normalising(nn.Module):
         return self.fc(F.relu(self.conv(x)).mean((2, 3)))
 
 
+class Counter:
+    """A number that is not part of the model which counts with it: cpath puts back what a model keeps."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
 class Raising(nn.Module):
     """A model that raises between its first and its second site, from its ``at``-th forward pass on."""
 
@@ -242,14 +250,51 @@ class Raising(nn.Module):
         self.fc = nn.Linear(4, CLASSES)
         self.at = at
         self.error = error
-        self.passes = 0
+        self.counter = Counter()
+
+    @property
+    def passes(self) -> int:
+        return self.counter.value
 
     def forward(self, x: Tensor) -> Tensor:
-        self.passes += 1
+        self.counter.value += 1
         x = self.relu1(self.bn1(self.conv1(x)))
         if self.passes >= self.at:
             raise self.error("the model breaks on purpose")
         return self.fc(self.relu2(self.conv2(x)).mean((2, 3)))
+
+
+class Keeping(nn.Module):
+    """Keeps what it computes: as an attribute, in containers, in buffers, and in place."""
+
+    def __init__(self, at: int = 10**9) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, padding=1)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, CLASSES)
+        self.register_buffer("last", torch.zeros(4))
+        self.register_buffer("total", torch.zeros(()))
+        self.sums = torch.zeros(())
+        self.history: list[Tensor] = []
+        self.maps: dict[str, object] = {"inner": {"first": None}, "recent": deque([0.0], maxlen=2)}
+        self.calls = 0
+        self.at, self.counter = at, Counter()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.counter.value += 1
+        self.calls += 1
+        self.total += 1
+        self.features = F.relu(self.conv1(x))
+        self.history.append(self.features)
+        if self.counter.value >= self.at:
+            raise OSError("the model breaks on purpose")
+        x = F.relu(self.conv2(self.features))
+        self.maps["inner"]["first"] = self.features
+        self.maps["recent"].append(x)
+        self.last = x.mean((0, 2, 3))
+        if not hasattr(self, "table"):  # a cache of the first pass, which all passes use
+            self.table = x.new_ones(1, 4, 1, 1)
+        return self.fc((x * self.table).mean((2, 3)))
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -286,6 +331,17 @@ def images(batch: int = 3, size: int = SIZE, dtype: torch.dtype = torch.float32,
     return (noise + 2 * colour).to(dtype)
 
 
+def contents(value: object) -> object:
+    """What an attribute holds, so that a later change of it shows."""
+    if isinstance(value, Tensor):
+        return (id(value), value.detach().clone())
+    if isinstance(value, dict):
+        return tuple((key, contents(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple, deque)):
+        return (type(value), *map(contents, value))
+    return value if isinstance(value, (bool, int, float, str)) else id(value)
+
+
 def state(model: nn.Module) -> dict[str, object]:
     """Everything about a model, and about torch as a whole, that a call of cpath must leave as it was."""
     found: dict[str, object] = {}
@@ -297,8 +353,8 @@ def state(model: nn.Module) -> dict[str, object]:
         found[f"buffer {name}"] = (id(buffer), buffer.clone())
     for name, module in model.named_modules():
         hooks = {key: [*value] for key, value in vars(module).items() if key.endswith("_hooks") and value}
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, (bool, float, str))}
-        found[f"module {name}"] = (id(module), type(module), list(vars(module)), hooks, plain)
+        plain = {key: contents(value) for key, value in vars(module).items() if not key.endswith("_hooks")}
+        found[f"module {name}"] = (id(module), type(module), list(vars(module)), hooks, tuple(plain.items()))
     found["functions"] = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.ReLU.forward)
     found["calls"] = (nn.Module.__call__, nn.Module._call_impl, torch.autograd.grad)
     found["global hooks"] = [
