@@ -67,6 +67,19 @@ REENTRANT_CHECKPOINT: CodeType = checkpoint.CheckpointFunction.forward.__code__
 MODULE_ATTRIBUTES = frozenset(vars(nn.Module())) - {"_buffers", "_non_persistent_buffers_set"}
 
 
+def running(module: nn.Module) -> bool:
+    """True if this thread is inside a call of ``module``.
+
+    Nothing public tells. Without it a pass of the user's in another thread would be taken for a part of ours.
+    """
+    frame = cast(FrameType | None, sys._getframe(1))
+    while frame is not None:
+        if frame.f_code is MODULE_CALL and frame.f_locals["self"] is module:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def saves_with_hooks() -> bool:
     """True inside a `torch.autograd.graph.saved_tensors_hooks`, as activation checkpointing uses it.
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from cpath.checks import SomeImages, check_image
 from cpath.errors import InputError, MaskError
 from cpath.layout import SiteLayout
-from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, evaluating, intercept, is_dead
+from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, evaluating, intercept, is_dead, unwrap
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import count_true
+from cpath.trial import known
 
 _FORMAT = 1
 
@@ -37,6 +38,7 @@ class Pathway:
         requested_sparsity: Per cent of the neurons that were to be pruned; None if no sparsity was asked for.
         target: Class (B,) that each image was explained for, if known.
         activations: Names of the activation functions that are sites.
+        left_out: Names of their calls that are no sites, because they do not depend on the input.
 
     Example:
         >>> pathway = cpath.find_pathway(model, images, "random", sparsity=75)
@@ -50,6 +52,7 @@ class Pathway:
     requested_sparsity: float | None = None
     target: Tensor | None = None
     activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def from_masks(
@@ -308,10 +311,9 @@ class Pathway:
             seen.add(name)
             return output * self._fitting_mask(masks, name, output)
 
-        with (
-            evaluating(model, keeping=False),
-            intercept(model, visit, edits=EVERY_SITE, activations=self.activations),
-        ):
+        left_out = {*self.left_out, *known(unwrap(model), self.activations)} - set(masks)
+        sites = intercept(model, visit, edits=EVERY_SITE, activations=self.activations, left_out=left_out)
+        with evaluating(model, keeping=False), sites:
             yield seen
         if seen:
             self.check_reached(seen)
@@ -380,6 +382,7 @@ class Pathway:
             "sparsity": self.sparsity.tolist(),  # for readers of the file's header alone
             "sites": self.layout.shapes,
             "activations": self.activations,
+            "left_out": self.left_out,
         }
         write_tensors(path, tensors, metadata)
 
@@ -409,6 +412,7 @@ class Pathway:
             metadata["requested_sparsity"],
             tensors.get("target"),
             tuple(metadata["activations"]),
+            tuple(metadata.get("left_out", ())),
         )
 
 

@@ -21,6 +21,7 @@ from cpath.errors import CpathError, InputError, SiteError
 from cpath.keeping import Keeping
 from cpath.replay import Replay
 from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, intercept, unwrap
+from cpath.trial import left_out
 
 Target = None | int | Tensor
 
@@ -214,18 +215,20 @@ def no_gradient_error(name: str) -> SiteError:
     )
 
 
-def no_sites_error(activations: Iterable[str]) -> SiteError:
+def no_sites_error(activations: Iterable[str], left_out: Iterable[str] = ()) -> SiteError:
     """Make the error for a model in which no activation function was seen.
 
     Args:
         activations: Names of the activation functions that were looked for.
+        left_out: Names of the calls that do not depend on the input.
 
     Returns:
         The error, to be raised.
     """
     wanted = ", ".join(check_activations(activations)) or "none named"
+    seen = f" but in {', '.join(sorted(left_out))}, which does not depend on the input" if left_out else ""
     return SiteError(
-        f"no site found: the model calls none of the activation functions looked for ({wanted}). Name those "
+        f"no site found: the model calls none of the activation functions looked for ({wanted}){seen}. Name those "
         f"it uses, for example activations=('gelu',). Known: {', '.join(ACTIVATIONS)}."
     )
 
@@ -239,11 +242,13 @@ class _Lanes:
         uses_returned: The model uses the return values of its in-place activations, so that nothing has to be
             written back to their inputs.
         keeps: The model keeps tensors on itself that it computes, which in lanes are of no use to the next pass.
+        left_out: Names of calls that do not depend on the input; see `Probe.left_out`.
     """
 
     possible: bool | None = None
     uses_returned: bool | None = None
     keeps: bool | None = None
+    left_out: frozenset[str] | None = None
 
 
 class Probe:
@@ -322,9 +327,20 @@ class Probe:
         return probe
 
     @property
+    def left_out(self) -> frozenset[str]:
+        """Names of the calls of activation functions that do not depend on the input, and are no sites.
+
+        The first use for a model runs it on a pair of images and on one (see `cpath.trial`).
+        """
+        if self._lanes.left_out is None:
+            self._lanes.left_out = left_out(self.model, self.images, self.activation_names)
+        return self._lanes.left_out
+
+    @property
     def target(self) -> Tensor:
         """Class (B,) that each image is explained for: the one asked for, or the predicted one."""
         if self._resolved is None:
+            _ = self.left_out  # warns of what would make the target a matter of chance
             with torch.no_grad():
                 return self._resolve_target(check_logits(self._run(), len(self)))
         return self._resolved
@@ -388,10 +404,11 @@ class Probe:
                 edits=() if masks is None or in_place else EVERY_SITE,
                 activations=self.activation_names,
                 in_place=masks is not None and in_place,
+                left_out=self.left_out,
             ):
                 logits = check_logits(self._call(source), len(self), differentiable=gradients and bool(outputs))
         if not outputs:
-            raise no_sites_error(self.activation_names)
+            raise no_sites_error(self.activation_names, self.left_out)
         if not copies and any(version(outputs[name]) != versions[name] for name in outputs):
             return None
         self._resolve_target(logits.detach())
@@ -423,6 +440,7 @@ class Probe:
             >>> torch.allclose(probe.responses("relu1", values)[0], model(images)[:, 3])
             True
         """
+        _ = self.left_out  # looked at before anything is replaced
         if len(values) > 1 and self._lanes.possible is None:
             self._lanes.possible = self._survives_without_write_back()
         if len(values) > 1 and self._lanes.possible:
@@ -460,7 +478,14 @@ class Probe:
         with (
             torch.no_grad(),
             replay,
-            intercept(self.model, visit, edits={site}, activations=self.activation_names, write_back=write_back),
+            intercept(
+                self.model,
+                visit,
+                edits={site},
+                activations=self.activation_names,
+                write_back=write_back,
+                left_out=self.left_out,
+            ),
         ):
             return self._run().gather(1, self.target.unsqueeze(1)).squeeze(1)
 
@@ -506,6 +531,7 @@ class Probe:
             edits=EVERY_SITE,
             activations=self.activation_names,
             write_back=not self._survives_without_write_back(),
+            left_out=self.left_out,
         ):
             logits = self._run()
         return check_gradient(logits) if differentiable else logits
@@ -525,6 +551,7 @@ class Probe:
                 edits=EVERY_SITE,
                 activations=self.activation_names,
                 write_back=write_back,
+                left_out=self.left_out,
             ):
                 return self._run()
 

@@ -39,6 +39,7 @@ class Scores:
         activations: Names of the activation functions that are sites.
         residual: Relative completeness residual (B,) of each site, for `neuron_intgrad`:
             |Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)|, NaN for 0/0. None for other methods.
+        left_out: Names of calls of activation functions that are no sites, as they do not depend on the input.
 
     Example:
         >>> scores = cpath.score(model, images, "neuron_mct")
@@ -54,6 +55,7 @@ class Scores:
     target: Tensor
     activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
     residual: dict[str, Tensor] | None = None
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.flat)
@@ -122,7 +124,7 @@ class Scores:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations)
+        return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations, self.left_out)
 
     def to(self, device: torch.device | str) -> Scores:
         """Move the scores to a device.
@@ -156,6 +158,7 @@ class Scores:
             "method": self.method,
             "sites": self.layout.shapes,
             "activations": self.activations,
+            "left_out": self.left_out,
         }
         write_tensors(path, tensors, metadata)
 
@@ -186,6 +189,7 @@ class Scores:
             tensors["target"],
             tuple(metadata["activations"]),
             residual,
+            tuple(metadata.get("left_out", ())),
         )
 
 
@@ -331,4 +335,12 @@ def _score(method: Method, whole: Probe) -> Scores:
     residual = (
         {name: torch.cat([part[name] for part in residuals]) for name in layout.shapes} if residuals else None
     )
-    return Scores(flat, layout, method.name, torch.cat(targets), whole.activation_names, residual)
+    return Scores(
+        flat,
+        layout,
+        method.name,
+        torch.cat(targets),
+        whole.activation_names,
+        residual,
+        tuple(sorted(whole.left_out)),
+    )

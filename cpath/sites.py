@@ -240,6 +240,7 @@ class _SiteMode(TorchFunctionMode):
         write_back: bool,
         in_place: bool,
         inputs: Callable[[str, Tensor], object] | None = None,
+        left_out: Container[str] = (),
     ) -> None:
         super().__init__()
         self._kinds = frozenset(check_activations(activations))
@@ -248,11 +249,13 @@ class _SiteMode(TorchFunctionMode):
         self._calls = {MODULE_CALL: "self", **_own_calls(modules.values())}
         _check_not_scripted(modules, self._kinds)
         _check_not_exported(modules, self._kinds)
+        _check_not_quantised(modules)
         self._visit = visit
         self._edits = edits
         self._changes = bool(edits) or in_place
         self._write_back = write_back
         self._inputs = inputs
+        self._left_out = left_out
         self._counts: dict[str, int] = {}
         # The frame of the outermost call into the model. Holding it keeps its identity unique, so that a
         # new forward pass is told from the current one; dropped when the mode ends.
@@ -266,8 +269,6 @@ class _SiteMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _NORMALISATIONS:
-            return _with_ordered_gradient(func(*args, **(kwargs or {})))
         if self._changes and saves_with_hooks():
             # Activation checkpointing drops the tensors that an operation saves for its backward pass, and runs the
             # model again then, but without our changes. So they are kept here. They are detached, because an output
@@ -280,8 +281,9 @@ class _SiteMode(TorchFunctionMode):
         entry = _TABLE.get(func)
         kind = _kind(entry, args, kwargs) if entry is not None else None
         name = self._site_name(kind) if kind in self._kinds else None
-        if entry is None or name is None:
-            return func(*args, **kwargs)
+        if entry is None or name is None or name in self._left_out:
+            output = func(*args, **kwargs)
+            return _with_ordered_gradient(output) if func in _NORMALISATIONS else output
         if self._inputs is not None:
             self._inputs(name, args[0] if args else kwargs["input"])
         if name not in self._edits:
@@ -436,6 +438,23 @@ def _check_not_exported(modules: dict[str, nn.Module], kinds: Iterable[str]) -> 
             )
 
 
+def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
+
+
+def _check_not_quantised(modules: dict[str, nn.Module]) -> None:
+    """Raise `SiteError` for a quantised part, which has no gradient and whose activations have no plain values."""
+    for name, module in modules.items():
+        path = type(module).__module__.split(".")
+        packed = path[0] == "torch" and "quantized" in path
+        if packed or any(tensor.is_quantized for tensor in _own_tensors(module)):
+            raise SiteError(
+                f"the part '{name}' of the model is quantised ({type(module).__name__}), so that no gradient "
+                "passes it: pass the model in floating point that it was made from."
+            )
+
+
 def _operator(kind: str) -> str:
     """Name of the operator that computes an activation function, without underscores."""
     return kind.replace("relu6", "hardtanh").replace("_", "")
@@ -450,6 +469,7 @@ def intercept(
     write_back: bool = True,
     in_place: bool = False,
     inputs: Callable[[str, Tensor], object] | None = None,
+    left_out: Container[str] = (),
 ) -> TorchFunctionMode:
     """Call a function at every site of a model, in call order, inside a ``with`` block.
 
@@ -466,6 +486,7 @@ def intercept(
             it a model that ignores the return value of an in-place activation goes on with the wrong values.
         in_place: Set if ``visit`` itself changes outputs in place.
         inputs: Called as ``inputs(name, value)`` with each site's pre-activation, before the activation runs.
+        left_out: Names of calls that are no sites after all, as those that do not depend on the input.
 
     Returns:
         A context manager.
@@ -474,7 +495,7 @@ def intercept(
         SiteError: If sites are hidden, in a scripted model or part, or in a DataParallel model on several GPUs; or
             if gradients of a changed network pass a checkpoint with ``use_reentrant=True``.
     """
-    return _SiteMode(model, visit, edits, activations, write_back, in_place, inputs)
+    return _SiteMode(model, visit, edits, activations, write_back, in_place, inputs, left_out)
 
 
 @contextmanager
@@ -546,7 +567,8 @@ def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATION
     """Record the output of every site while a model runs in eval mode, inside a ``with`` block.
 
     A second forward pass replaces the outputs of the first one. Only the thread that entered the block is seen.
-    Call the model itself, not its ``forward``.
+    Call the model itself, not its ``forward``. Calls whose output does not depend on the input (tables of
+    positions) are recorded too, though no pathway has them.
 
     Args:
         model: The model.

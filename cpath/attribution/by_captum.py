@@ -227,10 +227,16 @@ class GBP(Attribution):
 
         def response(inputs: Tensor) -> Tensor:
             # Edited though nothing is replaced: the hook then sits on a tensor that no in-place operation shares.
-            with intercept(probe.model, guide, edits=EVERY_SITE, activations=probe.activation_names):
+            with intercept(
+                probe.model,
+                guide,
+                edits=EVERY_SITE,
+                activations=probe.activation_names,
+                left_out=probe.left_out,
+            ):
                 found = probe.response(inputs)
             if not seen:
-                raise no_sites_error(probe.activation_names)
+                raise no_sites_error(probe.activation_names, probe.left_out)
             return found
 
         saliency = captum(self.name).Saliency(response)
@@ -270,7 +276,13 @@ class GradCAM(Attribution):
             return layer(output) if name == site else None
 
         def response(inputs: Tensor) -> Tensor:
-            with intercept(probe.model, through_layer, edits={site}, activations=probe.activation_names):
+            with intercept(
+                probe.model,
+                through_layer,
+                edits={site},
+                activations=probe.activation_names,
+                left_out=probe.left_out,
+            ):
                 found = probe.response(inputs)
             if not found.requires_grad:
                 raise no_influence_error(site)

@@ -71,6 +71,7 @@ def pathway_gradient(
 
 
 def _restricted_gradient(probe: ResponseProbe, pathway: Pathway) -> Tensor:
+    _ = probe.left_out  # looked at before anything is restricted
     if probe.asked is None:
         _ = probe.target  # of the unrestricted network, before the restricted one runs
     with pathway.restrict(probe.model) as seen:

@@ -91,6 +91,7 @@ class ResponseProbe(Probe):
         return logits.double().softmax(1).gather(1, labels).squeeze(1)
 
     def _answer(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        _ = self.left_out
         # A non-leaf goes in, so that a model may change its input in place.
         wanted = inputs.requires_grad and torch.is_grad_enabled()
         with RightGradients() if wanted else nullcontext():
@@ -116,7 +117,8 @@ class ResponseProbe(Probe):
             if name == site:
                 seen.append(check_site(name, output, len(self)).clone())
 
-        with torch.no_grad(), intercept(self.model, visit, activations=self.activation_names):
+        left_out = self.left_out
+        with torch.no_grad(), intercept(self.model, visit, activations=self.activation_names, left_out=left_out):
             self.response(self.images)
         if not seen:
             raise SiteError(
@@ -212,8 +214,13 @@ def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple
         shapes[name] = tuple(check_site(name, output, 1).shape[1:])
         joins.note(output, (name,))
 
-    with torch.no_grad(), joins, intercept(probe.model, visit, activations=probe.activation_names):
+    left_out = probe.left_out
+    with (
+        torch.no_grad(),
+        joins,
+        intercept(probe.model, visit, activations=probe.activation_names, left_out=left_out),
+    ):
         check_logits(probe._call(probe.images[:1].clone()), 1)
     if not shapes:
-        raise no_sites_error(probe.activation_names)
+        raise no_sites_error(probe.activation_names, probe.left_out)
     return shapes, [(name,) for name in shapes] + [sites for _, sites in joins.sites.values()]

@@ -159,7 +159,8 @@ class Network:
                 return kept
 
             edits = () if masks is None else EVERY_SITE
-            with intercept(self._model, visit, edits=edits, activations=self._activations):
+            left_out = () if reference is None else reference.left_out
+            with intercept(self._model, visit, edits=edits, activations=self._activations, left_out=left_out):
                 logits: Tensor = self._model(self._prepare(pixels))
             return logits
 

@@ -132,7 +132,7 @@ def test_the_model_is_left_as_it_was_when_it_breaks():
     model = zoo.make(zoo.Raising)
     model.at = 6  # within the optimisation, where Lucent swallows every RuntimeError
     model.error = RuntimeError
-    model.passes = 0
+    model.counter.value = 0
     with zoo.untouched(model), pytest.raises(RuntimeError, match="breaks on purpose"):
         _decode(model, None, Logit(0), steps=20)
 

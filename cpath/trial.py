@@ -1,0 +1,201 @@
+"""A first look at a model: what cannot be told from one forward pass, found once for each model.
+
+The model runs on one input alone and on a pair that begins with it. The two runs tell the sites whose first
+dimension is the batch from those where it only has the same size, and from those that do not see the input at all;
+and a model whose answer to an input is always the same from one that draws random numbers or mixes the batch.
+
+Worked example. The second site of this model is a table of positions, which no image changes:
+
+    >>> from cpath.trial import left_out
+    >>> class Positions(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.fc, self.table = nn.Linear(192, 5), nn.Linear(1, 5)
+    ...
+    ...     def forward(self, x):
+    ...         positions = torch.arange(4.0).view(1, 4, 1)
+    ...         return torch.relu(self.fc(x.flatten(1))) + torch.relu(self.table(positions)).mean(1)
+    >>> sorted(left_out(Positions().eval(), images, ("relu",)))
+    [':relu#2']
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from cpath._torch import eagerly, running
+from cpath.checks import warn
+from cpath.errors import SiteError
+from cpath.keeping import Keeping
+from cpath.sites import intercept
+
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], frozenset[str]]] = WeakKeyDictionary()
+
+
+@dataclass
+class _Run:
+    """A forward pass: its output, and the output of each site."""
+
+    output: object = None
+    sites: dict[str, Tensor] = field(default_factory=dict)
+
+
+def known(model: nn.Module, activations: tuple[str, ...]) -> frozenset[str]:
+    """Get the sites that do not depend on the input, as far as `left_out` has found them for this model.
+
+    Args:
+        model: The model.
+        activations: Names of the activation functions that are sites.
+
+    Returns:
+        Names of the sites.
+    """
+    return _KNOWN.get(model, {}).get(activations, frozenset())
+
+
+def left_out(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> frozenset[str]:
+    """Find the sites that do not depend on the input, and warn or refuse what would give wrong numbers.
+
+    The first call for a model runs it on three images, without gradients; later ones only look up what was found.
+    A model that cannot be run so, because it takes only batches of a certain size, is not looked at.
+
+    Args:
+        model: The model, in eval mode.
+        images: Images (B, C, H, W).
+        activations: Names of the activation functions that are sites.
+
+    Returns:
+        Names of the sites. They belong to no pathway.
+
+    Raises:
+        SiteError: If the first dimension of a site is not the batch, or the model runs parts in other threads.
+    """
+    of_model = _KNOWN.setdefault(model, {})
+    if activations not in of_model:
+        found = _look(model, images, activations)
+        if found is None:
+            return frozenset()
+        of_model[activations] = found
+    return of_model[activations]
+
+
+def _look(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> frozenset[str] | None:
+    first = images[:1].detach()
+    second = images[1:2].detach()
+    if not len(second) or torch.equal(first, second):
+        second = first / 2 + 0.25  # any other input
+    pair = torch.cat([first, second])
+    kept, devices = Keeping(model), [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices), torch.no_grad(), eagerly(), _elsewhere(model) as parts:
+        try:
+            alone, together = _run(model, first, activations), _run(model, pair, activations)
+            again = alone if _agree(alone.output, together.output) else _run(model, first, activations)
+        except SiteError:
+            raise
+        except Exception:  # the model's own, which comes again where its input is the caller's
+            return None
+        finally:
+            kept.restore()
+    if parts:
+        raise SiteError(
+            f"the model runs its part '{parts[0]}' in another thread, where no site is seen: have it run its "
+            "branches one after another."
+        )
+    found = _without_input(alone.sites, together.sites)
+    _warn(alone.output, again.output, together.output)
+    return found
+
+
+def _run(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> _Run:
+    run = _Run()
+
+    def visit(name: str, output: Tensor) -> None:
+        run.sites[name] = output.clone()
+
+    with intercept(model, visit, activations=activations):
+        run.output = model(images.clone())
+    return run
+
+
+def _without_input(alone: Mapping[str, Tensor], together: Mapping[str, Tensor]) -> frozenset[str]:
+    """Find the sites that are the same for one input and for two; raise `SiteError` for what is no batch."""
+    found = []
+    for name, one in alone.items():
+        two = together.get(name)
+        if two is None:  # a branch that only some inputs take
+            continue
+        if one.shape == two.shape and _close(one, two):
+            found.append(name)
+        elif one.dim() == 0 or (len(one), len(two)) != (1, 2):
+            raise _no_batch_error(name, one, two)
+    return frozenset(found)
+
+
+def _no_batch_error(name: str, one: Tensor, two: Tensor) -> SiteError:
+    shapes = f"gives shape {tuple(one.shape)} for one input and {tuple(two.shape)} for two"
+    grown = [dim for dim, sizes in enumerate(zip(one.shape, two.shape, strict=False)) if sizes == (1, 2)]
+    if len(grown) == 1 and one.dim() == two.dim():
+        remedy = f"its dimension {grown[0]} is. Build the model with batch_first=True, or move that dimension first"
+    else:
+        remedy = "no dimension is. Name other activation functions, or change the model"
+    return SiteError(
+        f"site '{name}' {shapes}, but its first dimension must be the batch, as cpath works on each input's own "
+        f"neurons: {remedy}."
+    )
+
+
+def _warn(alone: object, again: object, together: object) -> None:
+    if _agree(alone, together):
+        return
+    if not _agree(alone, again):
+        cause = "gives one input different answers in eval mode: it draws random numbers. Scores hold for one draw"
+    else:
+        cause = "gives an input another answer in a batch than alone: it mixes the batch in eval mode. Scores hold"
+        cause += " for this batch"
+    warn(f"the model {cause} only, and the parts of a computation may not fit together.")
+
+
+def _agree(alone: object, other: object) -> bool:
+    """Check that the output for the first input is the same; True for what is no output of a classifier."""
+    if not isinstance(alone, Tensor) or not isinstance(other, Tensor) or not alone.dim() or not other.dim():
+        return True
+    if alone.shape[1:] != other.shape[1:] or not len(other) or len(alone) != 1:
+        return True
+    return _close(alone[0], other[0])
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Check that two results are the same up to rounding, which differs between batches of other sizes."""
+    if not one.is_floating_point() or one.is_meta:
+        return True
+    share = max(3 * math.sqrt(torch.finfo(one.dtype).eps), 1e-5 if one.device.type == "cpu" else 1e-2)
+    size = float(one.abs().max()) if one.numel() else 0.0
+    return not math.isfinite(size) or bool((one - other).abs().max() <= share * size)
+
+
+@contextmanager
+def _elsewhere(model: nn.Module) -> Iterator[list[str]]:
+    """List the parts of a model that it runs in other threads than the one that runs the model."""
+    names = {id(module): name for name, module in model.named_modules()}
+    here, found = threading.get_ident(), []
+
+    def note(module: nn.Module, _: object) -> None:
+        name = names.get(id(module))
+        # A whole pass in another thread is the user's own.
+        if name and threading.get_ident() != here and not running(model):
+            found.append(name)
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        yield found
+    finally:
+        hook.remove()
