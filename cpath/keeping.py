@@ -22,8 +22,9 @@ Worked example. This model keeps its features. After a score they are those of t
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict, deque
-from collections.abc import MutableSequence
+from collections.abc import Iterable, MutableSequence
 from dataclasses import is_dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -53,13 +54,13 @@ class Keeping:
         self._tensors: list[tuple[Tensor, int, Tensor]] = []
         self._noted: set[int] = set()
         for module in model.modules():
-            # A lazy module becomes another one in its first pass; a scripted one has no attributes in Python.
-            if not isinstance(module, LazyModuleMixin | torch.jit.ScriptModule):
-                attributes = {key: value for key, value in vars(module).items() if key not in MODULE_ATTRIBUTES}
-                self._objects.append((vars(module), attributes))
+            if not isinstance(module, _OTHER_MODULES):
+                now = vars(module)
+                attributes = {key: value for key, value in now.items() if key not in MODULE_ATTRIBUTES}
+                self._objects.append((now, attributes))
                 self._note_all(attributes.values())
 
-    def _note_all(self, values: Any) -> None:
+    def _note_all(self, values: Iterable[Any]) -> None:
         for value in values:
             if type(value) not in _PLAIN:
                 self._note(value)
@@ -68,19 +69,20 @@ class Keeping:
         if id(value) in self._noted:
             return
         self._noted.add(id(value))  # what is noted is held by this object, so that no other takes its identity
-        if isinstance(value, Tensor):
-            if self._values and not isinstance(value, nn.Parameter) and not value.is_inference():
-                self._tensors.append((value, version(value), value.detach().clone()))
-        elif isinstance(value, dict):
+        # The kinds that every module has come first: a model has hundreds of modules.
+        if isinstance(value, dict):
             self._containers.append((value, dict(value)))
             self._note_all(value.values())
-        elif isinstance(value, list | deque):
-            self._containers.append((value, list(value)))
-            self._note_all(value)
         elif isinstance(value, set):
             self._containers.append((value, set(value)))
         elif isinstance(value, tuple):
             self._note_all(value)
+        elif isinstance(value, list | deque):
+            self._containers.append((value, list(value)))
+            self._note_all(value)
+        elif isinstance(value, Tensor):
+            if self._values and not isinstance(value, nn.Parameter) and not value.is_inference():
+                self._tensors.append((value, version(value), value.detach().clone()))
         elif _is_record(value):
             self._objects.append((vars(value), dict(vars(value))))
             self._note_all(vars(value).values())
@@ -103,6 +105,9 @@ def _is_record(value: Any) -> bool:
     return holds and hasattr(value, "__dict__")
 
 
+# A lazy module becomes another one in its first pass; a scripted one has no attributes in Python.
+_OTHER_MODULES = (LazyModuleMixin, torch.jit.ScriptModule)
+
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
@@ -118,13 +123,15 @@ def _restore_attributes(now: _Attributes, before: _Attributes) -> bool:
 
 def _restore_content(now: Any, before: Any) -> bool:
     """Restore a container by the methods of its plain base class, because a model's own may do other things."""
+    kind: Any
     if isinstance(now, dict):
-        same = len(now) == len(before) and all(key in now and now[key] is value for key, value in before.items())
-        kind: Any = OrderedDict if isinstance(now, OrderedDict) else dict
+        kind = OrderedDict if isinstance(now, OrderedDict) else dict
+        same = not now and not before
+        same = same or (len(now) == len(before) and all(key in now and now[key] is before[key] for key in before))
     elif isinstance(now, set):
         same, kind = now == before, set
     else:
-        same = len(now) == len(before) and all(one is other for one, other in zip(now, before, strict=True))
+        same = len(now) == len(before) and all(map(operator.is_, now, before))
         kind = list if isinstance(now, list) else deque
     if not same:
         kind.clear(now)
