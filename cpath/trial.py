@@ -97,7 +97,8 @@ def _look(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> fro
     kept, devices = Keeping(model), [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices), torch.no_grad(), eagerly(), _elsewhere(model) as parts:
         try:
-            alone, together = _run(model, first, activations), _run(model, pair, activations)
+            alone = _run(model, first, activations)
+            together = _run(model, pair, activations, alone.sites)
             again = alone if _agree(alone.output, together.output) else _run(model, first, activations)
         except SiteError:
             raise
@@ -115,11 +116,15 @@ def _look(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> fro
     return found
 
 
-def _run(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> _Run:
+def _run(
+    model: nn.Module, images: Tensor, activations: tuple[str, ...], before: Mapping[str, Tensor] | None = None
+) -> _Run:
+    """Run the model; beside those of a run ``before``, only outputs of the same shape are kept with their values."""
     run = _Run()
 
     def visit(name: str, output: Tensor) -> None:
-        run.sites[name] = output.clone()
+        wanted = before is None or (name in before and before[name].shape == output.shape)
+        run.sites[name] = output.clone() if wanted else torch.empty(output.shape, device="meta")
 
     with intercept(model, visit, activations=activations):
         run.output = model(images.clone())
