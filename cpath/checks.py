@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
-from types import FrameType, UnionType
-from typing import Any, Self, SupportsIndex, Union, cast, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Self, SupportsIndex, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -235,7 +235,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         files.append(frame.f_code.co_filename)
         frame = frame.f_back
     # From the outermost call of the library on: Captum may stand between it and this one.
-    level = max(number for number, file in enumerate(files) if file.startswith(_BETWEEN[0]))
+    level = max((number for number, file in enumerate(files) if file.startswith(_BETWEEN[0])), default=0)
     while level + 1 < len(files) and files[level].startswith(_BETWEEN):
         level += 1
     warnings.warn(message, category, stacklevel=level + 2)

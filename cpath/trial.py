@@ -119,7 +119,7 @@ def _look(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> fro
 def _run(
     model: nn.Module, images: Tensor, activations: tuple[str, ...], before: Mapping[str, Tensor] | None = None
 ) -> _Run:
-    """Run the model; beside those of a run ``before``, only outputs of the same shape are kept with their values."""
+    """Run the model; the outputs are kept with their values if the run ``before``, if any, has the same shape."""
     run = _Run()
 
     def visit(name: str, output: Tensor) -> None:
