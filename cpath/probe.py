@@ -226,7 +226,9 @@ def no_sites_error(activations: Iterable[str], left_out: Iterable[str] = ()) -> 
         The error, to be raised.
     """
     wanted = ", ".join(check_activations(activations)) or "none named"
-    seen = f" but in {', '.join(sorted(left_out))}, which does not depend on the input" if left_out else ""
+    names = sorted(left_out)
+    more = f" and {len(names) - 1} others" if len(names) > 1 else ""
+    seen = f" but at {names[0]}{more}, where nothing depends on the input" if names else ""
     return SiteError(
         f"no site found: the model calls none of the activation functions looked for ({wanted}){seen}. Name those "
         f"it uses, for example activations=('gelu',). Known: {', '.join(ACTIVATIONS)}."

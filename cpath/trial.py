@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from cpath._torch import eagerly, running
+from cpath._torch import compiled_from, eagerly, running
 from cpath.checks import warn
 from cpath.errors import SiteError
 from cpath.keeping import Keeping
@@ -199,6 +199,9 @@ def _elsewhere(model: nn.Module) -> Iterator[list[str]]:
         if name and threading.get_ident() != here and not running(model):
             found.append(name)
 
+    if any(compiled_from(module) is not None for module in model.modules()):
+        yield found  # torch would warn that what is compiled passes the hook by, and compiles no threads
+        return
     hook = register_module_forward_pre_hook(note)
     try:
         yield found

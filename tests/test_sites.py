@@ -293,6 +293,9 @@ def test_blocks_that_are_compiled_one_by_one_have_the_sites_of_plain_ones(spelli
     model.layer1[0] = spelling(model.layer1[0])
     model.layer1[1].compile(backend="eager")
     expected = cpath.score(plain, images, cpath.methods.NeuronIntGrad(nodes=3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of hooks that what is compiled passes by
+        cpath.score(model, images)
     for run_before in (False, True):  # compiled by then
         if run_before:
             model(images)
