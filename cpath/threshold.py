@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpath.errors import InputError
+from cpath.errors import InputError, described
 
 T = TypeVar("T")
 
@@ -59,10 +59,10 @@ def check_sparsity(sparsity: float) -> float:
     """
     try:
         value = math.nan if isinstance(sparsity, (bool, np.bool_, bytes)) else float(sparsity)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         value = math.nan
     if math.isnan(value):
-        raise InputError(f"sparsity must be a number, not {sparsity!r}.")
+        raise InputError(f"sparsity must be a number, not {described(sparsity)}.")
     if not 0 <= value < 100:
         hint = " (per cent, not a fraction)" if value >= 100 else ""
         raise InputError(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cpath.checks import check_count
 from cpath.errors import SiteError
-from cpath.pathway import Pathway
+from cpath.pathway import Pathway, check_pathway
 from cpath.probe import check_images
 from cpath.sites import differentiating, evaluating, intercept, unwrap
 
@@ -49,6 +49,7 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
         (torch.Size([2]), True)
     """
     neurons = None if neurons is None else check_count("neurons", neurons)
+    check_pathway(pathway)
     check_images(model, images)
     model = unwrap(model)  # a compiled model cannot be differentiated twice
     before: dict[str, Tensor] = {}

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cpath.errors import InputError
+from cpath.errors import InputError, described
 from cpath.layout import SiteLayout
-from cpath.pathway import Pathway
+from cpath.pathway import Pathway, check_pathway
 from cpath.probe import check_images, check_logits
 from cpath.sites import evaluating
 
@@ -63,6 +63,7 @@ def response_preservation(
         >>> bool(change.abs().max() < 1e-6), kept.tolist()
         (True, [True, True])
     """
+    check_pathway(pathway)
     check_images(model, images)
     with torch.no_grad(), evaluating(model):
         # Copies go in, because a model may change its input in place.
@@ -109,8 +110,12 @@ def compare_pathways(
         >>> torch.equal(measures["neuron_mct", "jaccard/random"], measures["random", "jaccard/neuron_mct"])
         True
     """
+    if not isinstance(pathways, Mapping):
+        raise InputError(f"pathways must be pathways by name, not {described(pathways)}.")
     if not pathways:
         raise InputError("compare_pathways needs at least one pathway.")
+    for pathway in pathways.values():
+        check_pathway(pathway)
     first = next(iter(pathways.values()))
     layout, sites = first.layout, list(first.layout.shapes)
     flat = {name: first.aligned(pathway) for name, pathway in pathways.items()}

@@ -13,7 +13,7 @@ from cpath.attribution.base import REGISTRY, Attribution
 from cpath.attribution.pathways import PathwayGradient
 from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, within_memory
-from cpath.errors import InputError, unknown_name
+from cpath.errors import InputError, described, unknown_name
 from cpath.methods.base import Method
 from cpath.probe import Target
 from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
@@ -123,7 +123,7 @@ def attribute(
     elif isinstance(method, Method):
         method = _pathway_gradient(method, settings)
     elif not isinstance(method, Attribution):
-        raise InputError(f"method must be a name, an Attribution or a Method, not {method!r}.")
+        raise InputError(f"method must be a name, an Attribution or a Method, not {described(method)}.")
     elif settings:
         raise _settings_error(method, settings)
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"

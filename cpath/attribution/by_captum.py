@@ -20,7 +20,6 @@ from cpath.checks import check_count, check_seed
 from cpath.errors import InputError, SiteError, unknown_name
 from cpath.methods.quadrature import quadrature
 from cpath.optional import optional
-from cpath.probe import no_sites_error
 from cpath.randomness import image_generators
 from cpath.sites import EVERY_SITE, intercept
 
@@ -230,7 +229,7 @@ class GBP(Attribution):
             with intercept(probe.model, guide, edits=EVERY_SITE, activations=probe.activation_names):
                 found = probe.response(inputs)
             if not seen:
-                raise no_sites_error(probe.activation_names)
+                raise probe.no_sites_error()
             return found
 
         saliency = captum(self.name).Saliency(response)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cpath.errors import SiteError
-from cpath.probe import Probe, Target, check_logits, check_site, no_sites_error
+from cpath.probe import Probe, Target, check_logits, check_site
 from cpath.sites import DEFAULT_ACTIVATIONS, intercept
 
 # On a CPU, larger batches take longer per image: their activations, some ten times the size of the input, are more
@@ -213,5 +213,5 @@ def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple
     with torch.no_grad(), joins, intercept(probe.model, visit, activations=probe.activation_names):
         check_logits(probe._call(probe.images[:1].clone()), 1)
     if not shapes:
-        raise no_sites_error(probe.activation_names)
+        raise probe.no_sites_error()
     return shapes, [(name,) for name in shapes] + [sites for _, sites in joins.sites.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import check_count, check_seed
+from cpath.checks import check_count, check_seed, warn
 from cpath.decoding.network import Network
 from cpath.decoding.objectives import Objective, tasks_of
 from cpath.decoding.render import render
@@ -149,11 +148,10 @@ def decode(
     no_gradient = torch.tensor([start.unmoved() for start in starts])
     if no_gradient.any():
         images[no_gradient] = float("nan")
-        warnings.warn(
+        warn(
             f"{int(no_gradient.sum())} of {len(no_gradient)} objectives have no gradient at any of {tries} start "
             "images, so no image was made for them: no neuron of the pathway leads to the objective, or all that "
             "do are dead there.",
             RuntimeWarning,
-            stacklevel=2,
         )
     return Decoding(images, no_gradient, torch.tensor([start.attempt for start in starts]))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cpath.attribution.reduction import pixel_relevance
-from cpath.errors import InputError, unknown_name
+from cpath.errors import InputError, described, unknown_name
 from cpath.randomness import image_generators
 from cpath.threshold import per_cent_of
 
@@ -50,6 +50,9 @@ def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute
         >>> cpath.evaluation.rank_pixels(attribution, torch.zeros(1, 3, 2, 2)).tolist()
         [[[3, 0], [1, 2]]]
     """
+    for name, given in (("attribution", attribution), ("images", images)):
+        if not isinstance(given, Tensor):
+            raise InputError(f"{name} must be a tensor (B, C, H, W), not {described(given)}.")
     if images.dim() != 4 or attribution.dim() != 4 or _frame(attribution) != _frame(images):
         raise InputError(
             f"an attribution of shape {tuple(attribution.shape)} does not belong to images of shape "

@@ -19,7 +19,7 @@ from cpath.attribution.api import attribute, get
 from cpath.attribution.base import Attribution
 from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, check_seed, copied
-from cpath.errors import InputError, unknown_name
+from cpath.errors import InputError, described, unknown_name
 from cpath.evaluation.randomization import INITS, Blocks, find_blocks, redraw, resolve_blocks
 from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
 from cpath.methods.base import Method
@@ -221,7 +221,7 @@ def _by_label(attributions: Attributions) -> dict[str, str | Attribution | Metho
     if isinstance(attributions, Mapping):
         labelled = dict(attributions)
     else:
-        given = [attributions] if isinstance(attributions, (str, Attribution, Method)) else list(attributions)
+        given = [attributions] if isinstance(attributions, (str, Attribution, Method)) else _listed(attributions)
         names = [one if isinstance(one, str) else one.name for one in given]
         labelled = dict(zip(names, given, strict=True))
         if len(labelled) < len(given):
@@ -229,9 +229,24 @@ def _by_label(attributions: Attributions) -> dict[str, str | Attribution | Metho
     if not labelled:
         raise InputError("attributions is empty: name at least one.")
     for one in labelled.values():
+        _check_attribution(one)
         if isinstance(one, str):
             get(one)  # raises for an unknown name now, not after the first attributions have run
     return labelled
+
+
+def _listed(attributions: object) -> list[str | Attribution | Method]:
+    if not isinstance(attributions, Iterable) or isinstance(attributions, Tensor | nn.Module):
+        raise InputError(
+            f"attributions must be names or attributions, several of them, not {described(attributions)}."
+        )
+    return [_check_attribution(one) for one in attributions]
+
+
+def _check_attribution(one: object) -> str | Attribution | Method:
+    if not isinstance(one, (str, Attribution, Method)):
+        raise InputError(f"an attribution must be a name, an Attribution or a Method, not {described(one)}.")
+    return one
 
 
 def _labels(model: nn.Module, images: Tensor, target: Target, max_batch: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from cpath.checks import check_count, check_seed
+from cpath.checks import check_count, check_seed, warn
 from cpath.errors import InputError
 from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Method, register
@@ -96,11 +95,10 @@ class DGR(Method):
             before = course
             gamma /= 10
         if len(unsolved):
-            warnings.warn(
+            warn(
                 f"{self.name}: no gates kept the predicted class for {len(unsolved)} of {len(probe)} images; they "
                 "score 0 and have empty pathways. More iterations may help.",
                 RuntimeWarning,
-                stacklevel=2,
             )
         return layout.views(found)
 
