@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cpath.checks import SomeImages, check_image, warn
+from cpath.devices import widest
 from cpath.errors import InputError, MaskError, described
 from cpath.layout import SiteLayout
 from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, evaluating, intercept, is_dead
@@ -131,7 +132,7 @@ class Pathway:
     @cached_property
     def sparsity(self) -> Tensor:
         """Realised sparsity (B,), per cent of all neurons; at least the requested one, as ties are never split."""
-        kept = count_true(self.flat).to(torch.float64)
+        kept = count_true(self.flat).to(widest(self.flat.device))
         return 100 * (1 - kept / self.layout.neurons)
 
     def to(self, device: torch.device | str) -> Pathway:
@@ -430,4 +431,4 @@ def check_pathway(pathway: object) -> Pathway:
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """Share (B,) of the True of ``whole`` that are True in ``part`` too; NaN for 0/0."""
-    return count_true(part).to(torch.float64) / count_true(whole)
+    return count_true(part).to(widest(part.device)) / count_true(whole)

@@ -232,7 +232,7 @@ def count_true(masks: Tensor) -> Tensor:
     """
     if masks.device.type != "cpu":
         return masks.sum(1)
-    return torch.tensor([np.count_nonzero(row) for row in masks.numpy()], dtype=torch.int64)
+    return torch.tensor([np.count_nonzero(row) for row in masks.numpy()], dtype=torch.int64, device="cpu")
 
 
 def any_true(masks: Tensor) -> list[bool]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 import warnings
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,5 +249,6 @@ def test_a_decorated_caller_is_the_line_that_is_named(tmp_path):
         Net().find(torch.randn(2, 3, 2, 2))
         """)
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    env = {**os.environ, "PYTHONPATH": str(Path(cpath.__file__).parents[1])}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=env)
     assert f"{script}:7: UserWarning: sparsity=0.9 prunes" in done.stderr

@@ -13,6 +13,7 @@ from cpath.attribution.base import REGISTRY, Attribution
 from cpath.attribution.pathways import PathwayGradient
 from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, within_memory
+from cpath.devices import making_tensors_on
 from cpath.errors import InputError, described, unknown_name
 from cpath.methods.base import Method
 from cpath.probe import Target
@@ -132,7 +133,10 @@ def attribute(
         if images.dim() != 4:
             raise InputError(f"an attribution needs images (B, C, H, W), not {tuple(images.shape)}.")
         at_once = max(1, probe.rows_at_once // method.rows)
-        parts = [method.maps(probe.part(slice(start, start + at_once))) for start in range(0, len(probe), at_once)]
+        with making_tensors_on(images.device):
+            parts = [
+                method.maps(probe.part(slice(start, start + at_once))) for start in range(0, len(probe), at_once)
+            ]
     maps = torch.cat(parts)
     shape = tuple(images.shape)
     if tuple(maps.shape) not in (shape, (shape[0], 1, *shape[2:])):

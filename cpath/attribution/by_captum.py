@@ -184,7 +184,9 @@ class SmoothGrad(Attribution):
         for start in range(0, self.samples, at_once):
             count = min(at_once, self.samples - start)
             draws = [
-                torch.stack([torch.randn(images.shape[1:], generator=generator) for generator in generators])
+                torch.stack(
+                    [torch.randn(images.shape[1:], generator=generator, device="cpu") for generator in generators]
+                )
                 for _ in range(count)
             ]
             noisy = images + sigma * torch.stack(draws).to(images)  # (count, B, C, H, W)

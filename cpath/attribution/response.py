@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from cpath.devices import widest
 from cpath.errors import SiteError
 from cpath.probe import Probe, Target, check_logits, check_site
 from cpath.sites import DEFAULT_ACTIVATIONS, intercept
@@ -78,16 +79,18 @@ class ResponseProbe(Probe):
         return logits.gather(1, labels).squeeze(1)
 
     def probability(self, inputs: Tensor) -> Tensor:
-        """Compute the response as a softmax probability, in float64 so that small changes near 1 are kept.
+        """Compute the response as a softmax probability.
+
+        It is float64, if the device has it, so that small changes near 1 are kept.
 
         Args:
             inputs: As for `response`.
 
         Returns:
-            Probabilities (K·B,), float64.
+            Probabilities (K·B,).
         """
         logits, labels = self._answer(inputs)
-        return logits.double().softmax(1).gather(1, labels).squeeze(1)
+        return logits.to(widest(logits.device)).softmax(1).gather(1, labels).squeeze(1)
 
     def _answer(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         # A non-leaf goes in, so that a model may change its input in place.

@@ -124,7 +124,7 @@ def redraw(
         return
     for name in parameters:
         values = model.get_parameter(name).data
-        values.copy_(std * torch.randn(values.shape, generator=generator))
+        values.copy_(std * torch.randn(values.shape, generator=generator, device=generator.device))
 
 
 def _reset(model: nn.Module, parameters: Iterable[str], generator: torch.Generator) -> None:
@@ -139,7 +139,7 @@ def _reset(model: nn.Module, parameters: Iterable[str], generator: torch.Generat
         devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
         # Layers draw from the global generators, which must be afterwards as they were.
         with torch.random.fork_rng(devices=list(devices)):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
             reset()
 
 

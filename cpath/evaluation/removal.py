@@ -62,7 +62,10 @@ def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute
     if relevance.isnan().any():
         raise InputError("the attribution holds NaN: its pixels cannot be ranked.")
     pixels = relevance.shape[1]
-    shuffles = [torch.randperm(pixels, generator=generator) for generator in image_generators(images, seed, "ties")]
+    shuffles = [
+        torch.randperm(pixels, generator=generator, device="cpu")
+        for generator in image_generators(images, seed, "ties")
+    ]
     shuffle = torch.stack(shuffles).to(relevance.device)
     order = shuffle.gather(1, relevance.gather(1, shuffle).argsort(dim=1, descending=True, stable=True))
     places = torch.arange(pixels, dtype=torch.int32, device=order.device).expand_as(order)

@@ -24,7 +24,7 @@ from cpath.evaluation.randomization import INITS, Blocks, find_blocks, redraw, r
 from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
 from cpath.methods.base import Method
 from cpath.probe import Target, check_images
-from cpath.randomness import image_generators
+from cpath.randomness import image_generators, seeded
 from cpath.sites import DEFAULT_ACTIVATIONS, check_activations, evaluating, unwrap
 
 Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribution | Method]
@@ -166,7 +166,7 @@ def randomise(
     """
     cascade = resolve_blocks(model, blocks)
     network = copied(unwrap(model), "randomising it")
-    generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + draw) % 2**63)
+    generator = seeded((seed * 0x9E3779B1 + draw) % 2**63)
     for block, parameters in cascade.items():
         redraw(network, parameters, generator, init, std)
         yield block, network
@@ -260,6 +260,8 @@ def _shuffled(attribution: Tensor, images: Tensor, seed: int, draw: int) -> Tens
     """Put the attribution's pixels in random places, drawn per image."""
     height, width = attribution.shape[2:]
     generators = image_generators(images, seed * 1_000_003 + draw, "shuffled map")
-    orders = torch.stack([torch.randperm(height * width, generator=generator) for generator in generators])
+    orders = torch.stack(
+        [torch.randperm(height * width, generator=generator, device="cpu") for generator in generators]
+    )
     pixels = attribution.flatten(2)
     return pixels.gather(2, orders.to(pixels.device).unsqueeze(1).expand_as(pixels)).view_as(attribution)
