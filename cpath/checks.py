@@ -19,7 +19,7 @@ from typing import Any, Self, SupportsIndex, Union, get_args, get_origin, get_ty
 import torch
 from torch import Tensor, nn
 
-from cpath.errors import InputError, MissingImageError, OutOfMemoryError
+from cpath.errors import InputError, MissingImageError, OutOfMemoryError, described
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "None"}
 
@@ -44,7 +44,7 @@ class Checked:
             plain = all(isinstance(kind, type) and kind in _WORDS for kind in kinds)
             if plain and not any(_is(value, kind) for kind in kinds):
                 wanted = " or ".join(_WORDS[kind] for kind in kinds)
-                raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {value!r}.")
+                raise InputError(f"{cls.__name__}: {name} must be {wanted}, not {described(value)}.")
         return super().__new__(cls)
 
 
@@ -75,7 +75,7 @@ def check_name(name: Any) -> str:
         InputError: If it is not made of letters, digits, ``_``, ``-`` and ``.``.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise InputError(f"a name consists of letters, digits, '_', '-' and '.', not {name!r}.")
+        raise InputError(f"a name consists of letters, digits, '_', '-' and '.', not {described(name)}.")
     return name
 
 
@@ -125,7 +125,7 @@ def check_at_least(least: int, name: str, value: Any) -> int:
         InputError: If it is not a whole number of at least ``least``.
     """
     if not _is(value, int) or value < least:
-        raise InputError(f"{name} must be at least {least}, a whole number, not {value!r}.")
+        raise InputError(f"{name} must be at least {least}, a whole number, not {described(value)}.")
     return int(value)
 
 
@@ -143,7 +143,7 @@ def check_number(name: str, value: Any) -> float:
         InputError: If it is not a finite number.
     """
     if not _is(value, float):
-        raise InputError(f"{name} must be a finite number, not {value!r}.")
+        raise InputError(f"{name} must be a finite number, not {described(value)}.")
     return float(value)
 
 
@@ -161,7 +161,7 @@ def check_flag(name: str, value: Any) -> bool:
         InputError: If it is neither True nor False.
     """
     if not isinstance(value, bool):
-        raise InputError(f"{name} must be true or false, not {value!r}.")
+        raise InputError(f"{name} must be true or false, not {described(value)}.")
     return value
 
 
@@ -189,7 +189,7 @@ def check_image(images: SomeImages, count: int, owner: str) -> slice | Tensor:
     try:
         number = operator.index(images)  # NumPy's whole numbers too
     except TypeError:
-        raise InputError(f"name images by a number, a slice or a tensor, not {images!r}.") from None
+        raise InputError(f"name images by a number, a slice or a tensor, not {described(images)}.") from None
     if not -count <= number < count:
         raise MissingImageError(f"there is no image {number}: the {owner} to {count}.")
     return slice(number, number + 1 or None)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from typing import TypeGuard
 
 import torch
 
@@ -76,6 +79,56 @@ def unknown_name(
     if isinstance(name, str) and renamed and name in renamed:
         return UnknownNameError(f"the {kind} '{name}' is called '{renamed[name]}' now: use that name.")
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    close = _close(name, names)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return UnknownNameError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")
+    told = f"'{name}'" if isinstance(name, str) and len(name) <= _LONGEST else described(name)
+    return UnknownNameError(f"unknown {kind} {told}.{hint} Known: {', '.join(names)}.")
+
+
+def _close(name: object, known: list[str]) -> list[str]:
+    """Find the names that may have been meant: spelt alike, or with all the words of ``name``."""
+    if not isinstance(name, str) or len(name) < 3:
+        return []
+    plain = {one.lower().replace("-", "_"): one for one in known}
+    wanted = name.lower().replace("-", "_").replace(" ", "_")
+    alike = difflib.get_close_matches(wanted, plain, n=3, cutoff=0.7)
+    words = set(wanted.split("_"))
+    longer = [one for one in plain if words <= set(re.split(r"[_.]", one))]
+    return [plain[one] for one in dict.fromkeys([*alike, *longer])][:3]
+
+
+_LONGEST = 60
+
+
+def described(value: object) -> str:
+    """Describe any value in a few words, for a message: never the elements of a tensor or the parts of a network.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Its repr if that is short, else its kind.
+
+    Example:
+        >>> from cpath.errors import described
+        >>> described(images), described("neuron_mct"), described(torch.nn.Linear(2, 3))
+        ('a tensor of shape (2, 3, 8, 8)', "'neuron_mct'", 'a network (Linear)')
+    """
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, torch.nn.Module):
+        return f"a network ({type(value).__name__})"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, str | bytes):
+        return repr(value) if len(value) <= _LONGEST else f"{value[:_LONGEST]!r}…"
+    items = list(islice(value.values() if isinstance(value, Mapping) else value, 20)) if _holds(value) else []
+    text = repr(value) if all(isinstance(item, str | float | int | None) for item in items) else ""
+    if text and "\n" not in text and len(text) <= _LONGEST:
+        return text
+    return f"an object of type {type(value).__name__}"
+
+
+def _holds(value: object) -> TypeGuard[Collection[object]]:
+    """True for a collection; an array without dimensions only looks like one."""
+    return isinstance(value, Collection) and getattr(value, "shape", None) != ()

@@ -11,6 +11,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from cpath.devices import widest
+
 
 @dataclass(frozen=True)
 class SiteLayout:
@@ -89,9 +91,9 @@ def common_dtype(values: Mapping[str, Tensor]) -> torch.dtype:
         values: Tensors by site name.
 
     Returns:
-        The promoted type. Booleans count as float32, integers as float64.
+        The promoted type. Booleans count as float32, integers as float64 if their device has it.
     """
     found = reduce(torch.promote_types, (value.dtype for value in values.values()))
     if found.is_floating_point or found.is_complex:
         return found
-    return torch.float32 if found == torch.bool else torch.float64
+    return torch.float32 if found == torch.bool else widest(next(iter(values.values())).device)

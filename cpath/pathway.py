@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import SomeImages, check_image
-from cpath.errors import InputError, MaskError
+from cpath.checks import SomeImages, check_image, warn
+from cpath.devices import widest
+from cpath.errors import InputError, MaskError, described
 from cpath.layout import SiteLayout
 from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, evaluating, intercept, is_dead, unwrap
 from cpath.storage import read_tensors, write_tensors
@@ -89,7 +89,7 @@ class Pathway:
             raise MaskError("a pathway needs the mask of at least one site: boolean masks (B, *site) by its name.")
         for name, mask in masks.items():
             if not isinstance(name, str) or not isinstance(mask, Tensor):
-                raise MaskError(f"the mask of site {name!r} must be a tensor, and the site's name text.")
+                raise MaskError(f"the mask of site {described(name)} must be a tensor, and the site's name text.")
         batches = {mask.shape[0] if mask.dim() else 0 for mask in masks.values()}
         if len(batches) != 1 or 0 in batches:
             raise MaskError(f"all masks must be (B, *site) with the same B ≥ 1; got B of {sorted(batches)}.")
@@ -135,7 +135,7 @@ class Pathway:
     @cached_property
     def sparsity(self) -> Tensor:
         """Realised sparsity (B,), per cent of all neurons; at least the requested one, as ties are never split."""
-        kept = count_true(self.flat).to(torch.float64)
+        kept = count_true(self.flat).to(widest(self.flat.device))
         return 100 * (1 - kept / self.layout.neurons)
 
     def to(self, device: torch.device | str) -> Pathway:
@@ -238,6 +238,10 @@ class Pathway:
         Raises:
             MaskError: If the activations belong to another model or other images.
         """
+        if not isinstance(activations, Mapping):
+            raise InputError(
+                f"activations must be tensors by site, as `observe` gives them, not {described(activations)}."
+            )
         missing = [name for name in self.layout.shapes if name not in activations]
         if missing:
             raise MaskError(
@@ -253,7 +257,7 @@ class Pathway:
 
     def _check_same(self, other: Pathway) -> None:
         if not isinstance(other, Pathway):
-            raise InputError(f"a pathway can only be compared with a cpath.Pathway, not {type(other).__name__}.")
+            raise InputError(f"a pathway can only be compared with a cpath.Pathway, not {described(other)}.")
         if self.layout.shapes != other.layout.shapes:
             raise MaskError("the pathways belong to different networks or input sizes: their sites differ.")
         if len(self) != len(other):
@@ -318,10 +322,9 @@ class Pathway:
         if seen:
             self.check_reached(seen)
         else:
-            warnings.warn(
+            warn(
                 "no site was reached while the model was restricted, so the restriction had no effect. Call the "
                 "model itself, in the thread that entered the block.",
-                stacklevel=3,  # past contextlib, to the end of the caller's block
             )
 
     def check_reached(self, seen: set[str]) -> None:
@@ -416,6 +419,23 @@ class Pathway:
         )
 
 
+def check_pathway(pathway: object) -> Pathway:
+    """Check that an argument is a pathway.
+
+    Args:
+        pathway: The argument.
+
+    Returns:
+        ``pathway``.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if not isinstance(pathway, Pathway):
+        raise InputError(f"pathway must be a cpath.Pathway, not {described(pathway)}.")
+    return pathway
+
+
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """Share (B,) of the True of ``whole`` that are True in ``part`` too; NaN for 0/0."""
-    return count_true(part).to(torch.float64) / count_true(whole)
+    return count_true(part).to(widest(part.device)) / count_true(whole)

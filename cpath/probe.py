@@ -7,6 +7,7 @@ parameter's gradient, and leaves nothing behind in the model.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,10 +18,19 @@ from torch.autograd.graph import get_gradient_edge
 
 from cpath._torch import eagerly, version
 from cpath.checks import without_vmap_warnings
-from cpath.errors import CpathError, InputError, SiteError
+from cpath.errors import CpathError, InputError, SiteError, described
 from cpath.keeping import Keeping
 from cpath.replay import Replay
-from cpath.sites import ACTIVATIONS, DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, intercept, unwrap
+from cpath.sites import (
+    ACTIVATIONS,
+    DEFAULT_ACTIVATIONS,
+    EVERY_SITE,
+    check_activations,
+    check_model,
+    count_calls,
+    intercept,
+    unwrap,
+)
 from cpath.trial import left_out
 
 Target = None | int | Tensor
@@ -52,10 +62,12 @@ def check_images(model: nn.Module, images: object) -> Tensor:
         ``images``.
 
     Raises:
-        InputError: If they are not a batch of finite floats of the model's dtype on its device.
+        InputError: If ``model`` is no module, or ``images`` are not a batch of finite floats of the model's dtype
+            on its device.
     """
+    check_model(model)
     if not isinstance(images, Tensor):
-        raise InputError(f"images must be a tensor (B, C, H, W), not {type(images).__name__}.")
+        raise InputError(f"images must be a tensor (B, C, H, W), not {described(images)}.")
     if images.layout != torch.strided:
         raise InputError(f"images must be dense, not {images.layout}: pass images.to_dense().")
     if images.dim() < 2 or images.shape[0] == 0 or images.numel() == 0:
@@ -212,26 +224,6 @@ def no_gradient_error(name: str) -> SiteError:
     return SiteError(
         f"site '{name}' runs where gradients are switched off or does not depend on the images: its neurons have "
         "no gradient. Remove the no_grad() in the model, or its checkpointing with use_reentrant=True."
-    )
-
-
-def no_sites_error(activations: Iterable[str], left_out: Iterable[str] = ()) -> SiteError:
-    """Make the error for a model in which no activation function was seen.
-
-    Args:
-        activations: Names of the activation functions that were looked for.
-        left_out: Names of the calls that do not depend on the input.
-
-    Returns:
-        The error, to be raised.
-    """
-    wanted = ", ".join(check_activations(activations)) or "none named"
-    names = sorted(left_out)
-    more = f" and {len(names) - 1} others" if len(names) > 1 else ""
-    seen = f" but at {names[0]}{more}, where nothing depends on the input" if names else ""
-    return SiteError(
-        f"no site found: the model calls none of the activation functions looked for ({wanted}){seen}. Name those "
-        f"it uses, for example activations=('gelu',). Known: {', '.join(ACTIVATIONS)}."
     )
 
 
@@ -410,7 +402,7 @@ class Probe:
             ):
                 logits = check_logits(self._call(source), len(self), differentiable=gradients and bool(outputs))
         if not outputs:
-            raise no_sites_error(self.activation_names, self.left_out)
+            raise self.no_sites_error()
         if not copies and any(version(outputs[name]) != versions[name] for name in outputs):
             return None
         self._resolve_target(logits.detach())
@@ -490,6 +482,28 @@ class Probe:
             ),
         ):
             return self._run().gather(1, self.target.unsqueeze(1)).squeeze(1)
+
+    def no_sites_error(self) -> SiteError:
+        """Make the error for a model that calls none of the activation functions that are sites.
+
+        Returns:
+            The error, to be raised. It names those that the model does call.
+        """
+        wanted = ", ".join(self.activation_names) or "none named"
+        unusable = sorted(self.left_out)
+        more = f" and {len(unusable) - 1} others" if len(unusable) > 1 else ""
+        apart = f" but at {unusable[0]}{more}, where nothing depends on the input" if unusable else ""
+        found = f"no site found: the model calls none of the activation functions looked for ({wanted}){apart}."
+        calls = Counter({k: n for k, n in count_calls(self._run).items() if k not in self.activation_names})
+        if calls:
+            names = ", ".join(f"{name} ({count}×)" for name, count in calls.most_common())
+            return SiteError(f"{found} It calls {names}: pass activations={[*calls]!r}, or those of them you want.")
+        parts = Counter(type(part).__name__ for part in self.model.modules() if not list(part.children()))
+        made_of = ", ".join(f"{name} ({count}×)" for name, count in parts.most_common(8))
+        return SiteError(
+            f"{found} It calls no other one that can be a site either; it is made of {made_of}. "
+            f"Known: {', '.join(ACTIVATIONS)}."
+        )
 
     def _run(self) -> Tensor:
         """Run the model on a copy of the images, because a model may change its input in place."""

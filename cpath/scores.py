@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import SomeImages, check_count, check_image, within_memory
-from cpath.errors import InputError, SiteError
+from cpath.checks import SomeImages, check_count, check_image, warn, within_memory
+from cpath.errors import InputError, SiteError, described
 from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Contributions, Method, check_contributions, get
 from cpath.pathway import Pathway
@@ -109,20 +108,18 @@ class Scores:
         """
         sparsity = check_sparsity(sparsity)
         if 0 < sparsity < 1:
-            warnings.warn(
+            warn(
                 f"sparsity={sparsity:.15g} prunes {sparsity:.15g} per cent of the neurons: "
                 f"for {100 * sparsity:g} per cent say sparsity={100 * sparsity:g}.",
-                stacklevel=2,
             )
         masks = keep_above(self.flat, sparsity)
         empty = any_true(masks).count(False) if sparsity > 0 else 0
         if empty:
-            warnings.warn(
+            warn(
                 f"at sparsity={sparsity:.15g} the pathways of {empty} of {len(self)} images are empty: the largest "
                 f"scores of '{self.method}' tie, or are zero. Ask for a lower sparsity; sparsity=0 keeps every "
                 "neuron whose score is not zero.",
                 RuntimeWarning,
-                stacklevel=2,
             )
         return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations, self.left_out)
 
@@ -289,7 +286,7 @@ def _method(method: object) -> Method:
     method = get(method) if isinstance(method, str) else method
     if not isinstance(method, Method):
         hint = f": {method.__name__}() is one" if isinstance(method, type) and issubclass(method, Method) else ""
-        raise InputError(f"method must be a registered name or a cpath.Method, not {method!r}{hint}.")
+        raise InputError(f"method must be a registered name or a cpath.Method, not {described(method)}{hint}.")
     return method
 
 

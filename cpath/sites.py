@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ from cpath._torch import (
     plain_name,
     saves_with_hooks,
 )
-from cpath.errors import InputError, SiteError, unknown_name
+from cpath.errors import InputError, SiteError, described, unknown_name
 from cpath.keeping import Keeping
 
 Visitor = Callable[[str, Tensor], Tensor | None]
@@ -141,7 +142,7 @@ def check_model(model: object) -> nn.Module:
                 f"model is of class {type(model).__name__}, a graph of operators without sites: pass the nn.Module "
                 "that was exported."
             )
-        raise InputError(f"model must be a torch.nn.Module, not {model!r}. Wrap a function in one.")
+        raise InputError(f"model must be a torch.nn.Module, not {described(model)}. Wrap a function in one.")
     return model
 
 
@@ -161,7 +162,7 @@ def check_activations(activations: object) -> tuple[str, ...]:
     if isinstance(activations, str):
         activations = (activations,)
     if not isinstance(activations, Iterable):
-        raise InputError(f"activations must be names of activation functions, not {activations!r}.")
+        raise InputError(f"activations must be names of activation functions, not {described(activations)}.")
     names = tuple(activations)
     for name in names:
         if name not in ACTIVATIONS:
@@ -598,3 +599,33 @@ def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATION
 
     with evaluating(model, keeping=False), intercept(model, visit, activations=activations):
         yield seen
+
+
+class _Calls(TorchFunctionMode):
+    """Counts the calls of activation functions by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if (entry := _TABLE.get(func)) is not None:
+            self.counts[_kind(entry, args, kwargs or {})] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_calls(run: Callable[[], object]) -> Counter[str]:
+    """Count the calls of activation functions while a function runs, by the names that `ACTIVATIONS` lists.
+
+    Args:
+        run: Function without arguments, which runs a model.
+
+    Returns:
+        Number of calls by name.
+    """
+    calls = _Calls()
+    with torch.no_grad(), calls:
+        run()
+    return calls.counts

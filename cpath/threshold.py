@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpath.errors import InputError
+from cpath.errors import InputError, described
 
 T = TypeVar("T")
 
@@ -59,10 +59,10 @@ def check_sparsity(sparsity: float) -> float:
     """
     try:
         value = math.nan if isinstance(sparsity, (bool, np.bool_, bytes)) else float(sparsity)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         value = math.nan
     if math.isnan(value):
-        raise InputError(f"sparsity must be a number, not {sparsity!r}.")
+        raise InputError(f"sparsity must be a number, not {described(sparsity)}.")
     if not 0 <= value < 100:
         hint = " (per cent, not a fraction)" if value >= 100 else ""
         raise InputError(
@@ -232,7 +232,7 @@ def count_true(masks: Tensor) -> Tensor:
     """
     if masks.device.type != "cpu":
         return masks.sum(1)
-    return torch.tensor([np.count_nonzero(row) for row in masks.numpy()], dtype=torch.int64)
+    return torch.tensor([np.count_nonzero(row) for row in masks.numpy()], dtype=torch.int64, device="cpu")
 
 
 def any_true(masks: Tensor) -> list[bool]:

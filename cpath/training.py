@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from cpath.checks import check_at_least, check_count, check_number
 from cpath.data import Batches, ImageData, Split
+from cpath.devices import widest
 from cpath.errors import InputError
 from cpath.storage import replacing
 
@@ -169,12 +170,16 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images)
         self._add("val_loss", self.recipe.loss(logits, labels), len(labels))
-        self._add("val_accuracy", 100.0 * (logits.argmax(1) == labels).double().mean(), len(labels))
+        self._add(
+            "val_accuracy", 100.0 * (logits.argmax(1) == labels).to(widest(labels.device)).mean(), len(labels)
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the images of the epoch. All processes take those of the first one."""
         figures = {
-            name: torch.as_tensor(self._sums[name] / self._sums[f"{name}/images"], dtype=torch.float64)
+            name: torch.as_tensor(
+                self._sums[name] / self._sums[f"{name}/images"], dtype=widest(self.device), device=self.device
+            )
             for name in ("loss", "val_loss", "val_accuracy")
             if name in self._sums
         }

@@ -435,8 +435,8 @@ BAD_IMAGES = {
         r"images are torch.float64.*torch.float32.*images.to\(torch.float32\)",
     ),
     "elsewhere": (zoo.images().to("meta"), r"images are meta .* parameters are cpu: pass images.to\('cpu'\)"),
-    "list": ([[1.0]], "must be a tensor.*not list"),
-    "none": (None, "must be a tensor.*not NoneType"),
+    "list": ([[1.0]], "must be a tensor.*not an object of type list"),
+    "none": (None, "must be a tensor.*not None"),
     "vector": (torch.ones(3), "must be a batch"),
 }
 
@@ -450,7 +450,9 @@ def test_unusable_images_are_refused(method, case):
 
 
 def test_model_without_a_site_is_refused(method, images):
-    with pytest.raises(cpath.SiteError, match=r"no site found.*relu.*activations=.*gelu"):
+    with pytest.raises(
+        cpath.SiteError, match=r"no site found.*\(relu\).*Flatten \(1×\), Linear \(1×\).*Known: relu, .*gelu"
+    ):
         cpath.score(no_sites(), images, method)
 
 

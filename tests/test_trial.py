@@ -245,3 +245,22 @@ def test_quantised_parts_are_refused():
             cpath.score(quantised, zoo.images(), method)
     with pytest.raises(cpath.SiteError, match=message), cpath.observe(quantised):
         pass
+
+
+class _TableAlone(nn.Module):
+    """Calls ReLU on a parameter alone, and tanh on the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(4))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.tanh(images) * torch.relu(self.table))
+
+
+def test_a_model_whose_only_sites_do_not_depend_on_the_input_is_told_what_else_it_calls():
+    with pytest.raises(
+        cpath.SiteError, match=r"no site found.*\(relu\) but at :relu, where .* It calls tanh \(1×\): pass"
+    ):
+        cpath.score(_TableAlone().eval(), torch.randn(2, 4))

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from cpath.checks import check_count
 from cpath.errors import SiteError
-from cpath.pathway import Pathway
+from cpath.pathway import Pathway, check_pathway
 from cpath.probe import check_images
+from cpath.randomness import seeded
 from cpath.sites import differentiating, evaluating, intercept, unwrap
 
 _ELEMENTS_AT_ONCE = 1 << 24
@@ -49,6 +50,7 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
         (torch.Size([2]), True)
     """
     neurons = None if neurons is None else check_count("neurons", neurons)
+    check_pathway(pathway)
     check_images(model, images)
     model = unwrap(model)  # a compiled model cannot be differentiated twice
     before: dict[str, Tensor] = {}
@@ -109,8 +111,8 @@ def _least_distance(before: dict[str, Tensor], source: Tensor, pathway: Pathway,
 
 def _slopes_one_way(before: dict[str, Tensor], source: Tensor) -> dict[str, Tensor]:
     """Compute the derivative of every pre-activation along one random direction, by two backward passes."""
-    generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(source.shape[1:], generator=generator).to(source).expand_as(source)
+    generator = seeded(0)
+    direction = torch.randn(source.shape[1:], generator=generator, device="cpu").to(source).expand_as(source)
     # A vector-Jacobian product is linear in its vector: its derivative by that is the Jacobian-vector product.
     vectors = [torch.zeros_like(value).requires_grad_() for value in before.values()]
     (pulled,) = torch.autograd.grad(

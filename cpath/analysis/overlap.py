@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cpath.errors import InputError
+from cpath.devices import widest
+from cpath.errors import InputError, described
 from cpath.layout import SiteLayout
-from cpath.pathway import Pathway
+from cpath.pathway import Pathway, check_pathway
 from cpath.probe import check_images, check_logits
 from cpath.sites import evaluating
 
@@ -34,7 +35,7 @@ def site_counts(flat: Tensor, layout: SiteLayout) -> Tensor:
     if flat.device.type != "cpu":
         return torch.stack([flat[:, where].sum(1) for where in layout.slices.values()], 1)
     rows = [[np.count_nonzero(row[where]) for where in layout.slices.values()] for row in flat.numpy()]
-    return torch.tensor(rows)
+    return torch.tensor(rows, device="cpu")
 
 
 def response_preservation(
@@ -63,6 +64,7 @@ def response_preservation(
         >>> bool(change.abs().max() < 1e-6), kept.tolist()
         (True, [True, True])
     """
+    check_pathway(pathway)
     check_images(model, images)
     with torch.no_grad(), evaluating(model):
         # Copies go in, because a model may change its input in place.
@@ -72,8 +74,9 @@ def response_preservation(
         pathway.check_reached(seen)
     target = logits.argmax(1) if pathway.target is None else pathway.target.to(logits.device).expand(len(images))
     target = target.unsqueeze(1)
-    before = logits.double().softmax(1).gather(1, target).squeeze(1)
-    after = restricted.double().softmax(1).gather(1, target).squeeze(1)
+    exact = widest(logits.device)
+    before = logits.to(exact).softmax(1).gather(1, target).squeeze(1)
+    after = restricted.to(exact).softmax(1).gather(1, target).squeeze(1)
     return after / before - 1, restricted.argmax(1) == logits.argmax(1)
 
 
@@ -109,31 +112,36 @@ def compare_pathways(
         >>> torch.equal(measures["neuron_mct", "jaccard/random"], measures["random", "jaccard/neuron_mct"])
         True
     """
+    if not isinstance(pathways, Mapping):
+        raise InputError(f"pathways must be pathways by name, not {described(pathways)}.")
     if not pathways:
         raise InputError("compare_pathways needs at least one pathway.")
+    for pathway in pathways.values():
+        check_pathway(pathway)
     first = next(iter(pathways.values()))
     layout, sites = first.layout, list(first.layout.shapes)
     flat = {name: first.aligned(pathway) for name, pathway in pathways.items()}
-    sizes = torch.tensor(list(layout.sizes.values()))
+    sizes = torch.tensor(list(layout.sizes.values()), device=first.flat.device)
+    exact = widest(first.flat.device)
     dead = first.dead(activations)
     measures: dict[tuple[str, str], Tensor] = {}
     kept: dict[str, Tensor] = {}
 
     def note(name: str, measure: str, part: Tensor, whole: Tensor) -> None:
         """Note ratios of counts (B, sites), over the network and by site."""
-        measures[name, measure] = part.sum(1).double() / whole.sum(1)
+        measures[name, measure] = part.sum(1).to(exact) / whole.sum(1)
         if by_site:
-            ratios = (part.double() / whole).unbind(1)
+            ratios = (part.to(exact) / whole).unbind(1)
             measures.update(
                 {(name, f"site_{measure}/{site}"): ratio for site, ratio in zip(sites, ratios, strict=True)}
             )
 
     for name, masks in flat.items():
         kept[name] = site_counts(masks, layout)
-        measures[name, "realised_sparsity"] = 100 * (1 - kept[name].sum(1).double() / layout.neurons)
+        measures[name, "realised_sparsity"] = 100 * (1 - kept[name].sum(1).to(exact) / layout.neurons)
         note(name, "dead_share", site_counts(masks & dead, layout), kept[name])
         if by_site:
-            shares = (100 * kept[name].double() / sizes.to(kept[name].device)).unbind(1)
+            shares = (100 * kept[name].to(exact) / sizes).unbind(1)
             measures.update({(name, f"site_kept/{site}"): share for site, share in zip(sites, shares, strict=True)})
     for one, other in combinations(flat, 2):
         both = site_counts(flat[one] & flat[other], layout)

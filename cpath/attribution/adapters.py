@@ -104,7 +104,7 @@ class CaptumAttribution:
         if additional_forward_args is not None:
             raise InputError("cpath's models take images only: wrap the model to bind its additional arguments.")
         if isinstance(target, (list, tuple)):
-            target = torch.as_tensor(target)
+            target = torch.as_tensor(target, device="cpu")
         maps = attribute(self.forward_func, images, self._method, target, **self._settings)
         if maps.shape != images.shape:
             maps = (maps / images.shape[1]).expand_as(images).contiguous()
@@ -150,12 +150,16 @@ def quantus_explain(
         ...     explain_func_kwargs={"method": "neuron_mct", "sparsity": 90},
         ... )
     """
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
     if device is not None and torch.device(device).type != parameter.device.type:
         raise InputError(f"device is '{device}', but the model is on '{parameter.device}': move the model first.")
-    images = torch.as_tensor(inputs).to(parameter)
+    images = _tensor(inputs).to(parameter)
     labels: Target = None
     if targets is not None:
         # Quantus may hold its labels as floats.
-        labels = torch.as_tensor(targets).to(parameter.device, torch.int64).reshape(-1).expand(len(images))
+        labels = _tensor(targets).to(parameter.device, torch.int64).reshape(-1).expand(len(images))
     return attribute(model, images, method, labels, **settings).cpu().numpy()
+
+
+def _tensor(values: np.ndarray | Tensor | int) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")

@@ -13,7 +13,8 @@ from cpath.attribution.base import REGISTRY, Attribution
 from cpath.attribution.pathways import PathwayGradient
 from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, within_memory
-from cpath.errors import InputError, unknown_name
+from cpath.devices import making_tensors_on
+from cpath.errors import InputError, described, unknown_name
 from cpath.methods.base import Method
 from cpath.probe import Target
 from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
@@ -123,7 +124,7 @@ def attribute(
     elif isinstance(method, Method):
         method = _pathway_gradient(method, settings)
     elif not isinstance(method, Attribution):
-        raise InputError(f"method must be a name, an Attribution or a Method, not {method!r}.")
+        raise InputError(f"method must be a name, an Attribution or a Method, not {described(method)}.")
     elif settings:
         raise _settings_error(method, settings)
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
@@ -132,7 +133,10 @@ def attribute(
         if images.dim() != 4:
             raise InputError(f"an attribution needs images (B, C, H, W), not {tuple(images.shape)}.")
         at_once = max(1, probe.rows_at_once // method.rows)
-        parts = [method.maps(probe.part(slice(start, start + at_once))) for start in range(0, len(probe), at_once)]
+        with making_tensors_on(images.device):
+            parts = [
+                method.maps(probe.part(slice(start, start + at_once))) for start in range(0, len(probe), at_once)
+            ]
     maps = torch.cat(parts)
     shape = tuple(images.shape)
     if tuple(maps.shape) not in (shape, (shape[0], 1, *shape[2:])):

@@ -20,7 +20,6 @@ from cpath.checks import check_count, check_seed
 from cpath.errors import InputError, SiteError, unknown_name
 from cpath.methods.quadrature import quadrature
 from cpath.optional import optional
-from cpath.probe import no_sites_error
 from cpath.randomness import image_generators
 from cpath.sites import EVERY_SITE, intercept
 
@@ -185,7 +184,9 @@ class SmoothGrad(Attribution):
         for start in range(0, self.samples, at_once):
             count = min(at_once, self.samples - start)
             draws = [
-                torch.stack([torch.randn(images.shape[1:], generator=generator) for generator in generators])
+                torch.stack(
+                    [torch.randn(images.shape[1:], generator=generator, device="cpu") for generator in generators]
+                )
                 for _ in range(count)
             ]
             noisy = images + sigma * torch.stack(draws).to(images)  # (count, B, C, H, W)
@@ -236,7 +237,7 @@ class GBP(Attribution):
             ):
                 found = probe.response(inputs)
             if not seen:
-                raise no_sites_error(probe.activation_names, probe.left_out)
+                raise probe.no_sites_error()
             return found
 
         saliency = captum(self.name).Saliency(response)

@@ -36,7 +36,10 @@ class RandomMap(Attribution):
         """Draw a map (B, 1, H, W) from U(0, 1)."""
         _ = probe.target  # not needed, but an unusable target or model must be reported as everywhere
         size = (1, *probe.images.shape[2:])
-        draws = [torch.rand(size, generator=g) for g in image_generators(probe.images, self.seed, self.name)]
+        draws = [
+            torch.rand(size, generator=g, device="cpu")
+            for g in image_generators(probe.images, self.seed, self.name)
+        ]
         return torch.stack(draws).to(probe.images)
 
 

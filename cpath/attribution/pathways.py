@@ -11,11 +11,11 @@ from cpath.attribution.base import Attribution, register
 from cpath.attribution.by_captum import upsample
 from cpath.attribution.response import ResponseProbe, no_influence_error
 from cpath.checks import check_count, within_memory
-from cpath.errors import InputError, MaskError
+from cpath.errors import MaskError
 from cpath.methods.base import Method
 from cpath.methods.contribution import NeuronIntGrad, integrate
 from cpath.methods.quadrature import quadrature
-from cpath.pathway import Pathway
+from cpath.pathway import Pathway, check_pathway
 from cpath.probe import Target, check_images
 from cpath.scores import find_pathway
 from cpath.sites import differentiating, evaluating
@@ -50,8 +50,7 @@ def pathway_gradient(
         >>> cpath.pathway_gradient(model, images, pathway).shape
         torch.Size([2, 3, 8, 8])
     """
-    if not isinstance(pathway, Pathway):
-        raise InputError(f"pathway must be a cpath.Pathway, not {type(pathway).__name__}.")
+    check_pathway(pathway)
     max_batch = check_count("max_batch", max_batch)
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
     with evaluating(model), differentiating(), within_memory(remedy):

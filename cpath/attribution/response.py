@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from cpath.devices import widest
 from cpath.errors import SiteError
-from cpath.probe import Probe, Target, check_logits, check_site, no_sites_error
+from cpath.probe import Probe, Target, check_logits, check_site
 from cpath.sites import DEFAULT_ACTIVATIONS, RightGradients, intercept
 
 # On a CPU, larger batches take longer per image: their activations, some ten times the size of the input, are more
@@ -79,16 +80,18 @@ class ResponseProbe(Probe):
         return logits.gather(1, labels).squeeze(1)
 
     def probability(self, inputs: Tensor) -> Tensor:
-        """Compute the response as a softmax probability, in float64 so that small changes near 1 are kept.
+        """Compute the response as a softmax probability.
+
+        It is float64, if the device has it, so that small changes near 1 are kept.
 
         Args:
             inputs: As for `response`.
 
         Returns:
-            Probabilities (K·B,), float64.
+            Probabilities (K·B,).
         """
         logits, labels = self._answer(inputs)
-        return logits.double().softmax(1).gather(1, labels).squeeze(1)
+        return logits.to(widest(logits.device)).softmax(1).gather(1, labels).squeeze(1)
 
     def _answer(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         _ = self.left_out
@@ -222,5 +225,5 @@ def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple
     ):
         check_logits(probe._call(probe.images[:1].clone()), 1)
     if not shapes:
-        raise no_sites_error(probe.activation_names, probe.left_out)
+        raise probe.no_sites_error()
     return shapes, [(name,) for name in shapes] + [sites for _, sites in joins.sites.values()]

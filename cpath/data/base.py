@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cpath.checks import check_count, check_number, check_seed
-from cpath.errors import InputError
+from cpath.errors import InputError, described
 from cpath.randomness import seeded
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Normalisation:
         for name in ("mean", "std"):
             values = getattr(self, name)
             if isinstance(values, str) or not isinstance(values, Sequence):
-                raise InputError(f"{name} must be numbers, one per channel, not {values!r}.")
+                raise InputError(f"{name} must be numbers, one per channel, not {described(values)}.")
             for value in values:
                 check_number(name, value)
         if not self.mean or len(self.mean) != len(self.std):

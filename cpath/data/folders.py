@@ -13,7 +13,7 @@ import torch
 from cpath.checks import check_count, check_flag, check_number, warn
 from cpath.data.base import FileSplit, ImageData, Normalisation, Split, check_cut
 from cpath.data.memory import hold
-from cpath.errors import InputError
+from cpath.errors import InputError, described
 from cpath.randomness import seeded
 
 IMAGENET_NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -217,7 +217,7 @@ def _of_colours(name: str, values: object, otherwise: float) -> tuple[float, ...
     found = () if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
     if len(found) != 3:
         raise InputError(
-            f"{name} must be three numbers, for red, green and blue (dataset.{name}=[…]), not {values!r}: "
+            f"{name} must be three numbers, for red, green and blue (dataset.{name}=[…]), not {described(values)}: "
             "grey images are read as colour images too."
         )
     return tuple(check_number(name, value) for value in found)

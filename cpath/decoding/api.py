@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import check_count, check_seed
+from cpath.checks import check_count, check_seed, warn
 from cpath.decoding.network import Network
 from cpath.decoding.objectives import Objective, tasks_of
 from cpath.decoding.render import render
 from cpath.decoding.starts import Parametrisation, Start, seeded
+from cpath.devices import making_tensors_on
 from cpath.errors import InputError
 from cpath.pathway import Pathway
 from cpath.sites import DEFAULT_ACTIVATIONS, differentiating
@@ -116,44 +116,44 @@ def decode(
     tasks = tasks_of(pathways, objectives)
     with differentiating(), seeded(seed) as reseed:
         network = Network(model, tasks, activations, normalisation)
-        first_starts = []
-        for task in tasks:
-            reseed(0)
-            first_starts.append(Start(parametrisation, shape, 0))
-            network.check(task, first_starts[-1])
-        starts = [network.start(task, s, tries, reseed) for task, s in zip(tasks, first_starts, strict=True)]
-        alive = [row for row, start in enumerate(starts) if start.slope > 0]
-        done = 0
+        with making_tensors_on(network.device):
+            first_starts = []
+            for task in tasks:
+                reseed(0)
+                first_starts.append(Start(parametrisation, shape, 0))
+                network.check(task, first_starts[-1])
+            starts = [network.start(task, s, tries, reseed) for task, s in zip(tasks, first_starts, strict=True)]
+            alive = [row for row, start in enumerate(starts) if start.slope > 0]
+            done = 0
 
-        def count(images: int) -> None:
-            nonlocal done
-            done += images
-            if on_step is not None:
-                on_step(done, steps * len(alive))
+            def count(images: int) -> None:
+                nonlocal done
+                done += images
+                if on_step is not None:
+                    on_step(done, steps * len(alive))
 
-        for first in range(0, len(alive), max_batch):
-            rows = alive[first : first + max_batch]
-            reseed(0)
-            render(
-                network,
-                [tasks[row] for row in rows],
-                [starts[row] for row in rows],
-                transforms,
-                steps,
-                learning_rate,
-                count,
-            )
-        images = torch.cat([start.image() for start in starts]).detach().cpu().float()
+            for first in range(0, len(alive), max_batch):
+                rows = alive[first : first + max_batch]
+                reseed(0)
+                render(
+                    network,
+                    [tasks[row] for row in rows],
+                    [starts[row] for row in rows],
+                    transforms,
+                    steps,
+                    learning_rate,
+                    count,
+                )
+            images = torch.cat([start.image() for start in starts]).detach().cpu().float()
     if not torch.isfinite(images).all():
         raise InputError("the optimisation diverged to NaN: lower the learning rate.")
-    no_gradient = torch.tensor([start.unmoved() for start in starts])
+    no_gradient = torch.tensor([start.unmoved() for start in starts], device="cpu")
     if no_gradient.any():
         images[no_gradient] = float("nan")
-        warnings.warn(
+        warn(
             f"{int(no_gradient.sum())} of {len(no_gradient)} objectives have no gradient at any of {tries} start "
             "images, so no image was made for them: no neuron of the pathway leads to the objective, or all that "
             "do are dead there.",
             RuntimeWarning,
-            stacklevel=2,
         )
-    return Decoding(images, no_gradient, torch.tensor([start.attempt for start in starts]))
+    return Decoding(images, no_gradient, torch.tensor([start.attempt for start in starts], device="cpu"))

@@ -44,7 +44,7 @@ class Network:
     ) -> None:
         # The renderer differentiates a copy, so that nothing of the user's model can change.
         self._model = copied(unwrap(model), "decoding").requires_grad_(False).eval()
-        first = next((p for p in self._model.parameters() if p.is_floating_point()), torch.empty(0))
+        first = next((p for p in self._model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
         self.device, self._dtype = first.device, first.dtype
         self._normalisation = normalisation
         self._activations = check_activations(activations)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from cpath.errors import InputError
-from cpath.pathway import Pathway
+from cpath.errors import InputError, described
+from cpath.pathway import Pathway, check_pathway
 
 Layer = Callable[[str], Tensor]
 """Function from the name of a site to its output (1, *site). ``labels`` are the logits, ``input`` is the image."""
@@ -140,10 +140,14 @@ def tasks_of(
     Raises:
         InputError: If there is nothing to decode, or the number of objectives is wrong.
     """
-    given = [pathways] if pathways is None or isinstance(pathways, Pathway) else list(pathways)
+    given = [pathways] if pathways is None or isinstance(pathways, Pathway) else pathways
+    if not isinstance(given, Iterable) or isinstance(given, str | Tensor | nn.Module):
+        raise InputError(f"pathways must be a cpath.Pathway, or several in a list, not {described(given)}.")
     single: list[Pathway | None] = []
     for pathway in given:
-        single += [None] if pathway is None else [pathway[row : row + 1] for row in range(len(pathway))]
+        single += (
+            [None] if pathway is None else [check_pathway(pathway)[row : row + 1] for row in range(len(pathway))]
+        )
     if not single:
         raise InputError("nothing to decode: pass a pathway, or None for the unrestricted network.")
     if objectives is None:

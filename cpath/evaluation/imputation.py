@@ -79,8 +79,10 @@ class NoisyLinear:
             filled, removed, image_generators(images, self.seed, "imputation"), strict=True
         ):
             if gone.any():
-                values = torch.from_numpy(solve(image.detach().double().cpu().numpy(), gone.cpu().numpy()))
-                values += self.noise * torch.randn(values.shape, generator=generator, dtype=torch.float64)
+                values = torch.from_numpy(solve(image.detach().cpu().double().numpy(), gone.cpu().numpy()))
+                values += self.noise * torch.randn(
+                    values.shape, generator=generator, dtype=torch.float64, device="cpu"
+                )
                 image[:, gone] = values.to(image)
         return filled
 

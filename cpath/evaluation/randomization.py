@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cpath._torch import initialiser
-from cpath.errors import InputError, unknown_name
+from cpath.errors import InputError, described, unknown_name
 from cpath.sites import evaluating, unwrap
 
 INITS = ("normal", "own")
@@ -42,13 +42,15 @@ def find_blocks(model: nn.Module, images: Tensor) -> dict[str, tuple[str, ...]]:
         (auxiliary heads) are in no block.
 
     Raises:
-        InputError: If the model uses no parameter.
+        InputError: If the model uses no parameter, or an argument is unusable.
 
     Example:
         >>> list(cpath.evaluation.find_blocks(model, images))
         ['fc', 'conv2', 'conv1']
     """
     model = unwrap(model)
+    if not isinstance(images, Tensor):
+        raise InputError(f"images must be a tensor (B, C, H, W), not {described(images)}.")
     modules = dict(model.named_modules())
     opened = _opened(model)
     blocks: dict[str, list[str]] = {}
@@ -122,7 +124,7 @@ def redraw(
         return
     for name in parameters:
         values = model.get_parameter(name).data
-        values.copy_(std * torch.randn(values.shape, generator=generator))
+        values.copy_(std * torch.randn(values.shape, generator=generator, device=generator.device))
 
 
 def _reset(model: nn.Module, parameters: Iterable[str], generator: torch.Generator) -> None:
@@ -137,7 +139,7 @@ def _reset(model: nn.Module, parameters: Iterable[str], generator: torch.Generat
         devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
         # Layers draw from the global generators, which must be afterwards as they were.
         with torch.random.fork_rng(devices=list(devices)):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
             reset()
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cpath.attribution.reduction import pixel_relevance
-from cpath.errors import InputError, unknown_name
+from cpath.errors import InputError, described, unknown_name
 from cpath.randomness import image_generators
 from cpath.threshold import per_cent_of
 
@@ -50,6 +50,9 @@ def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute
         >>> cpath.evaluation.rank_pixels(attribution, torch.zeros(1, 3, 2, 2)).tolist()
         [[[3, 0], [1, 2]]]
     """
+    for name, given in (("attribution", attribution), ("images", images)):
+        if not isinstance(given, Tensor):
+            raise InputError(f"{name} must be a tensor (B, C, H, W), not {described(given)}.")
     if images.dim() != 4 or attribution.dim() != 4 or _frame(attribution) != _frame(images):
         raise InputError(
             f"an attribution of shape {tuple(attribution.shape)} does not belong to images of shape "
@@ -59,7 +62,10 @@ def rank_pixels(attribution: Tensor, images: Tensor, *, rank_by: str = "absolute
     if relevance.isnan().any():
         raise InputError("the attribution holds NaN: its pixels cannot be ranked.")
     pixels = relevance.shape[1]
-    shuffles = [torch.randperm(pixels, generator=generator) for generator in image_generators(images, seed, "ties")]
+    shuffles = [
+        torch.randperm(pixels, generator=generator, device="cpu")
+        for generator in image_generators(images, seed, "ties")
+    ]
     shuffle = torch.stack(shuffles).to(relevance.device)
     order = shuffle.gather(1, relevance.gather(1, shuffle).argsort(dim=1, descending=True, stable=True))
     places = torch.arange(pixels, dtype=torch.int32, device=order.device).expand_as(order)

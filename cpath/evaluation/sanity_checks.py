@@ -19,12 +19,12 @@ from cpath.attribution.api import attribute, get
 from cpath.attribution.base import Attribution
 from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, check_seed, copied
-from cpath.errors import InputError, unknown_name
+from cpath.errors import InputError, described, unknown_name
 from cpath.evaluation.randomization import INITS, Blocks, find_blocks, redraw, resolve_blocks
 from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
 from cpath.methods.base import Method
 from cpath.probe import Target, check_images
-from cpath.randomness import image_generators
+from cpath.randomness import image_generators, seeded
 from cpath.sites import DEFAULT_ACTIVATIONS, check_activations, evaluating, unwrap
 
 Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribution | Method]
@@ -166,7 +166,7 @@ def randomise(
     """
     cascade = resolve_blocks(model, blocks)
     network = copied(unwrap(model), "randomising it")
-    generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + draw) % 2**63)
+    generator = seeded((seed * 0x9E3779B1 + draw) % 2**63)
     for block, parameters in cascade.items():
         redraw(network, parameters, generator, init, std)
         yield block, network
@@ -221,7 +221,7 @@ def _by_label(attributions: Attributions) -> dict[str, str | Attribution | Metho
     if isinstance(attributions, Mapping):
         labelled = dict(attributions)
     else:
-        given = [attributions] if isinstance(attributions, (str, Attribution, Method)) else list(attributions)
+        given = [attributions] if isinstance(attributions, (str, Attribution, Method)) else _listed(attributions)
         names = [one if isinstance(one, str) else one.name for one in given]
         labelled = dict(zip(names, given, strict=True))
         if len(labelled) < len(given):
@@ -229,9 +229,24 @@ def _by_label(attributions: Attributions) -> dict[str, str | Attribution | Metho
     if not labelled:
         raise InputError("attributions is empty: name at least one.")
     for one in labelled.values():
+        _check_attribution(one)
         if isinstance(one, str):
             get(one)  # raises for an unknown name now, not after the first attributions have run
     return labelled
+
+
+def _listed(attributions: object) -> list[str | Attribution | Method]:
+    if not isinstance(attributions, Iterable) or isinstance(attributions, Tensor | nn.Module):
+        raise InputError(
+            f"attributions must be names or attributions, several of them, not {described(attributions)}."
+        )
+    return [_check_attribution(one) for one in attributions]
+
+
+def _check_attribution(one: object) -> str | Attribution | Method:
+    if not isinstance(one, (str, Attribution, Method)):
+        raise InputError(f"an attribution must be a name, an Attribution or a Method, not {described(one)}.")
+    return one
 
 
 def _labels(model: nn.Module, images: Tensor, target: Target, max_batch: int) -> Tensor:
@@ -245,6 +260,8 @@ def _shuffled(attribution: Tensor, images: Tensor, seed: int, draw: int) -> Tens
     """Put the attribution's pixels in random places, drawn per image."""
     height, width = attribution.shape[2:]
     generators = image_generators(images, seed * 1_000_003 + draw, "shuffled map")
-    orders = torch.stack([torch.randperm(height * width, generator=generator) for generator in generators])
+    orders = torch.stack(
+        [torch.randperm(height * width, generator=generator, device="cpu") for generator in generators]
+    )
     pixels = attribution.flatten(2)
     return pixels.gather(2, orders.to(pixels.device).unsqueeze(1).expand_as(pixels)).view_as(attribution)

@@ -166,5 +166,5 @@ class Comparison:
 
 
 def _maps(attribution: Tensor) -> np.ndarray:
-    maps: np.ndarray = single_channel(attribution).squeeze(1).double().cpu().numpy()
+    maps: np.ndarray = single_channel(attribution).squeeze(1).cpu().double().numpy()
     return maps

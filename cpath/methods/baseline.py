@@ -43,7 +43,10 @@ class Random(Method):
         # In half precision the draws would collapse onto a few thousand values, whose ties are never split.
         dtype = torch.promote_types(common_dtype(activations), torch.float32)
         flat = torch.stack(
-            [torch.rand(layout.neurons, generator=g) for g in image_generators(probe.images, self.seed, self.name)]
+            [
+                torch.rand(layout.neurons, generator=g, device="cpu")
+                for g in image_generators(probe.images, self.seed, self.name)
+            ]
         )
         return layout.views(flat.to(probe.images.device, dtype))
 

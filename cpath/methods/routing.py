@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from cpath.checks import check_count, check_seed
+from cpath.checks import check_count, check_seed, warn
+from cpath.devices import widest
 from cpath.errors import InputError
 from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Method, register
@@ -96,17 +96,16 @@ class DGR(Method):
             before = course
             gamma /= 10
         if len(unsolved):
-            warnings.warn(
+            warn(
                 f"{self.name}: no gates kept the predicted class for {len(unsolved)} of {len(probe)} images; they "
                 "score 0 and have empty pathways. More iterations may help.",
                 RuntimeWarning,
-                stacklevel=2,
             )
         return layout.views(found)
 
     def _start(self, probe: Probe, layout: SiteLayout) -> Tensor:
         """Make the gates (B, neurons) to start from."""
-        return torch.ones(len(probe), layout.neurons)
+        return torch.ones(len(probe), layout.neurons, device=probe.images.device)
 
     def _train(
         self,
@@ -124,7 +123,7 @@ class DGR(Method):
             True (B,) where any were found, and the distance (iterations, B) of the outputs after each step.
         """
         teacher, predicted = logits.softmax(1), logits.argmax(1)
-        lowest = torch.full((len(probe),), float("inf"), dtype=torch.float64, device=gates.device)
+        lowest = torch.full((len(probe),), float("inf"), dtype=widest(gates.device), device=gates.device)
         distances = []
         with _GateSGD(layout, gates, gamma, self) as sgd:
             for iteration in range(self.iterations + 1):
@@ -132,7 +131,7 @@ class DGR(Method):
                     student = probe.gated(sgd.gates)
                 log_q = student.detach().log_softmax(1)
                 if iteration > 0:
-                    distance = -(teacher * log_q).sum(1, dtype=torch.float64)
+                    distance = -(teacher * log_q).sum(1, dtype=lowest.dtype)
                     distances.append(distance)
                     loss = distance + gamma * gates.sum(1)
                     better = (student.argmax(1) == predicted) & (loss < lowest)
@@ -217,5 +216,8 @@ class DGRRandomInit(DGR):
     def _start(self, probe: Probe, layout: SiteLayout) -> Tensor:
         """Draw the gates from U(0, 1), the same at every attempt."""
         return torch.stack(
-            [torch.rand(layout.neurons, generator=g) for g in image_generators(probe.images, self.seed, self.name)]
+            [
+                torch.rand(layout.neurons, generator=g, device="cpu")
+                for g in image_generators(probe.images, self.seed, self.name)
+            ]
         )

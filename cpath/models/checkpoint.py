@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cpath.errors import InputError
+from cpath.errors import InputError, described
+from cpath.sites import check_model
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 
@@ -42,6 +44,9 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, prefix: str | None = 
         >>> torch.save({"state_dict": model.state_dict()}, folder / "weights.pth")
         >>> cpath.models.load_checkpoint(model, folder / "weights.pth")
     """
+    check_model(model)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path must name the file of a checkpoint, not {described(path)}.")
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no such checkpoint: {path.resolve()}")

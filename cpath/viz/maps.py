@@ -80,7 +80,7 @@ def show_overlay(panel: Axes, pixels: np.ndarray, values: Tensor) -> None:
 def _blurred(values: Tensor) -> Tensor:
     sigma = max(0.5, _BLUR * min(values.shape))
     reach = min(int(3 * sigma), min(values.shape) - 1)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device="cpu") / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(values)
     padded = F.pad(values[None, None], (reach, reach, reach, reach), mode="reflect")
     return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[0, 0]
