@@ -29,6 +29,7 @@ from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metrics import Metric
+from experiments.engine.network import check_site
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, Row
 from experiments.figures.path_decoding import Decoded, Network, Picture, decoding_figures, decoding_pictures
@@ -76,12 +77,15 @@ class PathDecoding(Experiment):
     keep_scores_gb: fields.Gigabytes
 
     def check(self, job: Job) -> None:
-        """Refuse transforms that cannot be made.
+        """Refuse transforms that cannot be made, and a site that the network does not have.
 
         Raises:
-            InputError: if one of them cannot.
+            InputError: if a transform cannot be made.
+            SiteError: if there is no such site, or its output has no height and width.
         """
         self._made_transforms()
+        if self.site is not None:
+            check_site(self.site, job.untrained, job.data, job.config)
 
     def run(self, job: Job) -> Iterable[Row]:
         """Make the pictures of one image after the other, and measure them in every network."""

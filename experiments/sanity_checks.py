@@ -92,13 +92,25 @@ class SanityChecks(Experiment):
     ]
     strip: Strip
 
+    def check(self, job: Job) -> None:
+        """Refuse blocks that the network does not have, and such as cannot be initialised as asked.
+
+        Raises:
+            InputError: if a block has no parameter, or ``init=own`` and a layer cannot draw its weights.
+        """
+        if self.blocks is not None or self.init == "own":
+            blocks = self._blocks(job.untrained, torch.zeros(1, *job.data.shape))
+            for _ in randomise(job.untrained, blocks, self.init, self.std):
+                pass
+
     def run(self, job: Job) -> Iterable[Row]:
         """Randomise the network and compare every attribution's maps, for each draw of the weights.
 
         The numbers of single images are means over the draws.
         """
         images = job.sample(self.images)
-        blocks = self._blocks(job, images.device)
+        # No image is decoded for it.
+        blocks = self._blocks(job.model, torch.zeros(1, *job.data.shape, device=images.device))
         job.notes["blocks"] = {name: list(members) for name, members in blocks.items()}
         by_draw = [PerImage() for _ in range(self.draws)]
         mean = PerImage()
@@ -119,11 +131,11 @@ class SanityChecks(Experiment):
             *self._published(job, list(blocks)),
         ]
 
-    def _blocks(self, job: Job, device: torch.device) -> Blocks:
+    def _blocks(self, model: nn.Module, image: Tensor) -> Blocks:
         """Modules or parameters by block, as configured or found."""
         if self.blocks is not None:
             return dict(self.blocks)
-        return find_blocks(job.model, torch.zeros(1, *job.data.shape, device=device))  # no image is decoded for it
+        return find_blocks(model, image)
 
     def _measure(self, job: Job, batch: Batch, blocks: Blocks) -> Iterable[Values]:
         """Similarity of the maps of a batch, for each draw."""

@@ -40,7 +40,8 @@ class Experiment(ExperimentSettings, ABC):
         """Refuse settings that do not go together, before any work.
 
         Args:
-            job: the job that would run; nothing may be computed with it.
+            job: the job that would run; nothing may be computed with it, and names of modules and sites are looked
+                up in `Job.untrained`.
 
         Raises:
             CpathError: if the experiment cannot run as configured.

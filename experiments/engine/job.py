@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import cpath
-from cpath.attribution import Attribution
+from cpath.attribution import Attribution, GradCAM, NeuronIntGradStar
 from cpath.checks import within_memory
 from cpath.data import ImageData
 from cpath.errors import InputError
@@ -41,7 +41,7 @@ from experiments.engine.digests import code_digest
 from experiments.engine.images import Batch, Images, identity_of, load_data
 from experiments.engine.instantiate import checked_type, instantiated, named
 from experiments.engine.metrics import Metric
-from experiments.engine.network import fingerprint, trained_model
+from experiments.engine.network import build_model, check_model, check_site, fingerprint, trained_model
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress
 from experiments.engine.provenance import device_name
@@ -202,6 +202,13 @@ class Job:
             _ = self.metrics
         _ = self.tracker
         self.experiment.check(self)
+        if "attribution" in self.config.experiment.explains_with:
+            self._check_sites_of_attributions()
+
+    def _check_sites_of_attributions(self) -> None:
+        for attribution in self.attributions.values():
+            if isinstance(attribution, GradCAM | NeuronIntGradStar) and attribution.site is not None:
+                check_site(attribution.site, self.untrained, self.data, self.config)
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -213,6 +220,13 @@ class Job:
     def data(self) -> ImageData:
         """The dataset of the configuration."""
         return load_data(self.config)
+
+    @cached_property
+    def untrained(self) -> nn.Module:
+        """A network as `model` is before any training, on the CPU: its modules and sites have the same names."""
+        built = build_model(self.config, self.data)
+        check_model(built, self.data, self.config)
+        return built
 
     @cached_property
     def model(self) -> nn.Module:

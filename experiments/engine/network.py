@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import cpath
+from cpath.attribution import ResponseProbe
 from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.models import load_checkpoint
@@ -95,6 +96,23 @@ def check_model(model: nn.Module, data: ImageData, config: Config) -> None:
             "would be taken for other classes. Use the dataset that the model was trained on, or a model with "
             f"{classes} logits."
         )
+
+
+def check_site(site: str, model: nn.Module, data: ImageData, config: Config) -> None:
+    """Refuse the name of a site at which no map can be taken.
+
+    Args:
+        site: name that a setting gives.
+        model: on the CPU; it need not be trained.
+        data: the dataset.
+        config: names the activation functions that are sites.
+
+    Raises:
+        SiteError: if the model has no such site, or its output has no height and width.
+    """
+    with cpath.sites.evaluating(model):
+        image = torch.zeros(1, *data.shape, device="cpu")
+        ResponseProbe(model, image, activations=config.activations).spatial_sites(site)
 
 
 def fingerprint(model: nn.Module, config: Config) -> str:

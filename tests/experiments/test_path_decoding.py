@@ -185,6 +185,13 @@ def test_an_unusable_setting_is_refused_before_any_work(job, tmp_path, override,
     assert not (tmp_path / "artifacts").exists()
 
 
+def test_a_site_that_the_network_does_not_have_is_refused_before_any_training(job, tmp_path):
+    with pytest.raises(cpath.SiteError, match=r"the model has no site 'foo'\. Its sites: .*stage2\.0\.relu"):
+        job("experiment=path_decoding", "experiment.site=foo").run()
+    assert not (tmp_path / "artifacts").exists()
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_unknown_parametrisation_names_those_there_are(job):
     with pytest.raises(UnknownNameError, match=r"'furier'.*fourier"):
         job("experiment=path_decoding", "experiment.parametrisation=furier")

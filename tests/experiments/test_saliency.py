@@ -185,3 +185,11 @@ def test_bad_settings_are_refused_before_any_training(configure, tmp_path, overr
     with pytest.raises(cpath.InputError, match=part):
         run(configure(*SETTINGS, override))
     assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("attribution", ["gradcam", "neuron_intgrad_star"])
+def test_a_site_that_the_network_does_not_have_is_refused_before_any_training(job, tmp_path, attribution):
+    made = job("experiment=saliency", f"attribution={attribution}", f"attribution.{attribution}.site=foo")
+    with pytest.raises(cpath.SiteError, match=r"the model has no site 'foo'\. Its sites: .*stage2\.0\.relu"):
+        made.run()
+    assert not (tmp_path / "artifacts").exists()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 import cpath
 from cpath.evaluation import sanity_check
@@ -11,6 +14,7 @@ from experiments.engine.config import parse
 from experiments.engine.images import Images
 from experiments.engine.job import Job, redraw, run
 from experiments.engine.measuring import read_per_image
+from experiments.engine.network import fingerprint
 from experiments.metrics import METRICS
 from tests.rows import row_of
 
@@ -210,3 +214,48 @@ def test_bad_settings_are_refused_before_any_training(configure, tmp_path, overr
     with pytest.raises(cpath.InputError, match=part):
         run(configure(*SETTINGS, override))
     assert not (tmp_path / "artifacts").exists()
+
+
+class Scaled(nn.Module):
+    """A network with a layer that cannot draw its weights itself."""
+
+    def __init__(self, classes: int, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.conv, self.relu, self.fc = nn.Conv2d(shape[0], 4, 3), nn.ReLU(), nn.Linear(4, classes)
+        self.scale = nn.Parameter(torch.ones(4, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.relu(self.conv(images) * self.scale).mean((2, 3)))
+
+
+SCALED = ["model=custom", "model.name=scaled", f"model._target_={Scaled.__module__}.Scaled", "dataset.size=16"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["experiment.blocks=[foo]"], "block 'foo': the model has no parameter in 'foo'"),
+        (["experiment.blocks={head:[fc,foo],conv:[conv]}"], "block 'head': the model has no parameter in 'foo'"),
+        (["experiment.blocks=[fc,scale]", "experiment.init=own"], "'' .Scaled. .* no reset_parameters"),
+        (["experiment.blocks=null", "experiment.init=own"], "'' .Scaled. .* no reset_parameters"),
+    ],
+)
+def test_blocks_that_the_network_does_not_have_are_refused_before_any_training(job, tmp_path, overrides, message):
+    made = job("experiment=sanity_checks", *SCALED, *overrides, small=False)
+    with pytest.raises(cpath.InputError, match=message):
+        made.run()
+    assert not (tmp_path / "artifacts").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_look_at_the_untrained_network_changes_no_result(cfg):
+    cfg.attribution = {"gradients": {}}
+    table = run(cfg)
+    again = Job(parse(cfg))
+    trained = again.model_hash
+    again.check()
+    assert again.untrained is not again.model
+    again.experiment.check(again)
+    assert fingerprint(again.model, again.config) == trained
+    cfg.redo = True
+    pd.testing.assert_frame_equal(run(cfg), table)
