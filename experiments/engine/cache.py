@@ -24,9 +24,10 @@ version is not noticed by finished entries: ``redo=true`` runs a job again, and 
 
 **Interrupted, failed, damaged.** An entry is complete when its manifest says ``finished`` and the files that it
 lists have their checksums. Until then its folder is a workplace: whoever asks next takes it up, with what is
-finished in it. Of an entry that was damaged later, the damaged files are removed and the rest is used again. Where
-the manifest is what is damaged, nothing tells whether the files are whole: all are removed but entries inside,
-which have their own.
+finished in it. Files that serve only to go on, such as the checkpoints of a training, are removed after the
+manifest says ``finished`` and not before: at no time would an interrupted process have to begin again. Of an entry
+that was damaged later, the damaged files are removed and the rest is used again. Where the manifest is what is
+damaged, nothing tells whether the files are whole: all are removed but entries inside, which have their own.
 
 **Several processes.** A lock beside the folder lets one process make an entry while the others wait; the system
 lifts it when that process dies. Files are written under another name and renamed, so that none is seen
@@ -120,6 +121,8 @@ class Entry:
     """Record of the entry, written into its manifest."""
     changeable: tuple[str, ...] = ()
     """Folders in it that may change later, such as figures: no part of what makes it complete."""
+    scratch: tuple[str, ...] = ()
+    """Patterns of files in it that serve only to go on after an interruption: removed when it is finished."""
     _started: float = field(default_factory=time.perf_counter)
 
     def finish(self, status: Status, error: BaseException | None = None) -> None:
@@ -139,13 +142,23 @@ class Entry:
         if status == "finished":
             for lock in self.folder.rglob(".*.lock"):  # of entries inside, which nobody can be making now
                 lock.unlink()
-            names = [name for name in _files(self.folder) if not name.startswith(tuple(self._changeable_paths))]
-            record.files = {name: file_checksum(self.folder / name) for name in names}
+            record.files = {name: file_checksum(self.folder / name) for name in self._lasting_files()}
         write_json(self.folder / MANIFEST, record.as_json())
+        if status == "finished":
+            for file in self._scratch_files():
+                file.unlink()
 
-    @property
-    def _changeable_paths(self) -> list[str]:
-        return [f"{folder}/" for folder in self.changeable]
+    def _lasting_files(self) -> list[str]:
+        changeable = tuple(f"{folder}/" for folder in self.changeable)
+        scratch = self._scratch_files()
+        return [
+            name
+            for name in _files(self.folder)
+            if not name.startswith(changeable) and self.folder / name not in scratch
+        ]
+
+    def _scratch_files(self) -> set[Path]:
+        return {file for pattern in self.scratch for file in self.folder.glob(pattern)}
 
 
 class Cache:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,13 +15,16 @@ from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.evaluation import accuracy
 from cpath.storage import replacing
-from experiments.engine.cache import Cache, Key, write_json
+from experiments.engine.cache import Cache, Entry, Key, write_json
 from experiments.engine.config import Config
 from experiments.engine.devices import check_trainer, hardware_of
 from experiments.engine.digests import content_digest, named_code
 from experiments.engine.fields import keyed
 from experiments.engine.instantiate import instantiated
 from experiments.engine.table import Row
+
+if TYPE_CHECKING:  # importing it takes seconds
+    from cpath.training import Recipe
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 4
@@ -50,7 +53,7 @@ def trained_entry(config: Config, data: ImageData, cache: Cache, model: nn.Modul
     _LOG.info("model: %s", cache.folder(key))
     with cache.entry(key) as entry:
         if entry.missing:
-            train_in(entry.folder, config, data, model, name=f"training {key.label}")
+            train_in(entry, config, data, model, name=f"training {key.label}")
     return entry.folder
 
 
@@ -123,7 +126,7 @@ def pretrained_weights(config: Config, data: ImageData) -> Any:
 
 
 def train_in(
-    folder: Path,
+    entry: Entry,
     config: Config,
     data: ImageData,
     model: nn.Module,
@@ -135,38 +138,28 @@ def train_in(
     """Train and test a model in the folder of its entry.
 
     Leaves the history, a hit or miss for each test image and, with ``keep_model``, the weights of the best
-    validation epoch. The history is written last: where it is, nothing is trained again.
+    validation epoch.
 
     Args:
-        folder: of the entry; an interrupted training continues from the last epoch that it left there.
+        entry: which is missing; an interrupted training continues from the last epoch that it left in its folder.
         config: recipe, trainer and seed.
         data: training, validation and test images.
         model: network to train.
         name: description of the progress bar.
         position: row of the progress bar.
         keep_model: whether the weights are of use later.
+
+    Raises:
+        InputError: if the recipe cannot be used.
     """
-    if not (folder / HISTORY_FILE).exists() or (keep_model and not (folder / MODEL_FILE).exists()):
-        _train_in(folder, config, data, model, name, position, keep_model)
-    for checkpoint in folder.glob("*.ckpt"):  # of use to an interrupted training only
-        checkpoint.unlink()
-
-
-def _train_in(
-    folder: Path, config: Config, data: ImageData, model: nn.Module, name: str, position: int, keep_model: bool
-) -> None:
     from safetensors.torch import save_file
 
     from cpath.training import Recipe, train  # imports Lightning, which takes seconds
 
-    hardware = hardware_of(config)
+    entry.scratch = ("*.ckpt",)
+    folder, hardware = entry.folder, hardware_of(config)
     recipe = Recipe(**instantiated(_recipe(config), "recipe"))
-    try:
-        optimizer = recipe.optimizer(model.parameters())
-        if recipe.scheduler is not None:
-            recipe.scheduler(optimizer)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"recipe: its optimizer or scheduler cannot be made: {error}.") from error
+    _check_optimizer(recipe, model)
     history = train(model, data, recipe, folder, seed=config.seed, hardware=hardware, name=name, position=position)
     hits = accuracy(model, data.test, hardware.device)
     model.cpu()
@@ -175,6 +168,15 @@ def _train_in(
         with replacing(folder / MODEL_FILE) as partial:
             save_file(weights, partial)
     write_json(folder / HISTORY_FILE, {"epochs": history, "test_hits": hits.int().tolist()})
+
+
+def _check_optimizer(recipe: Recipe, model: nn.Module) -> None:
+    try:
+        optimizer = recipe.optimizer(model.parameters())
+        if recipe.scheduler is not None:
+            recipe.scheduler(optimizer)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"recipe: its optimizer or scheduler cannot be made: {error}.") from error
 
 
 def read_history(folder: Path) -> dict[str, Any]:

@@ -178,7 +178,7 @@ class Retrainings:
                 splits = self.ranks[cell.attribution].splits
                 changed = altered(self.data, splits, cell.percent, keep=cell.keep, fill=self.fill)
                 model = build_model(config, self.data)
-                train_in(entry.folder, config, changed, model, name=cell.label, position=position, keep_model=False)
+                train_in(entry, config, changed, model, name=cell.label, position=position, keep_model=False)
         return History(**read_history(entry.folder))
 
     def config_of(self, seed: int) -> Config:

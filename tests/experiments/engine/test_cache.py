@@ -26,6 +26,7 @@ from cpath.storage import replacing, write_tensors
 from experiments.engine import cache as cache_module
 from experiments.engine.cache import (
     Cache,
+    Entry,
     Key,
     digest,
     is_being_made,
@@ -195,6 +196,37 @@ def test_a_flipped_bit_of_the_manifest_never_passes_damaged_files(tmp_path, plac
         assert entry.missing
         write_text(entry.folder / "value.txt", "42")
     assert _make(tmp_path) == (folder, False)
+
+
+def _with_scratch(root: Path) -> tuple[Path, bool]:
+    """Makes an entry with a file of use to an interrupted process; its folder, and whether that file was there."""
+    with Cache(root).entry(KEY) as entry:
+        entry.scratch = ("*.ckpt",)
+        begun = (entry.folder / "last.ckpt").exists()
+        if entry.missing:
+            write_text(entry.folder / "last.ckpt", "1")
+            write_text(entry.folder / "value.txt", "42")
+    return entry.folder, begun
+
+
+def test_scratch_files_go_with_the_manifest_that_says_finished_and_not_before(tmp_path, monkeypatch):
+    finish = Entry.finish
+    stops = iter([True])
+
+    def stops_first(entry, status, error=None):
+        if status == "finished" and next(stops, False):
+            raise KeyboardInterrupt
+        finish(entry, status, error)
+
+    monkeypatch.setattr(Entry, "finish", stops_first)
+    with pytest.raises(KeyboardInterrupt):
+        _with_scratch(tmp_path)
+    folder, begun = _with_scratch(tmp_path)
+    assert begun
+    assert set(read_manifest(folder)["files"]) == {"value.txt"}
+    assert is_complete(folder)
+    assert _files(folder) == {"value.txt", MANIFEST}
+    assert _with_scratch(tmp_path) == (folder, False)
 
 
 def _nested(root: Path) -> tuple[Path, list[int]]:

@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
 from cpath.data import ImageData
-from experiments.engine.cache import Cache, Key
+from experiments.engine import training
+from experiments.engine.cache import Cache, Entry, Key
 from experiments.engine.config import parse
 from experiments.engine.images import load_data
 from experiments.engine.network import build_model
@@ -122,6 +123,38 @@ def test_a_stopped_training_continues_and_leaves_what_an_undisturbed_one_does(co
     assert _trained(configure(*TINY, outputs)) == stopped
     assert not list(stopped.glob("*.ckpt"))
     assert read_manifest(stopped)["files"] == read_manifest(whole)["files"]
+
+
+def test_a_training_that_was_stopped_after_its_last_epoch_repeats_none(configure, tmp_path, monkeypatch):
+    from cpath.training import Classifier
+
+    whole = _trained(configure(*TINY))
+    write, finish = training.write_json, Entry.finish
+    stops = iter(["behind the history", "before the manifest"])
+
+    def stops_behind_it(path, content):
+        write(path, content)
+        if next(stops, None):
+            raise KeyboardInterrupt
+
+    def stops_before_it(entry, status, error=None):
+        if status == "finished" and next(stops, None):
+            raise KeyboardInterrupt
+        finish(entry, status, error)
+
+    outputs = f"outputs={tmp_path / 'other'}"
+    monkeypatch.setattr(training, "write_json", stops_behind_it)
+    with pytest.raises(KeyboardInterrupt):
+        _trained(configure(*TINY, outputs))
+    monkeypatch.setattr(training, "write_json", write)
+    monkeypatch.setattr(Entry, "finish", stops_before_it)
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: pytest.fail("all epochs are trained"))
+    with pytest.raises(KeyboardInterrupt):
+        _trained(configure(*TINY, outputs))
+    folder = _trained(configure(*TINY, outputs))
+    assert next(stops, None) is None
+    assert not list(folder.glob("*.ckpt"))
+    assert read_manifest(folder)["files"] == read_manifest(whole)["files"]
 
 
 @pytest.mark.parametrize(("damaged", "trained_again"), [(MODEL_FILE, True), (HISTORY_FILE, True), (None, False)])

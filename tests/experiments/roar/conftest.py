@@ -15,18 +15,18 @@ def quick(monkeypatch) -> list[str]:
     """Trainings are noted, and have made-up results: for tests of all that surrounds them."""
     names: list[str] = []
 
-    def fake(folder, config, data, model, *, name, position=0, keep_model=True):
+    def fake(entry, config, data, model, *, name, position=0, keep_model=True):
         names.append(name)
         hits = made_up_hits(f"{name}{config.seed}")
         write_json(
-            folder / "history.json",
+            entry.folder / "history.json",
             {
                 "epochs": [{"epoch": 0.0, "loss": 2.0, "val_loss": 1.0, "val_accuracy": 50.0}],
                 "test_hits": [int(k < hits) for k in range(len(data.test))],
             },
         )
         if keep_model:
-            save_file(model.state_dict(), folder / "model.safetensors")
+            save_file(model.state_dict(), entry.folder / "model.safetensors")
 
     monkeypatch.setattr(cells, "train_in", fake)
     monkeypatch.setattr(training, "train_in", fake)
