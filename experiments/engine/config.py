@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, InstanceOf, PrivateAttr, ValidationError
 
 import cpath
 from cpath.errors import CpathError, InputError, unknown_name
+from experiments import CONF
 from experiments.engine.digests import content_digest, named_code, source_digest
 from experiments.engine.fields import NOT_KEYED, Count, Gigabytes, Natural, Seed, Text, keyed
 from experiments.engine.settings import ExperimentSettings, Settings
@@ -133,6 +134,23 @@ class Config(Settings):
             found["checkpoint"] = content_digest(self.checkpoint)
         code = {name: source_digest(name) for name in self.imports} | named_code(plain)
         return {**found, "cpath": cpath.__version__, "code": code}
+
+
+def default_of(setting: str) -> Any:
+    """Read the value that a setting has unless the command line, or a file of a group, gives another.
+
+    Args:
+        setting: dotted name of a setting in ``conf/config.yaml``.
+
+    Returns:
+        Its value there; None where there is none.
+
+    Example:
+        >>> from experiments.engine.config import default_of
+        >>> default_of("seed")
+        0
+    """
+    return OmegaConf.select(OmegaConf.load(CONF / "config.yaml"), setting)
 
 
 def import_modules(modules: Iterable[str]) -> None:

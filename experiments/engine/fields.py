@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from cpath.threshold import check_sparsity
 
+T = TypeVar("T")
 V = TypeVar("V", list[Any], tuple[Any, ...])
 
 
@@ -91,13 +92,20 @@ Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 
+OneOrSeveral = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
+"""A value, or a list of them."""
+Distinct = Annotated[OneOrSeveral[T], AfterValidator(distinct)]
+"""A value, or a list of different ones."""
+Ascending = Annotated[OneOrSeveral[T], AfterValidator(ascending)]
+"""A value, or a list from small to large."""
+
 Sparsity = Annotated[Number, AfterValidator(check_sparsity)]
 """Per cent of all units that are pruned."""
-Sparsities = Annotated[list[Sparsity], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(distinct)]
+Sparsities = Distinct[Sparsity]
 """One sparsity, or several."""
 Percent = Annotated[Number, Field(gt=0, lt=100)]
 """Per cent of the pixels."""
-Percents = Annotated[list[Percent], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(ascending)]
+Percents = Ascending[Percent]
 """Several shares of the pixels, from small to large."""
 
 Images = Count | None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from cpath.errors import InputError
 from cpath.evaluation import accuracy
 from cpath.viz import Drawing, in_order
 from experiments.engine import fields
+from experiments.engine.config import default_of
 from experiments.engine.devices import device_of
 from experiments.engine.job import Job
 from experiments.engine.metrics import Metric
@@ -27,7 +28,6 @@ from experiments.roar.workers import process_count, train_cells
 
 _LOG = logging.getLogger(__name__)
 _PUBLISHED = {"test_accuracy_percent": "roar_accuracy"}
-_DEFAULT_SEED = 0  # that of conf/config.yaml
 CELLS = "cells.csv"
 
 
@@ -41,29 +41,10 @@ class RoarTable(RoarExperiment):
         *("roar_difference", "kar_difference"),
     )
 
-    percent: Annotated[list[Annotated[fields.Number, Field(gt=0, le=100)]], Field(min_length=1)]
-    keep: Annotated[list[bool], Field(min_length=1)]
-    seeds: Annotated[list[fields.Seed], Field(min_length=1)]
+    percent: fields.Ascending[Annotated[fields.Number, Field(gt=0, le=100)]]
+    keep: fields.Distinct[bool]
+    seeds: fields.Distinct[fields.Seed]
     side_by_side: Annotated[fields.Count | Literal["auto"], fields.NOT_KEYED]
-
-    @field_validator("percent", "keep", "seeds", mode="before")
-    @classmethod
-    def _several(cls, value: Any) -> Any:
-        return value if isinstance(value, list) else [value]
-
-    @field_validator("percent")
-    @classmethod
-    def _ascends(cls, percents: list[float]) -> list[float]:
-        if percents != sorted(set(percents)):
-            raise ValueError("must ascend")
-        return percents
-
-    @field_validator("keep", "seeds")
-    @classmethod
-    def _differ(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) != len(values):
-            raise ValueError("must be different values")
-        return values
 
     def check(self, job: Job) -> None:
         """Refuse a seed that would change nothing, and what no retraining can be made with.
@@ -72,7 +53,7 @@ class RoarTable(RoarExperiment):
             InputError: if the job has a seed of its own or several processes with trainer=ddp, or as
                 `RoarExperiment.check`.
         """
-        if job.config.seed not in (_DEFAULT_SEED, self.base_seed):
+        if job.config.seed not in (default_of("seed"), self.base_seed):
             raise InputError(
                 f"seed={job.config.seed} would change nothing in a table: experiment.seeds=[…] are those of the "
                 "retrainings, over which its intervals are, and experiment.base_seed=… is that of the network that "
