@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experiments.engine.runs import load as load
+    from experiments.engine.job_listing import load as load
 
 _HERE = Path(__file__).resolve().parent
 
@@ -15,7 +15,7 @@ CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if fold
 def __getattr__(name: str) -> Any:
     """Import `load` when it is first asked for, because it brings pandas."""
     if name == "load":
-        from experiments.engine.runs import load
+        from experiments.engine.job_listing import load
 
         return load
     raise AttributeError(f"module 'experiments' has no attribute '{name}'")

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.engine.collect import collect_sweep
 from experiments.engine.command import command
+from experiments.engine.sweep_results import collect_sweep
 
 
 def collect(

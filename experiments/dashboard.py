@@ -13,7 +13,7 @@ import typer
 from cpath.errors import InputError
 from experiments.engine.cache import write_json
 from experiments.engine.command import command
-from experiments.engine.metrics import told_apart
+from experiments.engine.metric_entry import told_apart
 from experiments.metrics import METRICS
 
 

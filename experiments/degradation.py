@@ -24,7 +24,7 @@ from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.provenance import read_manifest
 from experiments.engine.settings import Settings
 from experiments.engine.stopwatch import Stopwatch

@@ -17,7 +17,7 @@ from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.scoring import Search, plan_searches
 from experiments.engine.table import Measure, Row
 from experiments.figures.linearity import linearity_figures

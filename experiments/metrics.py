@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from experiments.engine.metrics import Metric, by_name
+from experiments.engine.metric_entry import Metric, by_name
 
 _PAPER = "Khakzar et al. 2021, section 3"
 _ONE = (0.0, 1.0)

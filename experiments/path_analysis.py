@@ -17,7 +17,7 @@ from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
-from experiments.engine.metrics import Metric, base_name
+from experiments.engine.metric_entry import Metric, base_name
 from experiments.engine.pathway_metric import Measured, values_of
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, Row

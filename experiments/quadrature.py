@@ -18,7 +18,7 @@ from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.table import Measure, Row
 from experiments.figures.quadrature import quadrature_figures
 from experiments.metrics import pick

@@ -10,7 +10,7 @@ import typer
 
 from cpath.errors import InputError
 from experiments.engine.command import command
-from experiments.engine.runs import Run, find_runs, telling_apart
+from experiments.engine.job_listing import Run, find_runs, telling_apart
 from experiments.engine.terminal import print_table
 
 

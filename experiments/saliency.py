@@ -22,7 +22,7 @@ from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.predictions import Predictions, predictions
 from experiments.engine.progress import progress
 from experiments.engine.scoring import Search, plan_searches

@@ -22,7 +22,7 @@ from experiments.engine.experiment import Experiment
 from experiments.engine.images import Batch
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, Values, read_measures, write_measures
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.predictions import predictions
 from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, Row

@@ -13,7 +13,7 @@ import pandas as pd
 from cpath.viz import Drawing
 from experiments.engine.experiment import Experiment
 from experiments.engine.job import Job
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model
 from experiments.engine.table import Measure, Row, rows_of_means
 from experiments.engine.training import epoch_rows, read_history, trained_entry

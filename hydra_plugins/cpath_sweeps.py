@@ -48,8 +48,8 @@ class ResumingSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Launch what is not finished, write the sweep's summary and results; exit with 1 if a job failed."""
         # Plugins are imported at every start: keep that quick.
-        from experiments.engine.collect import finish_sweep
         from experiments.engine.sweep import run_sweep
+        from experiments.engine.sweep_results import finish_sweep
 
         assert self.config is not None
         assert self.launcher is not None

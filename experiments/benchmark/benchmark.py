@@ -24,7 +24,7 @@ from experiments.engine.devices import device_of
 from experiments.engine.experiment import Experiment
 from experiments.engine.fields import keyed
 from experiments.engine.job import Job
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.progress import progress
 from experiments.engine.provenance import device_name
 from experiments.engine.table import Row

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cpath.analysis import t_mean
-from experiments.engine.metrics import Metric, base_name
+from experiments.engine.metric_entry import Metric, base_name
 from experiments.engine.table import COLUMNS
 
 AGGREGATED = (*COLUMNS, "variant", "over")

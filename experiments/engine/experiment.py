@@ -23,7 +23,7 @@ class Experiment(ExperimentSettings, ABC):
     names.
 
     Example:
-        >>> from experiments.engine import experiment, metrics, table
+        >>> from experiments.engine import experiment, table
         >>> class Logits(experiment.Experiment):
         ...     title = "Largest logit"
         ...     metrics = ()

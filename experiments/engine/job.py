@@ -40,7 +40,7 @@ from experiments.engine.devices import check_trainer, device_of, keep_freed_memo
 from experiments.engine.digests import code_digest
 from experiments.engine.images import Batch, Images, identity_of, load_data
 from experiments.engine.instantiate import checked_type, instantiated, named
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model, check_model, check_site, fingerprint, trained_model
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import cpath
 from cpath.checks import check_name
 from cpath.errors import InputError
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class PathwayMetric(ABC):
     """A number for each pathway, reported by ``experiment=path_analysis`` beside its own.
 
     Example:
-        >>> from experiments.engine.metrics import Metric
+        >>> from experiments.engine.metric_entry import Metric
         >>> from experiments.engine.pathway_metric import PathwayMetric
         >>> class LastShare(PathwayMetric):
         ...     metric = Metric(name="last_share", label="share of the last site", unit="%", range=(0, 100),
@@ -81,7 +81,7 @@ def register(name: str) -> Callable[[P], P]:
         InputError: if the name is unusable, or the class is no `PathwayMetric` with an entry ``metric``.
 
     Example:
-        >>> from experiments.engine.metrics import Metric
+        >>> from experiments.engine.metric_entry import Metric
         >>> from experiments.engine.pathway_metric import PathwayMetric, register
         >>> @register("kept_count")
         ... class KeptCount(PathwayMetric):

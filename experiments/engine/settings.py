@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cpath.viz import Drawing
 from experiments.engine.fields import Text
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 
 
 class Settings(BaseModel):

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cpath.viz.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
-from experiments.engine.metrics import Metric, axis_label
+from experiments.engine.metric_entry import Metric, axis_label
 from experiments.figures.curves import curve, spread
 
 _PLACES = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cpath.viz import label_of
-from experiments.engine.metrics import base_name
+from experiments.engine.metric_entry import base_name
 from experiments.metrics import METRICS
 
 REPRODUCED, NOT_REPRODUCED, UNCLEAR, NOT_MEASURED = "reproduced", "not reproduced", "unclear", "not measured"

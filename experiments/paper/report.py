@@ -17,7 +17,7 @@ from PIL import Image
 from cpath.viz import criterion_label, in_order, label_of
 from experiments.engine.cache import write_text
 from experiments.engine.job import read_job
-from experiments.engine.metrics import Metric, by_name, told_apart
+from experiments.engine.metric_entry import Metric, by_name, told_apart
 from experiments.engine.progress import duration
 from experiments.engine.provenance import read_manifest
 from experiments.engine.settings import ExperimentSettings

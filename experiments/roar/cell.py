@@ -15,7 +15,7 @@ from cpath.errors import InputError
 from cpath.viz import Drawing
 from experiments.engine import fields
 from experiments.engine.job import Job
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.table import Row
 from experiments.engine.training import epoch_rows
 from experiments.figures.roar import roar_cell_figures

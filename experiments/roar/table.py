@@ -16,7 +16,7 @@ from experiments.engine import fields
 from experiments.engine.config import default_of
 from experiments.engine.devices import device_of
 from experiments.engine.job import Job
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.table import Row, write_table
 from experiments.figures.roar import roar_figures
 from experiments.metrics import pick

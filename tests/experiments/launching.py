@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from cpath.errors import InputError
-from experiments.engine import collect, sweep
+from experiments.engine import sweep, sweep_results
 from experiments.engine.cache import write_json
 from experiments.engine.config import parse
 from experiments.engine.job import Job, run
@@ -103,7 +103,7 @@ class Sweep:
         try:
             folder, _ = sweep.run_sweep(config, jobs, Composing(self.configure), launcher, at_most)
             assert folder == Path(config.hydra.sweep.dir)
-            return folder, 0 if collect.finish_sweep(folder) else 1
+            return folder, 0 if sweep_results.finish_sweep(folder) else 1
         except SystemExit as stop:
             return Path(config.hydra.sweep.dir), stop.code
 

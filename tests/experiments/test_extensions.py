@@ -46,7 +46,7 @@ MODULES = {
                 return probe.images.abs()
     """,
     "my_metric": """
-        from experiments.engine.metrics import Metric
+        from experiments.engine.metric_entry import Metric
         from experiments.engine.pathway_metric import PathwayMetric, register
 
         @register("my_kept")
@@ -81,7 +81,7 @@ MODULES = {
     "my_experiment": """
         from typing import ClassVar
         from experiments.engine.experiment import Experiment, register
-        from experiments.engine.metrics import Metric
+        from experiments.engine.metric_entry import Metric
         from experiments.engine.table import Row
 
         @register("my_experiment")
@@ -153,7 +153,7 @@ def test_a_metric_that_cannot_be_is_refused(users, job, name, given, message):
     users.write(
         "my_wrong",
         f"""
-        from experiments.engine.metrics import Metric
+        from experiments.engine.metric_entry import Metric
         from experiments.engine.pathway_metric import PathwayMetric
 
         class Wrong(PathwayMetric):

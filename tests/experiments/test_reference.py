@@ -8,7 +8,7 @@ import pytest
 
 from experiments import CONF
 from experiments.engine.job import RESULTS, read_job
-from experiments.engine.metrics import base_name
+from experiments.engine.metric_entry import base_name
 from experiments.engine.table import COLUMNS, read_table
 from experiments.paper.published import MARK
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from experiments.engine import collect
+from experiments.engine import sweep_results
 from tests.experiments.launching import Configure, Sweep
 
 
@@ -25,4 +25,4 @@ def sweep(composed: Configure) -> Sweep:
 @pytest.fixture(autouse=True)
 def _no_figures_of_sweeps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "figures" not in request.fixturenames:
-        monkeypatch.setattr(collect, "save_drawings", lambda drawings, folder: None)
+        monkeypatch.setattr(sweep_results, "save_drawings", lambda drawings, folder: None)

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from experiments.engine.aggregate import AGGREGATED, aggregate
-from experiments.engine.metrics import Metric, by_name
+from experiments.engine.metric_entry import Metric, by_name
 from experiments.engine.table import COLUMNS
 
 

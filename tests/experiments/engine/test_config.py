@@ -23,7 +23,7 @@ from experiments import CONF
 from experiments.engine.choices import explained, import_named_modules
 from experiments.engine.config import PSEUDO_METHODS, RENAMED, Recipe, Trainer, parse
 from experiments.engine.images import load_data
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model
 from experiments.metrics import METRICS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from experiments.engine.metrics import base_name
+from experiments.engine.metric_entry import base_name
 from experiments.engine.table import COLUMNS
 from experiments.metrics import METRICS
 from experiments.paper.claims import CLAIMS, NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts

@@ -14,7 +14,7 @@ from cpath.evaluation import accuracy, altered, parts_of, rank_pixels, stored_ra
 from cpath.training import Recipe, train
 from experiments.engine.aggregate import aggregate
 from experiments.engine.job import run
-from experiments.engine.metrics import base_name
+from experiments.engine.metric_entry import base_name
 from experiments.engine.network import build_model
 from experiments.engine.training import training_key
 from experiments.figures.sweep import sweep_figures

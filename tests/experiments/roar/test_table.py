@@ -8,7 +8,7 @@ from scipy import stats
 
 from cpath.errors import InputError
 from experiments.engine.job import run
-from experiments.engine.metrics import base_name
+from experiments.engine.metric_entry import base_name
 from experiments.roar.cells import Cell
 from experiments.roar.table import RoarTable
 from tests.experiments.roar.shared import (

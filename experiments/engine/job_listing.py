@@ -55,7 +55,7 @@ def find_runs(folder: Path) -> list[Run]:
 
     Example:
         >>> from pathlib import Path
-        >>> from experiments.engine.runs import find_runs
+        >>> from experiments.engine.job_listing import find_runs
         >>> [run.folder.name for run in find_runs(Path("outputs"))]    # doctest: +SKIP
     """
     found = [file.parent for file in sorted(folder.rglob(MANIFEST)) if (file.parent / CONFIG).exists()]

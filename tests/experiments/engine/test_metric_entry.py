@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from experiments.engine.metrics import axis_label, by_name, told_apart
+from experiments.engine.metric_entry import axis_label, by_name, told_apart
 from experiments.metrics import METRICS
 
 

@@ -7,7 +7,7 @@ import pytest
 import experiments
 from cpath.errors import InputError
 from experiments import runs as command
-from experiments.engine.runs import find_runs, telling_apart
+from experiments.engine.job_listing import find_runs, telling_apart
 
 JOB = ["experiment=path_analysis", "method=random", "experiment.images=2", "experiment.by_site=false"]
 

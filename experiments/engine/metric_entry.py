@@ -18,7 +18,7 @@ class Metric:
     metric ``residual`` at the site ``conv1``.
 
     Example:
-        >>> from experiments.engine.metrics import Metric
+        >>> from experiments.engine.metric_entry import Metric
         >>> entry = Metric(name="kept_share", label="neurons kept", unit="%", range=(0, 100), better=None,
         ...                meaning="Per cent of all neurons that the pathway keeps.")
         >>> entry.axis

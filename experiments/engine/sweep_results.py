@@ -16,7 +16,7 @@ from experiments.engine.aggregate import aggregate
 from experiments.engine.cache import write_text, writing_to
 from experiments.engine.job import RESULTS, metrics_of_job
 from experiments.engine.locks import locked
-from experiments.engine.metrics import Metric
+from experiments.engine.metric_entry import Metric
 from experiments.engine.provenance import read_manifest
 from experiments.engine.sweep import FAILED, FINISHED, STOPPED, SweepJob, read_sweep
 from experiments.engine.table import read_table, write_table

@@ -7,7 +7,7 @@ import pytest
 
 from cpath.errors import StorageError
 from experiments import collect
-from experiments.engine import collect as collecting
+from experiments.engine import sweep_results
 from experiments.engine.cache import write_json
 from experiments.engine.sweep import read_sweep
 from experiments.engine.table import read_table
@@ -42,7 +42,7 @@ def test_a_sweep_without_a_finished_job_has_an_empty_table(sweep, composed):
 def test_a_job_whose_configuration_is_damaged_is_not_collected(sweep, composed):
     folder, _ = sweep(Launcher(composed), seeds=(0, 1))
     (read_sweep(folder)[0].folder / "config.yaml").write_text("{")
-    assert not collecting.collect_sweep(folder)
+    assert not sweep_results.collect_sweep(folder)
     assert summary_of(folder).status.tolist() == ["stopped", "finished"]
     again = Launcher(composed)
     assert sweep(again, seeds=(0, 1)) == (folder, 0)
@@ -56,7 +56,7 @@ def test_the_figures_of_a_sweep_are_drawn(sweep, composed, figures):
 
 def test_metrics_are_those_of_the_experiments_of_the_jobs(sweep, composed):
     folder, _ = sweep(Launcher(composed), seeds=(0, 1))
-    found = collecting.metrics_of([job.folder for job in read_sweep(folder)])
+    found = sweep_results.metrics_of([job.folder for job in read_sweep(folder)])
     assert found["class_kept"] == pick("class_kept")[0]
     assert "test_accuracy" not in found
 
@@ -65,7 +65,7 @@ def test_a_full_disk_is_one_line(sweep, composed, monkeypatch):
     def full(*_):
         raise StorageError("cannot write results.csv: No space left on device.")
 
-    monkeypatch.setattr(collecting, "write_table", full)
+    monkeypatch.setattr(sweep_results, "write_table", full)
     _, code = sweep(Launcher(composed), seeds=(0,))
     assert str(code).startswith("error: cannot write results.csv: No space left on device. Finished work is kept.")
 
@@ -89,7 +89,7 @@ def test_brackets_are_no_markup(capsys, monkeypatch, fold):
 @pytest.mark.parametrize("jobs", [12, 13])
 def test_a_long_list_of_unfinished_jobs_is_cut_short(capsys, jobs):
     row = {"status": "failed", "overrides": "seed=[0]", "error": "it fails"}
-    collecting._show(pd.DataFrame([{"job": number, **row} for number in range(jobs)]))
+    sweep_results._show(pd.DataFrame([{"job": number, **row} for number in range(jobs)]))
     shown = capsys.readouterr().out
     assert shown.count("seed=[0]") == 12
     assert ("… and 1 more in summary.csv" in shown) == (jobs == 13)
