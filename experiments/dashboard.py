@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cpath.errors import InputError
+from experiments.engine._wandb import check_workspaces, view_of
 from experiments.engine.cache import write_json
 from experiments.engine.command import command
 from experiments.engine.metric_entry import told_apart
@@ -77,7 +78,7 @@ def workspace(entity: str, project: str, name: str) -> Any:
         A workspace of `wandb_workspaces`.
 
     Raises:
-        InputError: if the package is missing, or wandb refuses the name.
+        InputError: if the package is missing or not one that is known to work, or wandb refuses the name.
     """
     try:
         from wandb_workspaces import expr
@@ -87,6 +88,7 @@ def workspace(entity: str, project: str, name: str) -> Any:
         raise InputError(
             "the dashboard needs wandb-workspaces: pip install 'critical-pathways[experiments]'."
         ) from error
+    check_workspaces(ws.Workspace)
     sections = [
         ws.Section(
             name=section,
@@ -125,8 +127,9 @@ def dashboard(
     if out.is_dir():
         raise InputError(f"--out: {out} is a folder: name a file.")
     made = workspace(entity or "", project, name)
-    try:  # the spec as it would be sent
-        write_json(out, {"entity": entity, "project": project, "name": name, "spec": made._spec["spec"]})
+    view = view_of(made)
+    try:
+        write_json(out, {"entity": entity, "project": project, "name": name, "spec": view})
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}.") from error
     print(f"dashboard: {out}")

@@ -92,6 +92,9 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
 class _PatientLauncher(BaseSubmititLauncher):  # type: ignore[misc]
     """Submits jobs and waits for each; one that is lost counts as failed and leaves the others alone."""
 
+    cluster: str
+    """Name of submitit's executor."""
+
     def __init__(self, at_once: int | None = None, **params: Any) -> None:
         super().__init__(**params)
         self.at_once = at_once
@@ -124,12 +127,12 @@ class _PatientLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         assert self.config is not None
         # The sweep's folder is known only now; %j is submitit's number of the job.
         folder = own.pop("submitit_folder", f"{self.config.hydra.sweep.dir}/.submitit/%j")
-        made_with = {f"{self._EXECUTOR}_{name}": own.pop(name) for name in ("max_num_timeout",) if name in own}
-        executor = submitit.AutoExecutor(folder=folder, cluster=self._EXECUTOR, **made_with)
+        made_with = {f"{self.cluster}_{name}": own.pop(name) for name in ("max_num_timeout",) if name in own}
+        executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster, **made_with)
         shared = {"timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"}
         shared.add("stderr_to_stdout")
         executor.update_parameters(
-            **{name if name in shared else f"{self._EXECUTOR}_{name}": value for name, value in own.items()}
+            **{name if name in shared else f"{self.cluster}_{name}": value for name, value in own.items()}
         )
         return executor
 
@@ -137,13 +140,13 @@ class _PatientLauncher(BaseSubmititLauncher):  # type: ignore[misc]
 class SlurmJobs(_PatientLauncher):
     """Jobs as one Slurm array."""
 
-    _EXECUTOR = "slurm"
+    cluster = "slurm"
 
 
 class LocalJobs(_PatientLauncher):
     """The same with processes of this machine, to try it without a cluster."""
 
-    _EXECUTOR = "local"
+    cluster = "local"
 
 
 def _wait_for_a_place(jobs: Sequence[Any], at_once: int) -> None:
