@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from cpath.checks import check_count
 from cpath.errors import InputError, unknown_name
 
-
 SHORTCUTS = ("padded", "convolution")
 
 
@@ -63,8 +62,8 @@ class ResNet(nn.Module):
         channels: Number of channels of the images (B, channels, H, W), H and W at least 4.
         width: Number of channels of the first stage.
         shortcut: What joins blocks of different shapes: "padded", which has no parameters (every second position,
-            with channels of zeros), or "convolution", a 1×1 convolution with batch normalisation. Weights start from
-            He's initialisation with the first, as in the source, and from PyTorch's with the second, as released.
+            with channels of zeros), or "convolution", a 1×1 convolution with batch normalisation. Weights start
+            from He's initialisation with the first, as in the source, from PyTorch's with the second, as released.
 
     Raises:
         InputError: If a number is below 1.
