@@ -45,10 +45,10 @@ MARK = "/published"
 """What the metric of a published row ends with."""
 
 SWAPPED_LABELS = (
-    "The paper's figure has its labels in another order than its rows: what it calls NeuronIntGrad is NeuronMCT and "
-    "the other way round, and what it calls Greedy is Random (5.26 % with every contribution method, which is chance "
-    "at 90 %) and the other way round; here each number stands at the method that it is of. Its Greedy is that of the "
-    "released code, always called for 99 rounds of one per cent, which keeps some 79 % of the neurons."
+    "The paper's figure has its labels in another order than its rows: what it calls NeuronIntGrad is NeuronMCT "
+    "and the other way round, and what it calls Greedy is Random (5.26 % with every contribution method, which is "
+    "chance at 90 %) and the other way round; here each number stands at the method that it is of. Its Greedy is "
+    "that of the released code, always called for 99 rounds of one per cent, which keeps some 79 % of the neurons."
 )
 """What a reader of the published overlaps has to know."""
 

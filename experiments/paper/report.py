@@ -88,7 +88,7 @@ class Section:
 
     @property
     def published(self) -> list[dict[str, Any]]:
-        """Tables of our numbers with the paper's beside them, at some places of each curve, or by pairs of methods."""
+        """Tables of our numbers with the paper's beside them, at some places of a curve, or by pairs of methods."""
         paper = self.table[self.table.metric.str.endswith(MARK)]
         paper = paper.assign(metric=paper.metric.str.removesuffix(MARK))
         of_pairs = paper.metric.str.contains("/")
