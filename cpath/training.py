@@ -405,7 +405,7 @@ def train(
         >>> from functools import partial
         >>> data = cpath.data.digits(size=8)
         >>> recipe = cpath.training.Recipe(epochs=1, batch_size=256, optimizer=partial(torch.optim.Adam, lr=0.01))
-        >>> network = cpath.models.resnet8(10, data.shape, width=2)
+        >>> network = cpath.models.resnet8_narrow(10, data.shape, width=2)
         >>> (row,) = cpath.training.train(network, data, recipe, folder, quiet=True)
         >>> sorted(row)
         ['epoch', 'loss', 'val_accuracy', 'val_loss']

@@ -31,7 +31,7 @@ from experiments.engine.stopwatch import Stopwatch
 from experiments.engine.table import Measure, Row, rows_of_means
 from experiments.figures.degradation import degradation_figures
 from experiments.metrics import pick
-from experiments.paper.published import published_rows
+from experiments.paper.published import published, published_rows
 from experiments.rank_agreement import agreement_rows
 
 _CRITERIA = {"least": "lerf", "most": "morf"}  # by order of removal
@@ -123,8 +123,15 @@ class Degradation(Experiment):
             *rows_of_means(_areas(found.values, methods, criteria)),
             *_agreements(found.values, methods, criteria),
             *found.means(),
-            *published_rows("lerf", job.config, {"absolute_fractional_output_change": "lerf_change"}, methods),
+            *self._published(job),
         ]
+
+    def _published(self, job: Job) -> list[Row]:
+        """The paper's curves; none where pixels are filled with anything but the mean colour."""
+        if self.fill != 0:
+            return []
+        metrics = {"absolute_fractional_output_change": "lerf_change"}
+        return published_rows(published("lerf", job.config), metrics, job.attributions)
 
     def _criteria(self, seed: int) -> list[_Criterion]:
         """Every fill with every order."""

@@ -23,6 +23,7 @@ from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, Row
 from experiments.figures.path_analysis import path_analysis_figures
 from experiments.metrics import pick
+from experiments.paper.published import published_pathways
 
 _FRACTIONS = ("dead_share", "site_dead_share")  # of the library; tables hold per cent
 
@@ -65,7 +66,13 @@ class PathAnalysis(Experiment):
                     write_measures(part.folder, self._measure(job, batch, searches, scoring))
             found.add(batch, read_measures(part.folder))
         found.write(job.folder)
-        return found.means()
+        return [*found.means(), *self._published(job)]
+
+    def _published(self, job: Job) -> list[Row]:
+        """The paper's numbers; none where the sites are not its ReLUs."""
+        if list(job.config.activations) != ["relu"]:
+            return []
+        return published_pathways(job.config, job.methods, self.sparsity)
 
     def _measure(
         self, job: Job, batch: Batch, searches: Sequence[Search], scoring: Scoring
@@ -99,7 +106,7 @@ class PathAnalysis(Experiment):
         return measures
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
-        """Draw overlap, dead share and responses, for the network and site by site."""
+        """Draw overlap, dead share and responses, for the network and site by site, and the published numbers."""
         return path_analysis_figures(table)
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import pandas as pd
 import torch
 from hydra.utils import instantiate
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -31,6 +31,7 @@ from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metric_entry import Metric
 from experiments.engine.network import check_site
 from experiments.engine.scoring import Scoring, Search, plan_searches
+from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, Row
 from experiments.figures.path_decoding import Decoded, Network, Picture, decoding_figures, decoding_pictures
 from experiments.metrics import pick
@@ -55,6 +56,33 @@ def _with_target(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
+_STANDARD = "cpath.decoding.standard_transforms"
+
+
+def _spelt_out(value: Any) -> Any:
+    return [{"_target_": _STANDARD}] if value == "standard" else value
+
+
+Transforms = Annotated[list[Annotated[dict[str, Any], AfterValidator(_with_target)]], BeforeValidator(_spelt_out)]
+"""Functions of the pixels by their ``_target_``; ``standard``: Lucent's default ones."""
+
+
+class Neurons(Settings):
+    """How the pictures of top neurons are made: ``experiment.neurons.…``."""
+
+    parametrisation: Annotated[fields.Text, AfterValidator(_known_parametrisation)] | None = None
+    """Basis of the picture; None for that of the pathways' pictures."""
+    transforms: Transforms | None = None
+    """Transforms of the picture; None for those of the pathways' pictures."""
+
+
+class _Look(NamedTuple):
+    """How a picture is made."""
+
+    parametrisation: str
+    transforms: Transforms
+
+
 class PathDecoding(Experiment):
     """Makes and measures the image that maximises the response of each restricted network, with Lucent."""
 
@@ -70,7 +98,9 @@ class PathDecoding(Experiment):
     learning_rate: fields.Positive
     tries: fields.Count
     parametrisation: Annotated[fields.Text, AfterValidator(_known_parametrisation)]
-    transforms: list[Annotated[dict[str, Any], AfterValidator(_with_target)]]
+    transforms: Transforms
+    neurons: Neurons = Neurons()
+    size: fields.Count | None = None
     together: fields.MaxBatch
     site: fields.Text | None
     max_batch: fields.MaxBatch
@@ -80,12 +110,27 @@ class PathDecoding(Experiment):
         """Refuse transforms that cannot be made, and a site that the network does not have.
 
         Raises:
-            InputError: if a transform cannot be made.
+            InputError: if a transform cannot be made, or if Lucent's are asked for without a size to resize from.
             SiteError: if there is no such site, or its output has no height and width.
         """
-        self._made_transforms()
+        for look in self._looks():
+            if self.size is None and any(node["_target_"] == _STANDARD for node in look.transforms):
+                raise InputError(
+                    "experiment.size: Lucent's standard transforms change the size of a picture; say from which "
+                    "one to resize, such as experiment.size=128."
+                )
+            _made(look.transforms)
         if self.site is not None:
             check_site(self.site, job.untrained, job.data, job.config)
+
+    def _looks(self) -> tuple[_Look, _Look]:
+        """How pictures of pathways are made, and those of top neurons."""
+        pathways = _Look(self.parametrisation, self.transforms)
+        asked = self.neurons
+        return pathways, _Look(
+            pathways.parametrisation if asked.parametrisation is None else asked.parametrisation,
+            pathways.transforms if asked.transforms is None else asked.transforms,
+        )
 
     def run(self, job: Job) -> Iterable[Row]:
         """Make the pictures of one image after the other, and measure them in every network."""
@@ -160,44 +205,66 @@ class PathDecoding(Experiment):
         self, job: Job, pathways: list[cpath.Pathway | None], target: int, channels: Sequence[tuple[str, int]]
     ) -> Tensor:
         """Pixels of the picture for each pathway's class, then of those for channels of the original network."""
-        objectives: list[Objective] = [Logit(target) for _ in pathways]
-        objectives += [Channel(site, channel) for site, channel in channels]
+        for_pathways, for_neurons = self._looks()
+        logits: list[Objective] = [Logit(target) for _ in pathways]
+        neurons: list[Objective] = [Channel(site, channel) for site, channel in channels]
+        unrestricted: list[cpath.Pathway | None] = [None] * len(neurons)
         with (
             warnings.catch_warnings(),
-            tqdm(total=len(objectives) * self.steps, desc="steps", leave=False, disable=None) as bar,
+            tqdm(total=len(logits + neurons) * self.steps, desc="steps", leave=False, disable=None) as bar,
         ):
             warnings.simplefilter("ignore", RuntimeWarning)  # the table tells which picture has no gradient
-            return cpath.decode(
-                job.model,
-                [*pathways, *(None for _ in channels)],
-                objectives,
-                shape=job.data.shape,
-                normalisation=job.data.normalisation,
-                parametrisation=self.parametrisation,
-                transforms=self._made_transforms(),
-                steps=self.steps,
-                learning_rate=self.learning_rate,
-                tries=self.tries,
-                seed=job.config.seed,
-                activations=job.config.activations,
-                max_batch=self.together,
-                on_step=lambda done, _: bar.update(done - bar.n),
-            ).images
+            if for_pathways == for_neurons:
+                return self._decoded(job, [*pathways, *unrestricted], logits + neurons, for_pathways, bar)
+            made = [self._decoded(job, pathways, logits, for_pathways, bar)]
+            if neurons:
+                made.append(self._decoded(job, unrestricted, neurons, for_neurons, bar))
+        return torch.cat(made)
 
-    def _made_transforms(self) -> list[Any]:
-        made = []
-        for node in self.transforms:
-            try:
-                made.append(instantiate(node))
-            except Exception as error:  # of Hydra, or of what it calls
-                raise InputError(
-                    f"experiment.transforms: {node['_target_']} cannot be made: {error.__cause__ or error}"
-                ) from error
-        return made
+    def _decoded(
+        self,
+        job: Job,
+        pathways: list[cpath.Pathway | None],
+        objectives: list[Objective],
+        look: _Look,
+        bar: tqdm[Any],
+    ) -> Tensor:
+        before = bar.n
+        return cpath.decode(
+            job.model,
+            pathways,
+            objectives,
+            shape=job.data.shape,
+            normalisation=job.data.normalisation,
+            parametrisation=look.parametrisation,
+            transforms=_made(look.transforms),
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            tries=self.tries,
+            size=self.size,
+            seed=job.config.seed,
+            activations=job.config.activations,
+            max_batch=self.together,
+            on_step=lambda done, _: bar.update(before + done - bar.n),
+        ).images
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the response of every network to every network's pictures."""
         return decoding_figures(table)
+
+
+def _made(transforms: Transforms) -> list[Any]:
+    """Functions of the pixels."""
+    made: list[Any] = []
+    for node in transforms:
+        try:
+            found = instantiate(node)
+        except Exception as error:  # of Hydra, or of what it calls
+            raise InputError(
+                f"experiment.transforms: {node['_target_']} cannot be made: {error.__cause__ or error}"
+            ) from error
+        made += found if isinstance(found, list) else [found]
+    return made
 
 
 def _top_neuron(method: str, scores: cpath.Scores, sites: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -28,12 +28,12 @@ from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, Row
 from experiments.figures.sanity_checks import sanity_check_figures, sanity_strip
 from experiments.metrics import pick
-from experiments.paper.published import published_rows
+from experiments.paper.published import published, published_rows
 
 _FILE, _KIND, _FORMAT = "strip.safetensors", "strip", 2
 _X = "randomized_down_to"
 _PIXELS = "pixels"
-_PUBLISHED_STD = 0.1
+_PUBLISHED_STD, _PUBLISHED_SPARSITY = 0.1, 70
 
 Blocks = Mapping[str, Sequence[str]]
 """Modules or parameters by block, from the logits to the input."""
@@ -217,10 +217,16 @@ class SanityChecks(Experiment):
         """The paper's curves at our blocks, which are in the same order; none where the experiment is another."""
         # The paper names no blocks: only those that are found are known to be its own.
         as_published = self.blocks is None and self.init == "normal" and self.std == _PUBLISHED_STD
-        if not as_published or self.repredict:
+        if not as_published or not self.repredict:
             return []
         metrics = {measure: measure for measure in self.measures}
-        rows = published_rows("sanity_checks", job.config, metrics, job.attributions)
+        # Gradients of pathways are the paper's at its sparsity only; other attributions have none.
+        methods = [
+            name
+            for name, attribution in job.attributions.items()
+            if getattr(attribution, "sparsity", _PUBLISHED_SPARSITY) == _PUBLISHED_SPARSITY
+        ]
+        rows = published_rows(published("sanity_checks", job.config), metrics, methods)
         theirs = [x for x in dict.fromkeys(row.x for row in rows) if x != "original"]
         if len(theirs) != len(blocks):
             return []

@@ -90,11 +90,11 @@ def _write_what_the_readme_reads(folder: Path, blocks: str) -> None:
 
 def _finished_job(folder: Path) -> None:
     """A job of the path analysis among the outputs, as `experiments.load` finds it."""
-    job = folder / "outputs" / "runs" / "path_analysis" / "digits-resnet8-0"
+    job = folder / "outputs" / "runs" / "path_analysis" / "digits-resnet8_narrow-0"
     job.mkdir(parents=True)
     (job / "config.yaml").write_text("experiment: {name: path_analysis}\n")
     columns = "experiment,dataset,model,method,x_name,x,metric,value,ci_low,ci_high,n,seed"
-    row = "path_analysis,digits,resnet8,greedy,sparsity,90.0,dead_share,44.0,43.0,45.0,200,0"
+    row = "path_analysis,digits,resnet8_narrow,greedy,sparsity,90.0,dead_share,44.0,43.0,45.0,200,0"
     (job / "results.csv").write_text(f"{columns}\n{row}\n")
     (job / "manifest.json").write_text('{"status": "finished", "files": {}}')
 

@@ -15,7 +15,7 @@ import torch
 from cpath.data import Batches, crop_and_flip, digits
 from cpath.errors import InputError
 from cpath.evaluation import accuracy
-from cpath.models import resnet8
+from cpath.models import resnet8_narrow
 from cpath.training import Hardware, Recipe, _by_itself, _trainer_settings, train
 
 DATA = digits(size=16)
@@ -29,7 +29,7 @@ def _recipe(epochs: int) -> Recipe:
 
 def _train(folder, epochs: int):
     torch.manual_seed(0)
-    model = resnet8(10, DATA.shape, width=4)
+    model = resnet8_narrow(10, DATA.shape, width=4)
     history = train(model, DATA, _recipe(epochs), folder, quiet=True)
     return model, history
 
@@ -56,7 +56,7 @@ def test_switches_of_speed_change_the_numbers_by_rounding_alone(tmp_path, hardwa
     losses = []
     for name, used in (("plain", Hardware()), ("fast", hardware)):
         torch.manual_seed(0)
-        model = resnet8(10, DATA.shape, width=4)
+        model = resnet8_narrow(10, DATA.shape, width=4)
         history = train(model, DATA, _recipe(1), tmp_path / name, hardware=used, quiet=True)
         losses.append(history[0]["loss"])
         assert all(not key.startswith("_orig_mod") for key in model.state_dict())
@@ -69,7 +69,7 @@ def test_switches_of_speed_change_the_numbers_by_rounding_alone(tmp_path, hardwa
 
 def test_every_epoch_is_in_the_history_whether_or_not_it_was_a_good_one(tmp_path):
     torch.manual_seed(0)
-    model = resnet8(10, DATA.shape, width=2)
+    model = resnet8_narrow(10, DATA.shape, width=2)
     recipe = Recipe(3, 512, partial(torch.optim.SGD, lr=0.0))
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     history = train(model, DATA, recipe, tmp_path, quiet=True)
@@ -149,7 +149,7 @@ def test_a_training_leaves_the_process_as_it_was(tmp_path, monkeypatch, fails):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.setenv("PL_GLOBAL_SEED", "17")
     monkeypatch.delenv("PL_SEED_WORKERS", raising=False)
-    model, recipe = resnet8(10, DATA.shape, width=2), _recipe(1)
+    model, recipe = resnet8_narrow(10, DATA.shape, width=2), _recipe(1)
     if fails:
         recipe = replace(recipe, loss=lambda logits, labels: 1 / 0)
     before = _process()

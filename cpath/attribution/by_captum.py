@@ -7,6 +7,7 @@ functions (GBP, GradCAM), the function that Captum gets handles them through cpa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from cpath.errors import InputError, SiteError, unknown_name
 from cpath.methods.quadrature import quadrature
 from cpath.optional import optional
 from cpath.randomness import image_generators
-from cpath.sites import EVERY_SITE, intercept
+from cpath.sites import EVERY_SITE, intercept, unwrap
 
 _RULES = {"legendre": "gausslegendre", "midpoint": "riemann_middle", "trapezoid": "riemann_trapezoid"}
 """Quadrature rules that Captum has, and its names of them."""
@@ -255,6 +256,11 @@ class GradCAM(Attribution):
 
     Args:
         site: Name of the site; None for the last convolutional one.
+        layer: Name of a module at whose output (B, C, h, w) the map is taken in place of a site, such as
+            "features" of VGG, behind the last pooling, as published.
+
+    Raises:
+        InputError: If both are named.
 
     Source: Selvaraju et al., Grad-CAM, ICCV 2017.
 
@@ -264,11 +270,47 @@ class GradCAM(Attribution):
     """
 
     site: str | None = None
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.site is not None and self.layer is not None:
+            raise InputError("GradCAM takes its map at a site or at the output of a layer: name one of them.")
 
     def maps(self, probe: ResponseProbe) -> Tensor:
         """Compute ReLU(Σ_c z_c · mean(∂f/∂z_c)), upsampled, (B, 1, H, W)."""
+        if self.layer is not None:
+            return upsample(self._signed_at_layer(probe, self.layer).clamp(min=0), probe.images)
         cams = [self._signed(probe, site) for site in probe.spatial_sites(self.site)]
         return upsample(torch.stack(cams).sum(0).clamp(min=0), probe.images)
+
+    def _signed_at_layer(self, probe: ResponseProbe, name: str) -> Tensor:
+        modules = dict(unwrap(probe.model).named_modules())
+        if name not in modules:
+            raise unknown_name("layer", name, modules)
+        _ = probe.left_out  # looked at before the passes that count
+        seen, layer = 0, nn.Identity()
+
+        def through_layer(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+            nonlocal seen
+            seen += 1
+            if not isinstance(output, Tensor) or output.dim() != 4:
+                raise SiteError(f"layer '{name}' does not give (B, C, h, w), which a map needs: name another one.")
+            found: Tensor = layer(output)
+            return found.clone()  # the model may go on with it in place
+
+        def response(inputs: Tensor) -> Tensor:
+            nonlocal seen
+            seen = 0
+            found = probe.response(inputs)
+            if seen != 1:
+                raise SiteError(f"the model calls layer '{name}' {seen} times for an answer: name one called once.")
+            return found
+
+        handle = modules[name].register_forward_hook(through_layer)
+        try:
+            return self._cam(name, response, layer, probe.images)
+        finally:
+            handle.remove()
 
     def _signed(self, probe: ResponseProbe, site: str) -> Tensor:
         layer = nn.Identity()
@@ -289,11 +331,14 @@ class GradCAM(Attribution):
                 raise no_influence_error(site)
             return found
 
+        return self._cam(site, response, layer, probe.images)
+
+    def _cam(self, name: str, response: Callable[[Tensor], Tensor], layer: nn.Module, images: Tensor) -> Tensor:
         try:
-            cam: Tensor = captum(self.name).LayerGradCam(response, layer).attribute(probe.images)
+            cam: Tensor = captum(self.name).LayerGradCam(response, layer).attribute(images)
         except RuntimeError as error:
             if "appears to not have been used" in str(error):
-                raise no_influence_error(site) from error
+                raise no_influence_error(name) from error
             raise
         return cam.detach()
 

@@ -2,7 +2,7 @@
 
 from cpath.decoding.api import Decoding, decode
 from cpath.decoding.objectives import Channel, Layer, Logit, Neuron, Objective
-from cpath.decoding.starts import PARAMETRISATIONS, Parametrisation
+from cpath.decoding.starts import PARAMETRISATIONS, Parametrisation, standard_transforms
 
 __all__ = [
     "PARAMETRISATIONS",
@@ -14,4 +14,5 @@ __all__ = [
     "Objective",
     "Parametrisation",
     "decode",
+    "standard_transforms",
 ]

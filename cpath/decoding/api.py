@@ -54,6 +54,7 @@ def decode(
     steps: int = 256,
     learning_rate: float = 0.05,
     tries: int = 8,
+    size: int | None = None,
     seed: int = 0,
     activations: Iterable[str] = DEFAULT_ACTIVATIONS,
     max_batch: int = 16,
@@ -62,7 +63,7 @@ def decode(
     """Make the images to which restricted networks respond most: activation maximisation with Lucent.
 
     All images start from the same noise. If the objective of one has no gradient there, because all of its neurons
-    are dead, other starts are tried, which for "pixel" and "fourier" are also stronger. Images are optimised by
+    are dead, other starts are tried, which for pixels and "fourier" are also stronger. Images are optimised by
     Adam, each objective scaled to a largest gradient of 1 at the start. A copy of the model is run, and the global
     random states are restored. An objective without a gradient gives no image: see `Decoding.no_gradient`; a
     warning says so.
@@ -75,11 +76,15 @@ def decode(
             pathway's target.
         shape: (C, H, W) of the images that the pathways belong to.
         normalisation: Normalisation between the pixels in [0, 1] and the model, if any.
-        parametrisation: "pixel" (as published), "fourier", "cppn" (for square images), or a function.
-        transforms: Functions, of Lucent's or others, applied to the pixels (B, C, H, W). They must keep the size.
+        parametrisation: "pixel"; "pixel_uncorrelated" (as published), whose three colours are not correlated as
+            those of natural images; "fourier"; "cppn" (for square images); or a function.
+        transforms: Functions, of Lucent's or others, applied to the pixels (B, C, H, W). They must keep the size
+            unless ``size`` is given; Lucent's default ones are `standard_transforms`.
         steps: Number of optimisation steps.
         learning_rate: Adam's learning rate.
         tries: Largest number of starts to try.
+        size: Side of the square of pixels that is optimised; behind the transforms it is resized to ``shape``, as
+            by Lucent (published: 128, resized to 224). None for pixels of the shape itself.
         seed: Seed of the noise, below 2³².
         activations: Names of the activation functions whose calls are sites, if no pathway tells.
         max_batch: Largest number of images optimised together. It does not change them, up to rounding.
@@ -107,6 +112,7 @@ def decode(
     """
     steps, tries = check_count("steps", steps), check_count("tries", tries)
     max_batch = check_count("max_batch", max_batch)
+    size = None if size is None else check_count("size", size)
     if not 0 < learning_rate < float("inf"):
         raise InputError(f"learning_rate must be a positive number, not {learning_rate}.")
     if check_seed(seed) >= 2**32:
@@ -120,7 +126,7 @@ def decode(
             first_starts = []
             for task in tasks:
                 reseed(0)
-                first_starts.append(Start(parametrisation, shape, 0))
+                first_starts.append(Start(parametrisation, shape, 0, size))
                 network.check(task, first_starts[-1])
             starts = [network.start(task, s, tries, reseed) for task, s in zip(tasks, first_starts, strict=True)]
             alive = [row for row, start in enumerate(starts) if start.slope > 0]
@@ -143,6 +149,7 @@ def decode(
                     steps,
                     learning_rate,
                     count,
+                    resize=size is not None,
                 )
             images = torch.cat([start.image() for start in starts]).detach().cpu().float()
     if not torch.isfinite(images).all():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cpath.decoding.network import Broken, Network
 from cpath.decoding.objectives import Layer, Task
-from cpath.decoding.starts import Start, lucent
+from cpath.decoding.starts import Start, lucent, resized
 from cpath.errors import InputError
 
 
@@ -22,6 +22,8 @@ def render(
     steps: int,
     learning_rate: float,
     on_step: Callable[[int], object],
+    *,
+    resize: bool = False,
 ) -> None:
     """Optimise images in place, all together. Adam works element by element, so that they stay independent.
 
@@ -33,20 +35,23 @@ def render(
         steps: Number of steps.
         learning_rate: Adam's learning rate.
         on_step: Called after every step with the number of images.
+        resize: Resize what the transforms leave to the size that the network takes.
 
     Raises:
-        InputError: If a transform changes the size of the pixels.
+        InputError: If a transform changes the size of the pixels, unless they are resized.
     """
     vis = lucent("render")
     watched = network.watched(tasks)
     size = tuple(starts[0].image().shape[-2:])
     done = 0
 
-    def keeps_size(pixels: Tensor) -> Tensor:
+    def fitting(pixels: Tensor) -> Tensor:
+        if resize:
+            return resized(pixels, size)
         if tuple(pixels.shape[-2:]) != size:
             raise InputError(
                 f"the transforms change the size from {size} to {tuple(pixels.shape[-2:])}, but a pathway's masks "
-                "belong to one size: use transforms that keep it, such as Lucent's jitter."
+                "belong to one size: use transforms that keep it, or say with size=… from which one to resize."
             )
         return pixels
 
@@ -76,10 +81,10 @@ def render(
             objective,
             lambda: (
                 [tensor for start in starts for tensor in start.tensors],
-                lambda: torch.cat([start.image() for start in starts]),
+                lambda: torch.cat([start.pixels() for start in starts]),
             ),
             optimizer=optimizer,
-            transforms=[*transforms, keeps_size],
+            transforms=[*transforms, fitting],
             thresholds=(steps,),
             preprocess=False,  # True would apply ImageNet's normalisation, whatever the model was trained with
             progress=False,

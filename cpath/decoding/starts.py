@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cpath.errors import InputError, unknown_name
@@ -20,34 +21,46 @@ makes the image (1, C, H, W) of them."""
 
 _NOISE = 0.01  # Lucent's own: nearly uniform grey
 
-PARAMETRISATIONS = ("pixel", "fourier", "cppn")
+PARAMETRISATIONS = ("pixel", "pixel_uncorrelated", "fourier", "cppn")
 
 
 class Start:
     """One image as tensors to optimise.
 
     Args:
-        parametrisation: "pixel", "fourier", "cppn", or a function.
+        parametrisation: One of `PARAMETRISATIONS`, or a function.
         shape: (C, H, W) of the image.
         attempt: Number of the start; higher ones are noisier.
+        size: Side of the square of pixels that the image is resized from; None if it is not.
 
     Raises:
-        InputError: If the parametrisation makes images of another shape.
+        InputError: If the parametrisation makes pixels of another shape.
         UnknownNameError: If there is no such parametrisation.
     """
 
     slope = 0.0
     """Largest gradient of the objective at the image; 0 where it has none."""
 
-    def __init__(self, parametrisation: str | Parametrisation, shape: tuple[int, int, int], attempt: int) -> None:
-        tensors, self.image = _parametrisation(parametrisation, attempt)(*shape)
+    def __init__(
+        self,
+        parametrisation: str | Parametrisation,
+        shape: tuple[int, int, int],
+        attempt: int,
+        size: int | None = None,
+    ) -> None:
+        own = shape if size is None else (shape[0], size, size)
+        tensors, self.pixels = _parametrisation(parametrisation, attempt)(*own)
         self.tensors = list(tensors)
         self.attempt = attempt
-        self._made_from = parametrisation, shape
-        found = tuple(self.image().shape)
-        if found != (1, *shape):
-            raise InputError(f"the parametrisation makes images {found}, but {(1, *shape)} is wanted.")
+        self._shape, self._size, self._made_from = shape, size, parametrisation
+        found = tuple(self.pixels().shape)
+        if found != (1, *own):
+            raise InputError(f"the parametrisation makes images {found}, but {(1, *own)} is wanted.")
         self._before = [tensor.detach().clone() for tensor in self.tensors]
+
+    def image(self) -> Tensor:
+        """Make the image (1, C, H, W) of the pixels, in the size that the network takes."""
+        return self.pixels() if self._size is None else resized(self.pixels(), self._shape[1:])
 
     def again(self, attempt: int) -> Start:
         """Make another start of the same form.
@@ -58,7 +71,7 @@ class Start:
         Returns:
             The start.
         """
-        return Start(*self._made_from, attempt)
+        return Start(self._made_from, self._shape, attempt, self._size)
 
     def unmoved(self) -> bool:
         """Check that the optimisation changed nothing, because every gradient was 0.
@@ -67,6 +80,37 @@ class Start:
             True if all tensors are as they were.
         """
         return all(torch.equal(old, new.detach()) for old, new in zip(self._before, self.tensors, strict=True))
+
+
+def resized(pixels: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize pixels as Lucent does before the network sees them.
+
+    Args:
+        pixels: Pixels (B, C, h, w).
+        size: H and W.
+
+    Returns:
+        Pixels (B, C, H, W), bilinear, the centres of the corner pixels aligned.
+    """
+    return F.interpolate(pixels, tuple(size), mode="bilinear", align_corners=True)
+
+
+def standard_transforms() -> list[Callable[[Tensor], Tensor]]:
+    """Make the transforms that Lucent applies if it is told none: padding, shifts, scaling, rotation, shifts.
+
+    They change the size of the pixels: `decode` needs a ``size`` with them, from which it resizes.
+
+    Returns:
+        Functions of pixels (B, C, H, W).
+
+    Raises:
+        MissingPackageError: If torch-lucent is not installed.
+
+    Example:
+        >>> len(cpath.decoding.standard_transforms())
+        5
+    """
+    return list(lucent("transform").standard_transforms)
 
 
 def _parametrisation(wanted: str | Parametrisation, attempt: int) -> Parametrisation:
@@ -79,13 +123,14 @@ def _parametrisation(wanted: str | Parametrisation, attempt: int) -> Parametrisa
     image = lucent("param.images").image
 
     def make(channels: int, height: int, width: int) -> tuple[Iterable[Tensor], Callable[[], Tensor]]:
-        # Asked for no number of channels, Lucent makes three with the correlation of natural colours.
+        # Asked for no number of channels, Lucent makes three with the correlation of natural colours, its default.
+        natural = channels == 3 and wanted != "pixel_uncorrelated"
         made: tuple[Iterable[Tensor], Callable[[], Tensor]] = image(
             width,
             height,
             sd=_NOISE * 10 ** min(attempt, 2),
             fft=wanted == "fourier",
-            channels=None if channels == 3 else channels,
+            channels=None if natural else channels,
         )
         return made
 

@@ -15,7 +15,7 @@ import cpath
 from cpath.data import ImageData, Normalisation, TensorSplit, crop_and_flip
 from cpath.evaluation import PERCENTS, degrade
 from cpath.methods import DGR, Greedy, NeuronIntGrad
-from cpath.models import resnet8, torchvision_model
+from cpath.models import resnet8_narrow, torchvision_model
 from cpath.threshold import keep_above
 from experiments.benchmark import rivals
 from experiments.benchmark.sizes import Sizes
@@ -215,15 +215,15 @@ def _training_step(setup: Setup) -> Iterator[Case]:
     def ours() -> None:
         recipe = Recipe(epochs, batch, torch.optim.Adam, augmentation=augmentation)
         with tempfile.TemporaryDirectory() as folder:
-            train(resnet8(10), data, recipe, Path(folder), hardware=Hardware(setup.device), quiet=True)
+            train(resnet8_narrow(10), data, recipe, Path(folder), hardware=Hardware(setup.device), quiet=True)
 
     def bare_steps() -> None:
         on_device = pixels[:count].to(setup.device), labels[:count].to(setup.device)
-        rivals.training_steps(resnet8(10).to(setup.device), *on_device, augmentation, epochs, batch)
+        rivals.training_steps(resnet8_narrow(10).to(setup.device), *on_device, augmentation, epochs, batch)
 
     steps = epochs * -(-count // batch)
     rival = Rival(f"{steps} bare steps", bare_steps)
-    yield Case("training_step", "resnet8", ours, {FLOOR: rival}, limits={FLOOR: 1.15})
+    yield Case("training_step", "resnet8_narrow", ours, {FLOOR: rival}, limits={FLOOR: 1.15})
 
 
 def _scaling_batch(setup: Setup) -> Iterator[Case]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from cpath.viz.style import (
     ACTIVE,
@@ -18,10 +22,13 @@ from cpath.viz.style import (
     shared_legend,
 )
 from experiments.figures.curves import curve, spread
+from experiments.paper.published import MARK, SWAPPED_LABELS
 
 
 def path_analysis_figures(table: pd.DataFrame) -> list[Drawing]:
     """Draw the overlap, dead share and response preservation of the pathways, and their overlap and place by site.
+
+    Where the paper has numbers for the same network, dataset and sparsity, one more figure shows them beside ours.
 
     Args:
         table: tidy table of a path analysis.
@@ -32,6 +39,8 @@ def path_analysis_figures(table: pd.DataFrame) -> list[Drawing]:
     at = table[table.x_name == "sparsity"].assign(x=lambda frame: frame.x.astype(float))
     if at.empty:
         return []
+    of_paper = at.metric.str.endswith(MARK)
+    paper, at = at[of_paper].assign(metric=lambda frame: frame.metric.str.removesuffix(MARK)), at[~of_paper]
     with mpl.rc_context(STYLE):
         base = table[table.metric == "base_sparsity"].value
         return [
@@ -39,6 +48,7 @@ def path_analysis_figures(table: pd.DataFrame) -> list[Drawing]:
             _dead_share(at, float(base.iloc[0]) if len(base) else float("nan")),
             _responses(at),
             *_by_site(at),
+            *_published(at, paper),
         ]
 
 
@@ -215,3 +225,55 @@ def _site_panels(
         panel.set_ylabel(label)
     shared_legend(figure, panels[0])
     return Drawing(name, figure, f"{caption} Bands: 95 % intervals over images.")
+
+
+def _published(at: pd.DataFrame, paper: pd.DataFrame) -> list[Drawing]:
+    if paper.empty:
+        return []
+    sparsities = ", ".join(f"{sparsity:g} %" for sparsity in _sparsities(paper))
+    overlaps = paper[paper.metric.str.startswith("jaccard/")]
+    pairs = _once(overlaps.method, overlaps.metric.str.partition("/")[2])
+    shares = [(method, "dead_share") for method in in_order(paper[paper.metric == "dead_share"].method)]
+    figure = new_figure(9.0, 1.4 + 0.22 * max(len(pairs), len(shares)))
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    labels = [label_of(method) for method, _ in shares]
+    _beside(left, at, paper, shares, labels, "dead neurons in the pathway (%)", 100)
+    labels = [" and ".join(label_of(name) for name in pair) for pair in pairs]
+    numbers = [(one, f"jaccard/{other}") for one, other in pairs]
+    _beside(right, at, paper, numbers, labels, "Jaccard index", 1)
+    shared_legend(figure, left)
+    caption = f"Dead shares and overlaps beside the published ones, {sparsities} pruned. {SWAPPED_LABELS}"
+    return [Drawing("published", figure, caption)]
+
+
+def _once(methods: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of methods in the order of all figures, each one way round."""
+    found = {frozenset(pair) for pair in zip(methods, others, strict=True)}
+    order = in_order({name for pair in found for name in pair})
+    return [pair for pair in itertools.combinations(order, 2) if frozenset(pair) in found]
+
+
+def _beside(
+    panel: Axes,
+    at: pd.DataFrame,
+    paper: pd.DataFrame,
+    numbers: Sequence[tuple[str, str]],
+    labels: Sequence[str],
+    axis: str,
+    top: float,
+) -> None:
+    """Draw numbers, each a method and its metric, in rows: ours with its interval, and the published one."""
+    looks = (
+        (at, {"fmt": "o", "color": "#0072B2", "label": "here"}),
+        (paper, {"fmt": "D", "color": "#3C3C3C", "label": "published", "markerfacecolor": "none"}),
+    )
+    shown = set(paper.x)
+    for rows, look in looks:
+        rows = rows[rows.x.isin(shown)]
+        for place, (method, metric) in enumerate(numbers):
+            found = rows[(rows.method == method) & (rows.metric == metric)]
+            named = look if place == 0 else {**look, "label": "_listed"}
+            panel.errorbar(found.value, [place] * len(found), xerr=spread(found), elinewidth=0.8, **named)
+    panel.set_yticks(range(len(labels)), labels)
+    panel.set(xlabel=axis, xlim=(-0.02 * top, 1.02 * top))
+    panel.invert_yaxis()

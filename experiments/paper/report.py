@@ -17,7 +17,7 @@ from PIL import Image
 from cpath.viz import criterion_label, in_order, label_of
 from experiments.engine.cache import write_text
 from experiments.engine.job import read_job
-from experiments.engine.metric_entry import Metric, by_name, told_apart
+from experiments.engine.metric_entry import Metric, base_name, by_name, told_apart
 from experiments.engine.progress import duration
 from experiments.engine.provenance import read_manifest
 from experiments.engine.settings import ExperimentSettings
@@ -88,18 +88,33 @@ class Section:
 
     @property
     def published(self) -> list[dict[str, Any]]:
-        """Tables of our numbers with the paper's beside them, at some places of each curve."""
+        """Tables of our numbers with the paper's beside them, at some places of a curve, or by pairs of methods."""
         paper = self.table[self.table.metric.str.endswith(MARK)]
+        paper = paper.assign(metric=paper.metric.str.removesuffix(MARK))
+        of_pairs = paper.metric.str.contains("/")
+        return [*self._published_curves(paper[~of_pairs]), *self._published_pairs(paper[of_pairs])]
+
+    def _published_curves(self, paper: pd.DataFrame) -> list[dict[str, Any]]:
         tables = []
         for metric, theirs in paper.groupby("metric", sort=False):
-            name = str(metric).removesuffix(MARK)
+            name = str(metric)
             ours = self.table[(self.table.metric == name) & self.table.method.isin(theirs.method)]
             both = sorted(set(ours.x) & set(theirs.x), key=list(dict.fromkeys(theirs.x)).index)
             places = [both[round(i * (len(both) - 1) / (_BESIDE - 1))] for i in range(_BESIDE)] if both else []
             ours = ours[ours.x.isin(places)]
             if len(ours):
-                beside = {(row.method, row.x): _number(row.value) for row in theirs.itertuples()}
-                tables.append(self._matrix(name, ours, beside))
+                tables.append(self._matrix(name, ours, _beside(theirs)))
+        return tables
+
+    def _published_pairs(self, paper: pd.DataFrame) -> list[dict[str, Any]]:
+        """A table for each metric and place, with the second method of a pair as the column."""
+        tables = []
+        for (base, x), theirs in paper.groupby([paper.metric.map(base_name), "x"], sort=False):
+            ours = self.table[(self.table.x == x) & self.table.metric.isin(theirs.metric)]
+            ours = ours[ours.method.isin(theirs.method)]
+            where = f"{theirs.x_name.iloc[0]} {_number(x)}, with"
+            if len(ours):
+                tables.append(self._matrix(base, _by_other(ours).assign(x_name=where), _beside(_by_other(theirs))))
         return tables
 
     @property
@@ -114,9 +129,21 @@ class Section:
     def _matrix(
         self, metric: str, rows: pd.DataFrame, beside: Mapping[tuple[str, str], str] | None = None
     ) -> dict[str, Any]:
-        names = [name for name in self.table.metric.unique() if "/" not in name]
+        names = list(dict.fromkeys([*(name for name in self.table.metric.unique() if "/" not in name), metric]))
         known = by_name(self.experiment.metrics)
         return {**_words(told_apart(names, known)[metric], known.get(metric)), **_matrix(rows, beside or {})}
+
+
+def _beside(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Published numbers by method and column."""
+    return {(row.method, row.x): _number(row.value) for row in rows.itertuples()}
+
+
+def _by_other(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of pairs, with the label of the second method, which the metric names, in the place of ``x``."""
+    others = rows.metric.str.partition("/")[2]
+    order = {name: place for place, name in enumerate(in_order(others))}
+    return rows.assign(x=others.map(label_of)).iloc[others.map(order).argsort(kind="stable")]
 
 
 def _natural_width(file: Path, dots_per_inch: int) -> int:

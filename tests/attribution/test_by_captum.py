@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cpath
+from cpath.errors import InputError, SiteError, UnknownNameError
 from cpath.methods.quadrature import quadrature
 from tests import zoo
 from tests.attribution.networks import SkipBeforeRelu, predicted
@@ -150,6 +152,45 @@ def test_gradcam_joins_concatenated_branches(name: str, images64: Tensor) -> Non
 
 
 # Sites
+
+
+def test_gradcam_at_the_output_of_a_layer_that_is_no_site(images64: Tensor) -> None:
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+    model = nn.Sequential(OrderedDict(features=features, act=nn.ReLU(inplace=True), flat=nn.Flatten()))
+    model.append(nn.Linear(5 * (images64.shape[2] // 2) * (images64.shape[3] // 2), 4))
+    model = model.double().eval()
+    pooled = features(images64).detach().requires_grad_()
+    logits = model[3](pooled.relu().flatten(1))
+    (gradient,) = torch.autograd.grad(logits.max(1).values.sum(), pooled)
+    cam = (pooled * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).clamp(min=0).detach()
+    expected = F.interpolate(cam, images64.shape[2:], mode="bilinear", align_corners=False)
+    found = cpath.attribute(model, images64, "gradcam", layer="features")
+    assert torch.allclose(found, expected, atol=1e-12)
+    assert found.abs().max() > 0
+    assert not torch.allclose(found, cpath.attribute(model, images64, "gradcam", site="features.1"), atol=1e-6)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_gradcam_layer_errors() -> None:
+    block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+    unused = nn.Conv2d(3, 3, 1)
+    model = nn.Sequential(OrderedDict(one=block, two=block, flat=nn.Flatten(), fc=nn.Linear(3 * 8 * 8, 2)))
+    model.one.add_module("beside", nn.Identity())
+    images = torch.randn(2, 3, 8, 8)
+    with pytest.raises(UnknownNameError, match="layer 'flatt'"):
+        cpath.attribute(model, images, "gradcam", layer="flatt")
+    with pytest.raises(SiteError, match=r"layer 'flat' does not give \(B, C, h, w\)"):
+        cpath.attribute(model, images, "gradcam", layer="flat")
+    with pytest.raises(SiteError, match="calls layer 'one' 2 times"):
+        cpath.attribute(model, images, "gradcam", layer="one")
+    model.unused = unused
+    model.forward = lambda x: model.fc(model.flat(block(x)))
+    with pytest.raises(SiteError, match="calls layer 'unused' 0 times"):
+        cpath.attribute(model, images, "gradcam", layer="unused")
+    with pytest.raises(InputError, match="name one of them"):
+        cpath.attribution.GradCAM(site="a", layer="b")
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_gradcam_site_errors() -> None:

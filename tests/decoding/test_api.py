@@ -449,6 +449,48 @@ def test_bad_input_is_refused(pathways, objectives, settings, message):
         _decode(zoo.make("sequential"), pathways, objectives, **settings)
 
 
+def test_smaller_pixels_are_resized_as_lucent_does():
+    model = zoo.make("residual")
+    pathway = _pathway(model, sparsity=30)
+    made = _decode(model, pathway, size=6, steps=8)
+    assert made.images.shape == (1, *SHAPE)
+    raw = _decode(model, pathway, size=6, steps=8, parametrisation=_raw_pixels)
+    small = raw.images[
+        :, :, :: SIZE - 1, :: SIZE - 1
+    ]  # aligned corners: those of the pixels are those of the image
+    again = F.interpolate(raw.images, (6, 6), mode="bilinear", align_corners=True)
+    assert torch.allclose(again[:, :, ::5, ::5], small, atol=1e-6)
+    # 15 steps between the corners of the image and 5 between those of the pixels: every third is a pixel itself.
+    pixels = raw.images[:, :, ::3, ::3]
+    assert torch.allclose(
+        F.interpolate(pixels, SHAPE[1:], mode="bilinear", align_corners=True), raw.images, atol=1e-5
+    )
+
+
+def test_lucents_own_transforms_go_with_a_size():
+    model = zoo.make("residual")
+    settings = {"transforms": cpath.decoding.standard_transforms(), "steps": 3}
+    made = _decode(model, _pathway(model, sparsity=30), size=12, **settings)
+    assert made.images.shape == (1, *SHAPE)
+    assert torch.equal(made.images, _decode(model, _pathway(model, sparsity=30), size=12, **settings).images)
+    with pytest.raises(cpath.InputError, match="change the size"):
+        _decode(model, None, Logit(0), **settings)
+
+
+def test_only_uncorrelated_pixels_change_in_one_colour_alone():
+    """The network sees red alone: what else changes does by the correlation of natural colours."""
+
+    class Red(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x[:, 0].mean((1, 2)), x[:, 0].mean((1, 2)).relu()], 1)
+
+    changed = {}
+    for name in ("pixel", "pixel_uncorrelated"):
+        start, made = (_decode(Red(), None, Logit(0), parametrisation=name, steps=n).images[0] for n in (1, 9))
+        changed[name] = ((made - start).abs().amax((1, 2)) > 1e-3).tolist()
+    assert changed == {"pixel": [True, True, True], "pixel_uncorrelated": [True, False, False]}
+
+
 def test_unknown_names_are_refused_with_the_close_ones():
     model = zoo.make("residual")
     with pytest.raises(cpath.UnknownNameError, match=r"layer1\.0\.relu"):

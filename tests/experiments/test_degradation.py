@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import cpath
 from cpath.errors import InputError
@@ -14,6 +13,7 @@ from experiments.engine.job import Job, run
 from experiments.engine.measuring import read_per_image
 from experiments.engine.provenance import read_manifest
 from experiments.metrics import METRICS
+from experiments.paper import published
 from tests.rows import row_of
 
 SETTINGS = [
@@ -169,8 +169,16 @@ def test_road_and_orders_may_be_left_out(cfg):
     assert set(table.metric) == {"lerf_change", "lerf_area"}
 
 
-def test_published_curves_stand_beside_ours_where_dataset_and_model_match(cfg, figures):
-    cfg.dataset.name, cfg.model.name = "cifar10", "resnet8"
+def _published(cfg) -> dict[str, set[float]]:
+    job = Job(parse(cfg))
+    rows = job.config.experiment._published(job)
+    return {row.method: {other.x for other in rows if other.method == row.method} for row in rows}
+
+
+def test_published_curves_stand_beside_ours_where_dataset_and_network_match(cfg, figures, monkeypatch):
+    narrow = {"_target_": "cpath.models.resnet8_narrow", "width": 4}
+    monkeypatch.setitem(published._NETWORKS, "resnet8", narrow)  # as if the paper were about this one
+    cfg.dataset.name = "cifar10"
     cfg.attribution = {"gradients": {}, "sobel": {}}
     table = run(cfg)
     paper = table[table.metric == "lerf_change/published"]
@@ -179,12 +187,33 @@ def test_published_curves_stand_beside_ours_where_dataset_and_model_match(cfg, f
     assert (Job(parse(cfg)).folder / "figures" / "published.png").exists()
 
 
-def test_a_dataset_may_say_under_which_name_it_is_published(cfg):
-    OmegaConf.update(cfg, "dataset.published_as", "cifar10", force_add=True)
-    cfg.dataset.name, cfg.attribution = "my-files", {"gradients": {}}
-    table = run(cfg)
-    assert row_of(table, "gradients", "lerf_change/published", 10).value == 0.54
-    assert set(table.dataset) == {"my-files"}
+def test_published_curves_are_of_the_released_network_with_the_mean_colour_alone(configure):
+    cifar = ["experiment=degradation", "dataset=cifar10"]
+    at = {*range(1, 11), *range(20, 100, 10)}
+    found = _published(configure(*cifar, "model=resnet8", small=False))
+    assert found.pop("neuron_intgrad_star") == set(range(1, 11))
+    assert found == dict.fromkeys(
+        ("gradients", "gbp", "gradcam", "input_mct", "input_intgrad", "neuron_mct", "neuron_intgrad"), at
+    )
+    for other in (
+        ["model=resnet8_narrow"],
+        ["model=resnet8_narrow", "model.name=resnet8"],
+        ["model=resnet8", "model.width=16"],
+        ["model=resnet8", "experiment.fill=1"],
+        ["model=resnet8", "dataset.name=mine"],
+    ):
+        assert _published(configure(*cifar, *other, small=False)) == {}, other
+    renamed = configure(*cifar, "model=resnet8", "model.name=mine", small=False)
+    assert "gradcam" in _published(renamed), "the network counts, not its name"
+
+
+def test_a_dataset_may_say_under_which_name_it_is_published(configure):
+    files = ["dataset=cifar10_folder", "dataset.root=x", "model=resnet8"]
+    cfg = configure("experiment=degradation", *files, small=False)
+    assert cfg.dataset.name == "cifar10-files"
+    assert "gradcam" in _published(cfg)
+    cfg.dataset.published_as = None
+    assert _published(cfg) == {}
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,32 @@ def test_settings_reach_the_renderer(job, monkeypatch, trained):
     assert about["top"]["neuron_mct"]["site"] == "stage2.0.relu"
 
 
+def test_pictures_of_neurons_may_be_made_in_another_way(cfg):
+    cfg.experiment.images, cfg.experiment.tries = 1, 8
+    run(cfg)
+    usual, _ = _pictures(Job(parse(cfg)), 0)
+    cfg.experiment.size = 12
+    cfg.experiment.neurons = {"parametrisation": "fourier", "transforms": "standard"}
+    run(cfg)
+    job = Job(parse(cfg))
+    tensors, about = _pictures(job, 0)
+    assert tensors["decoded"].shape == usual["decoded"].shape == (len(about["networks"]), *job.data.shape)
+    (site, channel), *_ = about["channels"]
+    expected = cpath.decode(
+        job.model,
+        None,
+        cpath.decoding.Channel(site, channel),
+        shape=job.data.shape,
+        normalisation=job.data.normalisation,
+        parametrisation="fourier",
+        transforms=cpath.decoding.standard_transforms(),
+        steps=6,
+        size=12,
+    )
+    assert torch.allclose(tensors["neurons"][:1], expected.images, atol=1e-4)
+    assert not torch.allclose(tensors["neurons"], usual["neurons"], atol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -177,6 +203,10 @@ def test_settings_reach_the_renderer(job, monkeypatch, trained):
         ("experiment.images=0", "experiment.images must be greater than or equal to 1"),
         ("experiment.transforms=[{d: 2}]", r"experiment.transforms\[0\] must name a function or class"),
         ("experiment.transforms=[{_target_: absent.thing}]", "experiment.transforms: absent.thing cannot be made"),
+        ("experiment.neurons.transforms=[{_target_: absent.thing}]", "absent.thing cannot be made"),
+        ("experiment.neurons.transforms=standard", "experiment.size: Lucent's standard transforms change the size"),
+        ("experiment.neurons.transforms=normal", "experiment.neurons.transforms must be a valid list"),
+        ("experiment.size=0", "experiment.size must be greater than or equal to 1"),
     ],
 )
 def test_an_unusable_setting_is_refused_before_any_work(job, tmp_path, override, message):

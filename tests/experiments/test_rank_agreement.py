@@ -15,7 +15,7 @@ from experiments.rank_agreement import agreement, agreement_rows
 def _table(areas: dict[str, dict[str, float]], x: float = 90.0) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            ("any", "digits", "resnet8", method, "up_to_percent", x, metric, value, np.nan, np.nan, 9, 3)
+            ("any", "digits", "resnet8_narrow", method, "up_to_percent", x, metric, value, np.nan, np.nan, 9, 3)
             for metric, values in areas.items()
             for method, value in values.items()
         ],
@@ -59,7 +59,7 @@ def test_what_an_experiment_found_itself_is_not_computed_again():
             (
                 "degradation",
                 "digits",
-                "resnet8",
+                "resnet8_narrow",
                 "all",
                 "up_to_percent",
                 x,

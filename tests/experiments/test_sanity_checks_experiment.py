@@ -16,6 +16,7 @@ from experiments.engine.job import Job, redraw, run
 from experiments.engine.measuring import read_per_image
 from experiments.engine.network import fingerprint
 from experiments.metrics import METRICS
+from experiments.paper import published
 from tests.rows import row_of
 
 SETTINGS = [
@@ -168,8 +169,12 @@ def _published(cfg, blocks=BLOCKS):
     return job.config.experiment._published(job, blocks)
 
 
+PAPER = ["experiment=sanity_checks", "dataset=imagenet", "model=resnet50", "model.weights=IMAGENET1K_V1"]
+PREDICTED_ANEW = "experiment.repredict=true"
+
+
 def test_published_curves_stand_at_our_blocks_in_their_order(configure):
-    cfg = configure("experiment=sanity_checks", "dataset=imagenet", "model=resnet50", small=False)
+    cfg = configure(*PAPER, PREDICTED_ANEW, small=False)
     cfg.attribution = {"gbp": {}, "sobel": {}}
     rows = _published(cfg)
     assert {row.method for row in rows} == {"gbp"}
@@ -181,17 +186,43 @@ def test_published_curves_stand_at_our_blocks_in_their_order(configure):
 
 @pytest.mark.parametrize(
     "override",
-    ["experiment.blocks=[fc,conv1]", "experiment.init=own", "experiment.std=0.2", "experiment.repredict=true"],
+    [
+        "experiment.blocks=[fc,conv1]",
+        "experiment.init=own",
+        "experiment.std=0.2",
+        "experiment.repredict=false",
+        "model.weights=IMAGENET1K_V2",
+        "model.weights=DEFAULT",  # of ResNet-50 the second ones
+        "model=resnet101",
+    ],
 )
 def test_published_curves_are_not_laid_over_another_experiment(configure, override):
-    cfg = configure("experiment=sanity_checks", "dataset=imagenet", "model=resnet50", override, small=False)
+    cfg = configure(*PAPER, PREDICTED_ANEW, override, small=False)
     cfg.attribution = {"gbp": {}}
     assert _published(cfg) == []
 
 
+def test_published_gradients_of_pathways_are_those_at_70_per_cent(configure):
+    cfg = configure(*PAPER, PREDICTED_ANEW, small=False)
+    cfg.attribution = {"neuron_mct": {"sparsity": 70}, "neuron_intgrad": {"sparsity": 90}, "gbp": {}}
+    assert {row.method for row in _published(cfg)} == {"neuron_mct", "gbp"}
+
+
+def test_a_checkpoint_is_the_papers_by_its_content(configure, tmp_path, monkeypatch):
+    file = tmp_path / "resnet50.pth"
+    file.write_bytes(b"weights")
+    cfg = configure(*PAPER, PREDICTED_ANEW, "model.weights=null", f"checkpoint={file}", small=False)
+    cfg.attribution = {"gbp": {}}
+    assert _published(cfg) == []
+    monkeypatch.setattr(
+        published, "_sha256", lambda _: "0676ba61" + 56 * "0"
+    )  # as in the name of torchvision's file
+    assert {row.method for row in _published(cfg)} == {"gbp"}
+
+
 def test_a_dataset_may_say_under_which_name_it_is_published(configure):
     files = ["dataset=cifar10_folder", "dataset.root=x", "dataset.published_as=imagenet"]
-    cfg = configure("experiment=sanity_checks", "model=resnet50", *files, small=False)
+    cfg = configure(*PAPER, *files, PREDICTED_ANEW, small=False)
     cfg.attribution = {"gbp": {}, "sobel": {}}
     assert {row.method for row in _published(cfg)} == {"gbp"}
 

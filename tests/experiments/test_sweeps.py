@@ -64,7 +64,7 @@ def test_twelve_jobs_killed_halfway_go_on_and_none_that_was_finished_is_redone(t
     table = read_table(folder / "results.csv")
     kept = table[(table.metric == "class_kept") & (table.method == "random")]
     assert kept.seed.tolist() == ["0 1"] * 3
-    assert (folder / "figures" / "path_analysis-digits-resnet8-sparsity.png").exists()
+    assert (folder / "figures" / "path_analysis-digits-resnet8_narrow-sparsity.png").exists()
 
 
 @pytest.mark.slow

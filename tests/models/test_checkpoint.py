@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from cpath.errors import InputError
-from cpath.models import load_checkpoint, resnet8
+from cpath.models import load_checkpoint, resnet8_narrow
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["", "module.", "model."])
 def test_checkpoints_load_with_wrappers_and_prefixes(tmp_path, wrap, prefix):
-    trained, fresh = resnet8(5, width=4), resnet8(5, width=4)
+    trained, fresh = resnet8_narrow(5, width=4), resnet8_narrow(5, width=4)
     state = {prefix + name: tensor for name, tensor in trained.state_dict().items()}
     torch.save({wrap: state} if wrap else state, tmp_path / "model.pth")
     load_checkpoint(fresh, tmp_path / "model.pth")
@@ -22,7 +22,7 @@ def test_checkpoints_load_with_wrappers_and_prefixes(tmp_path, wrap, prefix):
 
 
 def test_safetensors_load(tmp_path):
-    trained, fresh = resnet8(5, width=4), resnet8(5, width=4)
+    trained, fresh = resnet8_narrow(5, width=4), resnet8_narrow(5, width=4)
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
     load_checkpoint(fresh, tmp_path / "model.safetensors")
     assert torch.equal(fresh.fc.weight, trained.fc.weight)
@@ -34,10 +34,10 @@ class _Payload:
 
 
 def test_unusable_checkpoints_say_why(tmp_path):
-    model = resnet8(5, width=4)
+    model = resnet8_narrow(5, width=4)
     with pytest.raises(InputError, match="no such checkpoint"):
         load_checkpoint(model, tmp_path / "nowhere.pth")
-    torch.save(resnet8(6, width=4).state_dict(), tmp_path / "other.pth")
+    torch.save(resnet8_narrow(6, width=4).state_dict(), tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"fc\.weight has shape \(6, 16\), the model needs \(5, 16\)"):
         load_checkpoint(model, tmp_path / "other.pth")
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
@@ -54,10 +54,10 @@ def test_unusable_checkpoints_say_why(tmp_path):
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     torch.save({"state_dict": _Payload()}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match="could run code"):
-        load_checkpoint(resnet8(5, width=4), tmp_path / "evil.pth")
+        load_checkpoint(resnet8_narrow(5, width=4), tmp_path / "evil.pth")
     (tmp_path / "evil2.pth").write_bytes(pickle.dumps(_Payload()))
     with pytest.raises(InputError):
-        load_checkpoint(resnet8(5, width=4), tmp_path / "evil2.pth")
+        load_checkpoint(resnet8_narrow(5, width=4), tmp_path / "evil2.pth")
 
 
 def _assert_equal(one, other):
@@ -78,7 +78,7 @@ def _assert_equal(one, other):
     ],
 )
 def test_the_part_of_a_checkpoint_that_is_the_network_is_found(tmp_path, prefix, beside):
-    trained, fresh = resnet8(5, width=4), resnet8(5, width=4)
+    trained, fresh = resnet8_narrow(5, width=4), resnet8_narrow(5, width=4)
     state = {prefix + name: tensor for name, tensor in trained.state_dict().items()} | beside
     torch.save({"state_dict": state}, tmp_path / "model.pth")
     load_checkpoint(fresh, tmp_path / "model.pth")
@@ -99,14 +99,14 @@ def test_wrappers_of_parts_of_a_network_are_understood(tmp_path):
 
 @pytest.mark.parametrize("wrap", [torch.compile, torch.nn.DataParallel])
 def test_plain_weights_load_into_a_wrapped_model(tmp_path, wrap):
-    trained, fresh = resnet8(5, width=4), resnet8(5, width=4)
+    trained, fresh = resnet8_narrow(5, width=4), resnet8_narrow(5, width=4)
     torch.save(trained.state_dict(), tmp_path / "model.pth")
     load_checkpoint(wrap(fresh), tmp_path / "model.pth")
     _assert_equal(trained, fresh)
 
 
 def test_several_fitting_parts_are_named_and_one_can_be_chosen(tmp_path):
-    student, teacher, fresh = (resnet8(5, width=4) for _ in range(3))
+    student, teacher, fresh = (resnet8_narrow(5, width=4) for _ in range(3))
     both = torch.nn.ModuleDict({"student": student, "teacher": teacher})
     torch.save({"state_dict": both.state_dict()}, tmp_path / "both.pth")
     with pytest.raises(InputError, match=r"'student\.', 'teacher\.'.*prefix='student\.'"):
@@ -131,18 +131,18 @@ def test_a_module_of_the_network_may_be_called_module(tmp_path):
 
 
 def test_the_part_that_fits_best_is_what_an_error_speaks_of(tmp_path):
-    state = {f"net.{name}": tensor for name, tensor in resnet8(6, width=4).state_dict().items()}
+    state = {f"net.{name}": tensor for name, tensor in resnet8_narrow(6, width=4).state_dict().items()}
     torch.save({"state_dict": state | {"criterion.weight": torch.ones(6)}}, tmp_path / "model.pth")
     with pytest.raises(InputError, match=r"model: fc\.bias has shape \(6,\), the model needs \(5,\); fc\.weight"):
-        load_checkpoint(resnet8(5, width=4), tmp_path / "model.pth")
-    whole = resnet8(5, width=4).state_dict() | {"aux.weight": torch.ones(3)}
+        load_checkpoint(resnet8_narrow(5, width=4), tmp_path / "model.pth")
+    whole = resnet8_narrow(5, width=4).state_dict() | {"aux.weight": torch.ones(3)}
     torch.save(whole, tmp_path / "more.pth")
     with pytest.raises(InputError, match=r"aux\.weight is unknown to the model"):
-        load_checkpoint(resnet8(5, width=4), tmp_path / "more.pth")
+        load_checkpoint(resnet8_narrow(5, width=4), tmp_path / "more.pth")
 
 
 def test_what_modules_keep_beside_their_tensors_is_left_out(tmp_path):
-    trained, fresh = resnet8(5, width=4), resnet8(5, width=4)
+    trained, fresh = resnet8_narrow(5, width=4), resnet8_narrow(5, width=4)
     torch.save(trained.state_dict() | {"metric._extra_state": {"count": 3}}, tmp_path / "model.pth")
     load_checkpoint(fresh, tmp_path / "model.pth")
     _assert_equal(trained, fresh)

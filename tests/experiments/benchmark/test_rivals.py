@@ -9,7 +9,7 @@ from torch import nn
 
 import cpath
 from cpath.data import crop_and_flip
-from cpath.models import resnet8, torchvision_model
+from cpath.models import resnet8_narrow, torchvision_model
 from experiments.benchmark import rivals
 
 
@@ -52,7 +52,7 @@ def test_bare_steps_train(monkeypatch):
     pixels = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(64) % 2
     pixels[labels == 1] //= 4
-    model = resnet8(2)
+    model = resnet8_narrow(2)
 
     def loss() -> float:
         with torch.no_grad():

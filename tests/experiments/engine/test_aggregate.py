@@ -38,7 +38,20 @@ def table_of(
     seed: int, values: dict[tuple[str, str, str], float], method: str = "random", n: int = 10
 ) -> pd.DataFrame:
     rows = [
-        ("path_analysis", "digits", "resnet8", method, x_name, x, metric, value, value - 1, value + 1, n, seed)
+        (
+            "path_analysis",
+            "digits",
+            "resnet8_narrow",
+            method,
+            x_name,
+            x,
+            metric,
+            value,
+            value - 1,
+            value + 1,
+            n,
+            seed,
+        )
         for (x_name, x, metric), value in values.items()
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

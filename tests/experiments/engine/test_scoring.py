@@ -77,7 +77,7 @@ def test_costly_scores_are_kept_and_read_by_other_jobs_as_they_were(trained, job
     assert counting.calls == ["neuron_intgrad"]
     assert torch.equal(made.flat, read.flat)
     assert made.residual.keys() == read.residual.keys()
-    (folder,) = (trained / "artifacts" / "scores").glob("neuron_intgrad-resnet8-digits-*")
+    (folder,) = (trained / "artifacts" / "scores").glob("neuron_intgrad-resnet8_narrow-digits-*")
     assert is_complete(folder)
 
 

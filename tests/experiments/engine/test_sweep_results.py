@@ -51,7 +51,7 @@ def test_a_job_whose_configuration_is_damaged_is_not_collected(sweep, composed):
 
 def test_the_figures_of_a_sweep_are_drawn(sweep, composed, figures):
     folder, _ = sweep(Launcher(composed), seeds=(0, 1))
-    assert (folder / "figures" / "path_analysis-digits-resnet8-sparsity.png").exists()
+    assert (folder / "figures" / "path_analysis-digits-resnet8_narrow-sparsity.png").exists()
 
 
 def test_metrics_are_those_of_the_experiments_of_the_jobs(sweep, composed):

@@ -21,7 +21,7 @@ from experiments.engine.table import (
 )
 from experiments.engine.terminal import show_results
 
-JOB = {"experiment": "path_analysis", "dataset": "digits", "model": "resnet8", "seed": 3}
+JOB = {"experiment": "path_analysis", "dataset": "digits", "model": "resnet8_narrow", "seed": 3}
 
 
 def test_mean_and_count_leave_out_nan():
@@ -63,7 +63,7 @@ def test_table_round_trips(tmp_path):
     assert np.isnan(again.value[1])
     assert again.experiment.tolist() == ["path_analysis"] * 3
     assert again.dataset.tolist() == ["digits", "digits", "cifar10"]
-    assert again.model.tolist() == ["resnet8", "resnet8", "another"]
+    assert again.model.tolist() == ["resnet8_narrow", "resnet8_narrow", "another"]
     assert (again.n.tolist(), again.seed.tolist()) == ([7, 0, 1], [3, 3, 3])
     assert (again.ci_low[0], again.ci_high[0]) == (0.1, 0.2)
     assert again.ci_low[1:].isna().all()

@@ -61,7 +61,7 @@ def several(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _track(tracker: WandbTracker, config: Config, tmp_path) -> None:
-    tracker.start(config, tmp_path / "digits-resnet8-0")
+    tracker.start(config, tmp_path / "digits-resnet8_narrow-0")
     tracker.finish(failed=False)
 
 
@@ -74,7 +74,7 @@ def test_a_run_is_offline_and_below_the_outputs_unless_something_else_is_said(wa
         "project": "cpath",
         "group": None,
         "job_type": "path_analysis",
-        "name": "digits-resnet8-0",
+        "name": "digits-resnet8_narrow-0",
         "dir": base,
         "mode": "offline",
     }
@@ -179,7 +179,7 @@ def test_of_several_jobs_each_has_a_run_of_its_own(wandb, config, tmp_path, monk
     for _ in range(2):
         _track(WandbTracker(), config, tmp_path)
     assert [variable in seen for seen in wandb.environments] == [False, False]
-    assert [opened["name"] for opened in wandb.opened] == ["digits-resnet8-0"] * 2
+    assert [opened["name"] for opened in wandb.opened] == ["digits-resnet8_narrow-0"] * 2
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
     assert warnings[0].startswith(f"ignored: {variable} in the environment")

@@ -19,12 +19,12 @@ def drawn(table: pd.DataFrame) -> list[Drawing]:
 
 def test_cells_of_roar_become_a_curve_a_method():
     drawings = {drawing.name: drawing for drawing in drawn(aggregated(roar_cells()))}
-    (panel,) = drawings["roar-digits-resnet8-percent_removed"].figure.axes
+    (panel,) = drawings["roar-digits-resnet8_narrow-percent_removed"].figure.axes
     assert {line.get_label(): line.get_ydata().tolist() for line in panel.get_lines()} == {
         "GBP": [86.0, 66.0, 46.0],
         "Gradients": [76.0, 56.0, 36.0],
     }
-    assert "over 3 seeds" in drawings["roar-digits-resnet8-percent_removed"].caption
+    assert "over 3 seeds" in drawings["roar-digits-resnet8_narrow-percent_removed"].caption
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_figures_have_a_line_a_method_and_a_panel_a_metric():
     }
     accuracy = {("seed=0", "method=x"): table_of(0, {("", "", "test_accuracy"): 90.0}, "training")}
     drawings = {drawing.name: drawing for drawing in drawn(aggregated(tables | accuracy))}
-    assert set(drawings) == {"path_analysis-digits-resnet8-sparsity", "path_analysis-values"}
-    figure = drawings["path_analysis-digits-resnet8-sparsity"].figure
+    assert set(drawings) == {"path_analysis-digits-resnet8_narrow-sparsity", "path_analysis-values"}
+    figure = drawings["path_analysis-digits-resnet8_narrow-sparsity"].figure
     assert len(figure.axes) == 2
     for panel in figure.axes:
         assert [line.get_label() for line in panel.get_lines()] == ["Greedy", "Random"]
         assert panel.get_lines()[0].get_xdata().tolist() == [80, 90, 99]
-    assert "over 3 seeds" in drawings["path_analysis-digits-resnet8-sparsity"].caption
+    assert "over 3 seeds" in drawings["path_analysis-digits-resnet8_narrow-sparsity"].caption
 
 
 def test_axes_have_the_label_and_unit_of_the_metric():

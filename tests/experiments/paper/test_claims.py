@@ -19,7 +19,7 @@ def _table(*rows: tuple[str, str, str, str, float, float]) -> pd.DataFrame:
     """Rows (metric, method, x_name, x, value, half the interval)."""
     return pd.DataFrame(
         [
-            ("any", "digits", "resnet8", method, x_name, x, metric, value, value - half, value + half, 9, 0)
+            ("any", "digits", "resnet8_narrow", method, x_name, x, metric, value, value - half, value + half, 9, 0)
             for metric, method, x_name, x, value, half in rows
         ],
         columns=list(COLUMNS),

@@ -25,7 +25,9 @@ def _stage(cfg: DictConfig, folder: Path, rows: list[Row]) -> FinishedStage:
         json.dumps({**made, "finished": "2030-01-01", "versions": {"torch": "9"}})
     )
     write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
-    write_table(tidy_table(rows, experiment="any", dataset="digits", model="resnet8", seed=0), folder / RESULTS)
+    write_table(
+        tidy_table(rows, experiment="any", dataset="digits", model="resnet8_narrow", seed=0), folder / RESULTS
+    )
     return FinishedStage("any", folder, read_table(folder / RESULTS))
 
 

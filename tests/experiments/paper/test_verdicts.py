@@ -15,7 +15,20 @@ from experiments.verdicts import main
 def write(folder: Path, experiment: str, dataset: str, metric: str, half: float = 0.01, **values: float) -> None:
     """Results of one job: ``metric`` of methods at a sparsity of 90, with half the interval to each side."""
     rows = [
-        (experiment, dataset, "resnet8", method, "sparsity", 90.0, metric, value, value - half, value + half, 9, 0)
+        (
+            experiment,
+            dataset,
+            "resnet8_narrow",
+            method,
+            "sparsity",
+            90.0,
+            metric,
+            value,
+            value - half,
+            value + half,
+            9,
+            0,
+        )
         for method, value in values.items()
     ]
     folder.mkdir(parents=True)
@@ -32,7 +45,7 @@ def test_a_column_for_each_dataset_and_model(tmp_path, capsys):
     write(tmp_path / "b" / "deep", "path_analysis", "cifar10", "dead_share", half=1, neuron_mct=10, greedy=0.0)
     assert main([str(tmp_path), "--numbers"]) == 0
     printed = capsys.readouterr().out
-    assert cells(printed, "the paper says") == ["digits, resnet8", "cifar10, resnet8"]
+    assert cells(printed, "the paper says") == ["digits, resnet8_narrow", "cifar10, resnet8_narrow"]
     no_dead = "Path analysis: The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron"
     assert cells(printed, no_dead) == ["reproduced", "not reproduced"]
     assert cells(printed, "Path analysis: Greedy pruning") == ["reproduced", "unclear"]
@@ -56,7 +69,7 @@ def test_what_cannot_be_a_table_is_refused(tmp_path, capsys, second):
         for name in ("first", second):
             write(tmp_path / name, "path_analysis", "digits", "dead_share", neuron_mct=0)
     assert main([str(tmp_path)]) == 2
-    message = "path_analysis of digits, resnet8 is there twice" if second else "no results.csv below"
+    message = "path_analysis of digits, resnet8_narrow is there twice" if second else "no results.csv below"
     assert message in capsys.readouterr().err
 
 

@@ -68,7 +68,7 @@ def test_untouched_images_are_no_place_of_a_curve(configure, quick, keep):
     table = run(configure("experiment=roar", "percent=0", f"keep={keep}", *TINY))  # whatever attributions there are
     row = row_of(table, "untouched", "untouched_accuracy")
     assert (row.x_name, row.x) == ("", "")
-    assert row.value == pytest.approx(made_up_hits("training resnet8-digits0") / 0.36)
+    assert row.value == pytest.approx(made_up_hits("training resnet8_narrow-digits0") / 0.36)
     assert not table.metric.str.contains("roar|kar").any()
     assert row_of(table, "untouched", "val_accuracy", "").value == 50
 
@@ -102,7 +102,7 @@ def test_a_sweep_of_cells_becomes_a_curve_a_method_with_intervals_over_seeds(con
             assert (row.value, row.ci_low, row.ci_high) == pytest.approx((np.mean(hits) / 0.36, low, high))
             assert (row.n, row.over, row.variant, row.seed) == (3, "seeds", "", "0 1 2")
     drawings = {drawing.name: drawing for drawing in sweep_figures(found, METRICS)}
-    panel = drawings["roar-digits-resnet8-percent_removed"].figure.axes[0]
+    panel = drawings["roar-digits-resnet8_narrow-percent_removed"].figure.axes[0]
     assert panel.get_ylabel() == "ROAR: test accuracy (%)"
     lines = {line.get_label(): line.get_xdata().tolist() for line in panel.get_lines()}
     assert lines == {"Gradients": [30, 90], "Random": [30, 90]}

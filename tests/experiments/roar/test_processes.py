@@ -98,7 +98,7 @@ def test_a_sweep_of_cells_leaves_a_curve_a_method(tmp_path):
     for row in curves.itertuples():
         seeds = jobs[(jobs.metric == row.metric) & (jobs.method == row.method) & (jobs.x == row.x)].value
         assert row.value == pytest.approx(seeds.mean())
-    assert (folder / "figures" / "roar-digits-resnet8-percent_removed.png").exists()
+    assert (folder / "figures" / "roar-digits-resnet8_narrow-percent_removed.png").exists()
 
 
 def test_two_processes_train_as_one_does_and_not_in_a_sweep(tmp_path):

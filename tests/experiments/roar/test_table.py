@@ -9,12 +9,14 @@ from scipy import stats
 from cpath.errors import InputError
 from experiments.engine.job import run
 from experiments.engine.metric_entry import base_name
+from experiments.paper import published
 from experiments.roar.cells import Cell
 from experiments.roar.table import RoarTable
 from tests.experiments.roar.shared import (
     METHODS,
     PERCENTS,
     SEEDS,
+    TINY,
     accuracies,
     cells_of,
     job_of,
@@ -145,8 +147,17 @@ def test_control_says_whether_the_explained_network_is_like_its_retrainings(tabl
     assert ("control failed" in caplog.text) == (not inside)
 
 
-def test_published_curves_stand_beside_ours_where_data_and_model_are_the_papers(table_cfg, quick):
-    table_cfg.dataset.name = "cifar10"  # in name only
+@pytest.fixture
+def paper_cfg(configure, monkeypatch):
+    """The paper's schedule on a few digits, as if the paper were about those and a narrow network."""
+    narrow = {"_target_": "cpath.models.resnet8_narrow", "width": 4}
+    monkeypatch.setitem(published._NETWORKS, "resnet8", narrow)
+    settings = [*TINY, "percent=[30,90]", "experiment.side_by_side=1", "model.width=4", "dataset.name=cifar10"]
+    return configure("experiment=roar_table", *settings, "recipe=cifar10", small=False)
+
+
+def test_published_curves_stand_beside_ours_where_data_network_and_schedule_are_the_papers(paper_cfg, quick):
+    table_cfg = paper_cfg
     table_cfg.attribution = {"gradients": {}, "gbp": {}, "random": {"seed": 0}}
     table = run(table_cfg)
     paper = table[table.metric == "roar_accuracy/published"]
@@ -161,6 +172,25 @@ def test_published_curves_stand_beside_ours_where_data_and_model_are_the_papers(
     ours = {name: np.trapezoid(curve, [0, *PERCENTS], axis=0) for name, curve in curves.items()}
     same = np.sign(ours["gbp"] - ours["gradients"]) * np.sign(theirs["gbp"] - theirs["gradients"])
     assert row_of(table, "all", "roar_rank_agreement/roar/published").value == pytest.approx(same.mean())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("recipe.epochs", 12),
+        ("recipe.optimizer.lr", 0.01),
+        ("experiment.fill", 1.0),
+        ("model.width", 8),
+        ("dataset.name", "mine"),
+        ("dataset.per_class", 50),
+    ],
+)
+def test_published_curves_are_not_laid_over_another_experiment(paper_cfg, setting, value):
+    made = job_of(paper_cfg)
+    assert len(made.config.experiment._published(made)) == 48
+    OmegaConf.update(paper_cfg, setting, value, force_add=True)
+    made = job_of(paper_cfg)
+    assert made.config.experiment._published(made).empty
 
 
 def test_a_job_leaves_its_figures(table_cfg, quick, figures):
