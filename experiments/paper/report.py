@@ -214,7 +214,7 @@ def write_report(
         lstrip_blocks=True,
     )
     table = pd.concat([stage.table for stage in stages], ignore_index=True)
-    results = results_of((stage.folder, stage.table) for stage in stages)
+    results = results_of((stage.folder, stage.table) for stage in _deciding(stages))
     found, agreed = verdicts(results), agreement(table)
     sections = [Section(stage) for stage in stages]
     seconds = [float(section.manifest["seconds"]) for section in sections]
@@ -226,6 +226,7 @@ def write_report(
         spent=duration(sum(seconds)),
         verdicts={word: [one for one in found if one.word == word] for word in WORDS},
         rule=RULE,
+        undecided=_others(stages),
         sites=results.sites,
         agreement=None if agreed is None else _agreement_matrix(agreed),
         variants=next((section.variants for section in sections if section.variants), []),
@@ -234,6 +235,20 @@ def write_report(
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _deciding(stages: list[FinishedStage]) -> list[FinishedStage]:
+    """The first stage of each experiment: a claim is held against one set of numbers."""
+    first: dict[str, FinishedStage] = {}
+    for stage in stages:
+        first.setdefault(next(iter(stage.table.experiment), stage.name), stage)
+    return list(first.values())
+
+
+def _others(stages: list[FinishedStage]) -> list[str]:
+    """Names of the stages that no claim is held against."""
+    deciding = [stage.name for stage in _deciding(stages)]
+    return [stage.name for stage in stages if stage.name not in deciding]
 
 
 def _made(sections: list[Section]) -> dict[str, str]:

@@ -113,7 +113,20 @@ def verdicts(results: Results) -> list[Verdict]:
     Returns:
         A verdict for each claim, in the order of the paper.
     """
-    return [Verdict(claim, _decide(claim, claim.contrasts(results))) for claim in CLAIMS]
+    return [verdict_on(claim, results) for claim in CLAIMS]
+
+
+def verdict_on(claim: Claim, results: Results) -> Verdict:
+    """Hold results against one claim.
+
+    Args:
+        claim: sentence of the paper.
+        results: numbers of one dataset and model.
+
+    Returns:
+        The verdict.
+    """
+    return Verdict(claim, _decide(claim, claim.contrasts(results)))
 
 
 def _decide(claim: Claim, contrasts: list[Contrast]) -> list[Decided]:
@@ -173,10 +186,16 @@ def results_of(parts: Iterable[tuple[Path, pd.DataFrame]]) -> Results:
         tables.append(table)
         if (folder / PER_IMAGE).exists():
             frame = read_per_image(folder)
-            images.append(frame[frame.metric.map(base_name).isin(_USED)])
+            images.append(_with_distinct_images(frame[frame.metric.map(base_name).isin(_USED)]))
         sites |= dict.fromkeys(_sites_of(folder))
     results = Results(pd.concat(tables, ignore_index=True), sites=", ".join(sites))
     return Results(results.table, pd.concat(images, ignore_index=True), results.sites) if images else results
+
+
+def _with_distinct_images(frame: pd.DataFrame) -> pd.DataFrame:
+    """Number images that share a name, in the order in which every measure has them."""
+    times = frame.groupby([name for name in frame.columns if name != "value"]).cumcount()
+    return frame.assign(image=frame.image.where(times == 0, frame.image + " (" + (times + 1).astype(str) + ")"))
 
 
 def _sites_of(folder: Path) -> list[str]:

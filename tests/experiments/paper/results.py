@@ -15,7 +15,6 @@ Values = Mapping[Measure, Sequence[float]]
 
 def of_images(values: Values, *, keep_images: bool = True) -> Results:
     """Results of one number per image for each measure; without the images, the tidy table is all there is."""
-    # Areas are of the tidy table alone; jobs write single images of the curve.
     table = tidy_table(rows_of_means(values), experiment="any", dataset="digits", model="resnet8", seed=0)
     images = pd.concat(
         [

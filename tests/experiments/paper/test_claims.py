@@ -23,6 +23,7 @@ from experiments.paper.verdicts import (
     NOT_MEASURED,
     NOT_TESTABLE,
     Verdict,
+    verdict_on,
     verdicts,
 )
 from tests.experiments.paper.results import at, of_images, spread
@@ -122,6 +123,7 @@ def test_a_random_map_that_is_as_good_is_no_agreement():
 def test_where_nothing_differs_at_most_one_claim_in_twenty_is_decided():
     generator = np.random.default_rng(3)
     methods = ("neuron_mct", "neuron_intgrad", "gradients", "gbp", "input_mct", "input_intgrad", "random")
+    (claim,) = [one for one in CLAIMS if one.text.startswith(LERF)]
     repetitions, decided = 150, 0
     for _ in range(repetitions):
         image = generator.normal(0.5, 0.2, (30, 1))
@@ -131,13 +133,8 @@ def test_where_nothing_differs_at_most_one_claim_in_twenty_is_decided():
             for column, method in enumerate(methods)
             for metric, x_name in (("lerf_change", "percent_removed"), ("lerf_area", "up_to_percent"))
         }
-        (found,) = [one for one in CLAIMS if one.text.startswith(LERF)]
-        decided += _only(found.text, of_images(shares)).word != NO_DIFFERENCE
+        decided += verdict_on(claim, of_images(shares)).word != NO_DIFFERENCE
     assert decided / repetitions <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repetitions)
-
-
-def _only(text: str, results: Results) -> Verdict:
-    return _verdict(results, text)
 
 
 def test_that_contributions_select_no_dead_neuron_is_true_by_construction():
