@@ -230,7 +230,8 @@ CLAIMS = (
         text="The network restricted to the pathways of NeuronMCT and NeuronIntGrad is linear in a ball, which the "
         "unrestricted network is not.",
         metric="affine_radius",
-        about="larger than in the unrestricted network, and than with random pathways of the same sparsity",
+        about="has to be larger than that of random pathways of the same sparsity, and than that of all active "
+        "neurons, which bounds that of the unrestricted network from above",
         contrasts=_linear,
     ),
     Claim(

@@ -26,8 +26,9 @@ WORDS = (FAILS, NO_DIFFERENCE, NOT_DECIDED, HOLDS, BY_CONSTRUCTION, NOT_TESTABLE
 """Every word of a verdict, in the order of reports."""
 
 RULE = (
-    "Every claim is decided by differences that are paired by image (in ROAR by seed of the retraining), each with "
-    "an interval of Student's t; the comparisons of one claim are corrected together (Holm, 95 %). "
+    "Claims that compare methods are decided by differences that are paired by image (in ROAR by seed of the "
+    "retraining), the others by the difference from a limit, each with an interval of Student's t; the comparisons "
+    "of one claim are corrected together (Holm, 95 %). "
     f"“{HOLDS.capitalize()}”: every comparison is as claimed. “{FAILS.capitalize()}”: one is the other way round. "
     f"“{NO_DIFFERENCE.capitalize()}”: the interval of at least one covers 0, and none is the other way round. "
     f"“{NOT_DECIDED.capitalize()}”: the results lack the numbers of single images, or have one seed."

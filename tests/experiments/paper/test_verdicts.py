@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments import CONF
 from experiments.engine.table import COLUMNS, read_table, write_table
-from experiments.paper.verdicts import as_markdown, read_settings
+from experiments.paper.verdicts import RULE, as_markdown, read_settings
 from experiments.verdicts import main
 
 
@@ -113,3 +114,16 @@ def test_results_without_a_claim_are_refused(tmp_path, capsys):
     write(tmp_path / "a", "quadrature", "digits", "residual", neuron_intgrad=0.1)
     assert main([str(tmp_path)]) == 2
     assert "none of the paper's claims" in capsys.readouterr().err
+
+
+def test_readme_and_the_committed_verdicts_are_what_the_command_says_of_the_committed_results():
+    root = CONF.parent
+    settings = read_settings([root / "outputs" / "reference"])
+    readme = (root / "README.md").read_text()
+    assert f"\n\n{as_markdown(settings)}\n\n" in readme
+    assert RULE in " ".join(readme.split())
+    committed = (root / "outputs" / "reference" / "verdicts.md").read_text()
+    again = (
+        "make it again: python -m experiments.verdicts outputs/reference --numbers > outputs/reference/verdicts.md"
+    )
+    assert committed == as_markdown(settings, numbers=True) + "\n", again
