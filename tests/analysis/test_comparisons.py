@@ -96,6 +96,16 @@ def test_where_nothing_differs_at_most_one_claim_in_twenty_finds_a_difference(n,
     assert wrong / REPETITIONS <= _share(REPETITIONS)
 
 
+@pytest.mark.parametrize(("n", "largest"), [(20, 0.16), (100, 0.1), (400, _share(REPETITIONS))])
+def test_skewed_values_need_many_images(n, largest):
+    generator = np.random.default_rng(n)
+    wrong = 0
+    for _ in range(REPETITIONS):
+        found = compare_paired(generator.exponential(1, (n, 3)) - 1)
+        wrong += any(one.decision != "no difference" for one in found)
+    assert wrong / REPETITIONS <= largest
+
+
 def test_comparisons_that_are_not_corrected_find_far_too_many():
     generator = np.random.default_rng(7)
     wrong = 0
