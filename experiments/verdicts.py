@@ -20,8 +20,8 @@ def verdicts(
 ) -> None:
     """Hold finished results against the claims of the paper.
 
-    A claim is reproduced, not reproduced, or unclear where intervals overlap or are missing. Prints a Markdown
-    table with a column for each dataset and model.
+    Comparisons are paired by image, or by seed in ROAR, and corrected together (Holm). Prints a Markdown table with
+    a column for each dataset and model.
     """
     print(as_markdown(read_settings(folder), numbers=numbers))
 

@@ -1,13 +1,17 @@
-"""Measures on pathways: composition, overlap, answers of the restricted network, intervals of means."""
+"""Measures on pathways: composition, overlap, responses; intervals of means, and comparisons of several."""
 
+from cpath.analysis.comparisons import Comparison, compare_means, compare_paired
 from cpath.analysis.intervals import Interval, bootstrap_mean, t_mean
 from cpath.analysis.linearity import affine_radius
 from cpath.analysis.overlap import compare_pathways, response_preservation, site_counts
 
 __all__ = [
+    "Comparison",
     "Interval",
     "affine_radius",
     "bootstrap_mean",
+    "compare_means",
+    "compare_paired",
     "compare_pathways",
     "response_preservation",
     "site_counts",

@@ -1,31 +1,34 @@
-"""Claims of the paper, held against a tidy table: every verdict is computed, and comes with its numbers."""
+"""Claims of the paper: the sentence, where it stands, and the numbers that decide on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import pandas as pd
+import numpy as np
 
 from cpath.viz import label_of
-from experiments.engine.metric_entry import base_name
 from experiments.metrics import METRICS
+from experiments.paper.evidence import (
+    Contrast,
+    Numbers,
+    Results,
+    at_place,
+    courses,
+    degradation_areas,
+    nearest_place,
+    paired_seeds,
+)
 
-REPRODUCED, NOT_REPRODUCED, UNCLEAR, NOT_MEASURED = "reproduced", "not reproduced", "unclear", "not measured"
-_NO_VALUE = "no value"
 _A_FEW = 1.0  # per cent; a share of dead neurons below this is none to speak of
-_OTHERS = ("gradients", "input_mct", "input_intgrad", "gbp")
+_MOST = 50.0  # per cent
+_KEPT = -0.1  # relative change of the probability; a response that loses less than a tenth is kept
+_CHANGED = 0.5  # a rank correlation below this is another map
+_ANALYSED, _DECODED = 90.0, 98.0  # per cent of the neurons that the paper's figures prune
+
 _OURS = ("neuron_mct", "neuron_intgrad")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two numbers held against a claim."""
-
-    text: str
-    """The numbers in words."""
-    holds: bool | None
-    """True if they are as claimed, False if the other way round; None where intervals overlap or are missing."""
+_OTHERS = ("gradients", "gbp", "input_mct", "input_intgrad")
+_CONTROL = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +37,20 @@ class Claim:
 
     place: str
     """Part of the paper that says it."""
+    source: str
+    """Section and figure."""
     text: str
     """The sentence."""
     metric: str
     """Name of the numbers that decide."""
     about: str = ""
-    """Further words on these numbers."""
-    compare: Callable[[pd.DataFrame], list[Comparison]]
-    """Makes the comparisons from a tidy table; none where it has no such numbers."""
+    """Further words on these numbers, and on a rule that is ours."""
+    contrasts: Callable[[Results], list[Contrast]]
+    """Collects what is compared; none where results have no such numbers."""
+    by_construction: str = ""
+    """Why it cannot be otherwise; empty where it can."""
+    not_testable: str = ""
+    """Why no result can decide; empty where one can."""
 
     @property
     def numbers(self) -> str:
@@ -52,248 +61,212 @@ class Claim:
         return f"{metric.label[:1].upper()}{metric.label[1:]}{about}{better}"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A claim, with the comparisons that decide whether it was reproduced."""
-
-    claim: Claim
-    """The sentence of the paper."""
-    comparisons: list[Comparison]
-    """Comparisons that decide."""
-
-    @property
-    def word(self) -> str:
-        """Reproduced if every comparison holds, not reproduced if one is the other way round, else unclear."""
-        if not self.comparisons:
-            return NOT_MEASURED
-        if any(comparison.holds is False for comparison in self.comparisons):
-            return NOT_REPRODUCED
-        return UNCLEAR if any(comparison.holds is None for comparison in self.comparisons) else REPRODUCED
+def _analysed(results: Results, metric: str) -> Numbers:
+    """Numbers of path analysis at the paper's sparsity, or at the nearest that was measured."""
+    x = nearest_place(results, metric.partition("/")[0], "sparsity", _ANALYSED)
+    return at_place(results, metric, "sparsity", x)
 
 
-def verdicts(table: pd.DataFrame) -> list[Verdict]:
-    """Hold a tidy table against all claims.
-
-    Args:
-        table: results of one dataset and model.
-
-    Returns:
-        A verdict for each claim, in the order of the paper.
-    """
-    return [Verdict(claim, claim.compare(table)) for claim in CLAIMS]
+def _none_dead(results: Results) -> list[Contrast]:
+    return _analysed(results, "dead_share").against(_OURS, 0.0, "lower")
 
 
-def _rows(table: pd.DataFrame, metric: str, methods: Sequence[str], x_name: str) -> pd.DataFrame:
-    return table[(table.metric == metric) & table.method.isin(list(methods)) & (table.x_name == x_name)]
+def _some_dead(method: str) -> Callable[[Results], list[Contrast]]:
+    return lambda results: _analysed(results, "dead_share").against([method], _A_FEW, "higher")
 
 
-def _at(table: pd.DataFrame, metric: str, method: str, x_name: str, x: str) -> pd.Series | None:
-    rows = _rows(table, metric, [method], x_name)
-    rows = rows[(rows.x.astype(str) == x) & rows.value.notna()]
-    return None if rows.empty else rows.iloc[0]
-
-
-def _value(row: pd.Series) -> str:
-    return _NO_VALUE if pd.isna(row.value) else f"{row.value:.3g}{_unit(row)}"
-
-
-def _shown(row: pd.Series) -> str:
-    if pd.isna(row.ci_low):
-        return _value(row)
-    return f"{_value(row)} ({row.ci_low:.3g} to {row.ci_high:.3g}{_unit(row)})"
-
-
-def _unit(row: pd.Series) -> str:
-    unit = METRICS[base_name(row.metric)].unit
-    return f" {unit}" if unit else ""
-
-
-def _places(table: pd.DataFrame, metric: str, x_name: str) -> list[str]:
-    rows = table[(table.metric == metric) & (table.x_name == x_name)]
-    return list(dict.fromkeys(rows.x.astype(str)))
-
-
-def _per_cent(x: str) -> str:
-    return f"{float(x):g} %"
-
-
-def _smaller(less: pd.Series, more: pd.Series) -> bool | None:
-    """Compare two numbers by their intervals: True if one is smaller, False if larger, None where they overlap."""
-    if pd.isna(less.ci_high) or pd.isna(more.ci_low):
-        return None
-    return True if less.ci_high < more.ci_low else False if less.ci_low > more.ci_high else None
-
-
-def _pairs(
-    table: pd.DataFrame,
-    metric: str,
-    small: Iterable[str],
-    large: Sequence[str],
-    x_name: str,
-    places: Iterable[str],
-) -> list[Comparison]:
-    """Each of ``small`` beside the one of ``large`` that comes nearest to it, at each place."""
-    found = []
-    for x in places:
-        others = [row for row in (_at(table, metric, name, x_name, x) for name in large) if row is not None]
-        for name in small:
-            mine = _at(table, metric, name, x_name, x)
-            if mine is None or not others:
-                continue
-            outcomes = [_smaller(mine, other) for other in others]
-            holds = False if False in outcomes else None if None in outcomes else True
-            nearest = min(others, key=lambda row: row.value)
-            where = f" at {_per_cent(x)}" if x_name == "sparsity" else ""
-            text = (
-                f"{label_of(name)} {_shown(mine)}, smallest of the others {label_of(nearest.method)} "
-                f"{_shown(nearest)}{where}"
-            )
-            found.append(Comparison(text, holds))
-    return found
-
-
-def _no_dead(table: pd.DataFrame) -> list[Comparison]:
+def _mostly_dead(results: Results) -> list[Contrast]:
+    shares = _analysed(results, "dead_share")
     return [
-        Comparison(
-            f"{label_of(row.method)} {_value(row)} at {_per_cent(row.x)}",
-            None if pd.isna(row.value) else row.value == 0,  # pathways that are empty for every image have no share
-        )
-        for _, row in _rows(table, "dead_share", _OURS, "sparsity").iterrows()
+        *shares.against(["dgr_random_init"], _MOST, "higher"),
+        *shares.pairs(["dgr_random_init"], [_CONTROL], "higher"),
     ]
 
 
-def _some_dead(method: str) -> Callable[[pd.DataFrame], list[Comparison]]:
-    def compare(table: pd.DataFrame) -> list[Comparison]:
-        return [
-            Comparison(
-                f"{label_of(method)} {_shown(row)} at {_per_cent(row.x)}",
-                True if row.ci_low > _A_FEW else False if row.ci_high < _A_FEW else None,
-            )
-            for _, row in _rows(table, "dead_share", [method], "sparsity").iterrows()
+def _overlap(results: Results) -> list[Contrast]:
+    found = _analysed(results, "jaccard/neuron_intgrad")
+    return found.pairs(["neuron_mct"], ["greedy", "dgr"], "higher", lambda name: f"with {label_of(name)}")
+
+
+def _chance(sparsity: float) -> float:
+    """Jaccard index of two random pathways of the same size."""
+    kept = 1 - sparsity / 100
+    return kept / (2 - kept)
+
+
+def _apart(results: Results) -> list[Contrast]:
+    pairs = (("greedy", "dgr"), ("greedy", "dgr_random_init"), ("dgr", "dgr_random_init"))
+    return [contrast for one, other in pairs for contrast in _overlap_of(results, one, other)]
+
+
+def _overlap_of(results: Results, one: str, other: str) -> list[Contrast]:
+    sparsity = nearest_place(results, "jaccard", "sparsity", _ANALYSED)
+    if sparsity is None:
+        return []
+    numbers = at_place(results, f"jaccard/{other}", "sparsity", sparsity)
+    words = f"{label_of(one)} and {label_of(other)}"
+    return numbers.against([one], 2 * _chance(sparsity), "lower", lambda _: words)
+
+
+def _objective(results: Results) -> list[Contrast]:
+    return _analysed(results, "response_change").against(["greedy", "dgr"], _KEPT, "higher")
+
+
+def _decoded(results: Results) -> list[Contrast]:
+    x = nearest_place(results, "probability_original", "sparsity", _DECODED)
+    return at_place(results, "probability_original", "sparsity", x).pairs(
+        _OURS, ["greedy", "dgr", _CONTROL], "higher"
+    )
+
+
+def _linear(results: Results) -> list[Contrast]:
+    x = nearest_place(results, "affine_radius", "sparsity", _ANALYSED)
+    radii = at_place(results, "affine_radius", "sparsity", x)
+    # Radii of images differ by orders of magnitude: a mean of theirs would be that of the largest.
+    means = {method: float(np.log10(value)) for method, value in radii.means.items() if value > 0}
+    radii = Numbers(radii.unit, means, np.log10(radii.images.where(radii.images > 0)))
+    found = radii.pairs(
+        _OURS, ["active", _CONTROL], "higher", lambda name: f"log10 of the radius of {label_of(name)}"
+    )
+    if "active" not in radii.means:
+        found += [
+            Contrast(f"{label_of(name)}, the unrestricted network", "higher", None, reason=_NO_ACTIVE)
+            for name in _OURS
+            if name in radii.means
         ]
-
-    return compare
-
-
-def _overlap(table: pd.DataFrame) -> list[Comparison]:
-    found = []
-    for x in _places(table, "jaccard/neuron_intgrad", "sparsity"):
-        together = _at(table, "jaccard/neuron_intgrad", "neuron_mct", "sparsity", x)
-        for method in ("greedy", "dgr"):
-            apart = _at(table, "jaccard/neuron_intgrad", method, "sparsity", x)
-            if together is not None and apart is not None:
-                text = (
-                    f"with NeuronMCT {_shown(together)}, with {label_of(method)} {_shown(apart)} at {_per_cent(x)}"
-                )
-                found.append(Comparison(text, _smaller(apart, together)))
     return found
 
 
-def _decoded(table: pd.DataFrame) -> list[Comparison]:
-    places = _places(table, "probability_original", "sparsity")[-1:]
-    return _pairs(table, "probability_original", ["greedy", "dgr"], _OURS, "sparsity", places)
+_NO_ACTIVE = "not measured: run the job with the method active"
 
 
-def _lerf(small: Sequence[str], large: Sequence[str]) -> Callable[[pd.DataFrame], list[Comparison]]:
-    def compare(table: pd.DataFrame) -> list[Comparison]:
-        places = _places(table, "lerf_area", "up_to_percent")[:1]  # the paper's figure ends at 10 %
-        return _pairs(table, "lerf_area", small, large, "up_to_percent", places)
-
-    return compare
+def _course(results: Results) -> list[Contrast]:
+    found = courses(results, "spearman_abs")
+    return [*found.against(_OURS, _CHANGED, "lower"), *found.pairs(_OURS, ["gbp"], "lower")]
 
 
-def _roar(small: Sequence[str], large: Sequence[str]) -> Callable[[pd.DataFrame], list[Comparison]]:
-    def compare(table: pd.DataFrame) -> list[Comparison]:
-        places = _places(table, "roar_area", "up_to_percent")[-1:]
-        return _pairs(table, "roar_area", small, large, "up_to_percent", places)
-
-    return compare
+def _lerf(results: Results) -> list[Contrast]:
+    return degradation_areas(results).pairs(_OURS, [*_OTHERS, _CONTROL], "lower")
 
 
-_CHANGED = 0.5  # a rank correlation below this is another map: our reading, the paper names no number
+def _roar(results: Results) -> list[Contrast]:
+    return paired_seeds(results, "roar_difference", _OURS, [*_OTHERS, _CONTROL], "lower")
 
 
-def _sensitive(methods: Sequence[str]) -> Callable[[pd.DataFrame], list[Comparison]]:
-    def compare(table: pd.DataFrame) -> list[Comparison]:
-        found = []
-        for x in _places(table, "spearman_abs", "randomized_down_to")[-1:]:
-            for method in methods:
-                row = _at(table, "spearman_abs", method, "randomized_down_to", x)
-                if row is not None:
-                    holds = True if row.ci_high < _CHANGED else False if row.ci_low > _CHANGED else None
-                    found.append(Comparison(f"{label_of(method)} {_shown(row)}", holds))
-        return found
-
-    return compare
+def _nothing(results: Results) -> list[Contrast]:
+    return []
 
 
 CLAIMS = (
     Claim(
         place="Path analysis",
+        source="section 3, figure of the dead neurons in pathways",
         text="The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron.",
         metric="dead_share",
-        compare=_no_dead,
+        contrasts=_none_dead,
+        by_construction="a dead neuron contributes 0, and a pathway keeps neurons of a score above 0 only",
     ),
     Claim(
         place="Path analysis",
+        source="section 3, figure of the dead neurons in pathways",
         text="Greedy pruning selects originally dead neurons.",
         metric="dead_share",
-        compare=_some_dead("greedy"),
+        about=f"by our reading it does above {_A_FEW:g} %",
+        contrasts=_some_dead("greedy"),
     ),
     Claim(
         place="Path analysis",
+        source="section 3, figure of the dead neurons in pathways",
         text="Distillation guided routing selects originally dead neurons.",
         metric="dead_share",
-        compare=_some_dead("dgr"),
+        about=f"by our reading it does above {_A_FEW:g} %",
+        contrasts=_some_dead("dgr"),
     ),
     Claim(
         place="Path analysis",
+        source="section 3, figure of the dead neurons in pathways",
+        text="Distillation guided routing from random gates selects mostly originally dead neurons.",
+        metric="dead_share",
+        about=f"above {_MOST:g} %, and above the share in random pathways, which is chance; published: 67 %",
+        contrasts=_mostly_dead,
+    ),
+    Claim(
+        place="Path analysis",
+        source="section 3, figure of the overlap of pathways",
         text="The pathway of NeuronIntGrad overlaps more with that of NeuronMCT than with those of pruning and "
         "routing.",
         metric="jaccard",
         about="with the pathway of NeuronIntGrad",
-        compare=_overlap,
+        contrasts=_overlap,
+    ),
+    Claim(
+        place="Path analysis",
+        source="section 3, figure of the overlap of pathways",
+        text="The pathways of the pruning methods do not overlap.",
+        metric="jaccard",
+        about="by our reading they do not below twice the index of random pathways",
+        contrasts=_apart,
+    ),
+    Claim(
+        place="Path analysis",
+        source="section 3, objective of pruning",
+        text="Pruning meets its objective: the network restricted to the pathway responds as the whole does.",
+        metric="response_change",
+        about=f"by our reading it does above {_KEPT:g}",
+        contrasts=_objective,
     ),
     Claim(
         place="Path decoding",
+        source="section 3, figure of the decoded pathways",
         text="What the pathways of NeuronMCT and NeuronIntGrad encode speaks for the class more than what those of "
         "pruning and routing encode.",
         metric="probability_original",
-        compare=_decoded,
+        about="also against random pathways",
+        contrasts=_decoded,
+    ),
+    Claim(
+        place="Local linearity",
+        source="section 4, on the linear region of the restricted network",
+        text="The network restricted to the pathways of NeuronMCT and NeuronIntGrad is linear in a ball, which the "
+        "unrestricted network is not.",
+        metric="affine_radius",
+        about="has to be larger than that of random pathways of the same sparsity, and than that of all active "
+        "neurons, which bounds that of the unrestricted network from above",
+        contrasts=_linear,
     ),
     Claim(
         place="Sanity checks",
-        text="The maps of NeuronMCT and NeuronIntGrad depend on the weights: after all are randomised another map "
-        "is left.",
+        source="section 4, figure of the cascading randomisation",
+        text="The maps of NeuronMCT and NeuronIntGrad depend on the weights.",
         metric="spearman_abs",
-        about=f"with the original map; by our reading it is another one below {_CHANGED:g}",
-        compare=_sensitive(_OURS),
+        about=f"with the original map, mean over the blocks; by our reading it is another map below {_CHANGED:g}, "
+        "and has to be less like the original than that of GBP, which does not depend on them enough",
+        contrasts=_course,
     ),
     Claim(
         place="Input degradation (LeRF)",
+        source="section 4, figure of input degradation",
         text="NeuronMCT and NeuronIntGrad rank pixels better than Gradients, GBP, InputMCT and InputIntGrad.",
         metric="lerf_area",
-        about="up to 10 % of the pixels",
-        compare=_lerf(_OURS, _OTHERS),
-    ),
-    Claim(
-        place="Input degradation (LeRF)",
-        text="NeuronIntGrad* is the best of all.",
-        metric="lerf_area",
-        about="up to 10 % of the pixels",
-        compare=_lerf(["neuron_intgrad_star"], ["gradcam", *_OURS, *_OTHERS]),
+        about="up to 10 % of the pixels; also against a random map",
+        contrasts=_lerf,
     ),
     Claim(
         place="ROAR",
+        source="section 4, figure of remove and retrain",
         text="Retraining without the pixels that NeuronMCT and NeuronIntGrad find costs more accuracy than without "
         "those of Gradients, GBP, InputMCT and InputIntGrad.",
         metric="roar_area",
-        compare=_roar(_OURS, _OTHERS),
+        about="differences of accuracies with the same seed, mean over the shares; also against a random map",
+        contrasts=_roar,
     ),
     Claim(
-        place="ROAR",
+        place="Input degradation (LeRF), ROAR",
+        source="section 4, figures of input degradation and of remove and retrain",
         text="NeuronIntGrad* is the best of all.",
-        metric="roar_area",
-        compare=_roar(["neuron_intgrad_star"], ["gradcam", *_OURS, *_OTHERS]),
+        metric="lerf_area",
+        contrasts=_nothing,
+        not_testable="the paper does not release it, and our reading of it equals GradCAM on networks that end in "
+        "global pooling and a linear layer, where the published values of the two differ",
     ),
 )

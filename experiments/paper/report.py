@@ -22,9 +22,9 @@ from experiments.engine.progress import duration
 from experiments.engine.provenance import read_manifest
 from experiments.engine.settings import ExperimentSettings
 from experiments.metrics import METRICS
-from experiments.paper.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, UNCLEAR, verdicts
 from experiments.paper.published import MARK
 from experiments.paper.stages import FinishedStage
+from experiments.paper.verdicts import RULE, WORDS, results_of, verdicts
 from experiments.rank_agreement import Agreement, agreement
 
 _MOST_COLUMNS = 8
@@ -219,9 +219,6 @@ def _number(value: Any) -> str:
         return str(value)
 
 
-_ORDER = (NOT_REPRODUCED, UNCLEAR, REPRODUCED, NOT_MEASURED)
-
-
 def write_report(
     folder: Path, title: str, stages: list[FinishedStage], failed: Mapping[str, str] | None = None
 ) -> Path:
@@ -244,7 +241,8 @@ def write_report(
         lstrip_blocks=True,
     )
     table = pd.concat([stage.table for stage in stages], ignore_index=True)
-    found, agreed = verdicts(table), agreement(table)
+    results = results_of((stage.folder, stage.table) for stage in _deciding(stages))
+    found, agreed = verdicts(results), agreement(table)
     sections = [Section(stage) for stage in stages]
     seconds = [float(section.manifest["seconds"]) for section in sections]
     page = environment.get_template("report.html.j2").render(
@@ -253,7 +251,10 @@ def write_report(
         failed=failed or {},
         times=[duration(part) for part in seconds],
         spent=duration(sum(seconds)),
-        verdicts={word: [one for one in found if one.word == word] for word in _ORDER},
+        verdicts={word: [one for one in found if one.word == word] for word in WORDS},
+        rule=RULE,
+        undecided=_others(stages),
+        sites=results.sites,
         agreement=None if agreed is None else _agreement_matrix(agreed),
         variants=next((section.variants for section in sections if section.variants), []),
         made=_made(sections),
@@ -261,6 +262,20 @@ def write_report(
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _deciding(stages: list[FinishedStage]) -> list[FinishedStage]:
+    """The first stage of each experiment: a claim is held against one set of numbers."""
+    first: dict[str, FinishedStage] = {}
+    for stage in stages:
+        first.setdefault(next(iter(stage.table.experiment), stage.name), stage)
+    return list(first.values())
+
+
+def _others(stages: list[FinishedStage]) -> list[str]:
+    """Names of the stages that no claim is held against."""
+    deciding = [stage.name for stage in _deciding(stages)]
+    return [stage.name for stage in stages if stage.name not in deciding]
 
 
 def _made(sections: list[Section]) -> dict[str, str]:

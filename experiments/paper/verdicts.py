@@ -1,26 +1,221 @@
-"""Results of several datasets and models, held against the claims of the paper: a column each."""
+"""Verdicts on the claims of the paper, in the words and numbers that README and reports take from here."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import OmegaConf
 
+from cpath.analysis import Comparison, compare_means
 from cpath.errors import InputError
-from experiments.engine.job import RESULTS
+from experiments.engine.job import CONFIG, RESULTS
+from experiments.engine.measuring import PER_IMAGE, read_per_image
+from experiments.engine.metric_entry import base_name
 from experiments.engine.table import read_table
-from experiments.paper.claims import NOT_MEASURED, Verdict, verdicts
+from experiments.paper.claims import CLAIMS, Claim
+from experiments.paper.evidence import Contrast, Results, shown
+
+HOLDS, FAILS, NO_DIFFERENCE = "holds", "does not hold", "no difference"
+NOT_DECIDED, NOT_TESTABLE, NOT_MEASURED = "not decided", "not testable", "not measured"
+BY_CONSTRUCTION = "true by construction"
+WORDS = (FAILS, NO_DIFFERENCE, NOT_DECIDED, HOLDS, BY_CONSTRUCTION, NOT_TESTABLE, NOT_MEASURED)
+"""Every word of a verdict, in the order of reports."""
+
+RULE = (
+    "Claims that compare methods are decided by differences that are paired by image (in ROAR by seed of the "
+    "retraining), the others by the difference from a limit, each with an interval of Student's t; the comparisons "
+    "of one claim are corrected together (Holm, 95 %). "
+    f"“{HOLDS.capitalize()}”: every comparison is as claimed. “{FAILS.capitalize()}”: one is the other way round. "
+    f"“{NO_DIFFERENCE.capitalize()}”: the interval of at least one covers 0, and none is the other way round. "
+    f"“{NOT_DECIDED.capitalize()}”: the results lack the numbers of single images, or have one seed."
+)
+"""How verdicts are made, in words."""
+
+_USED = (
+    *("dead_share", "jaccard", "response_change", "probability_original"),
+    *("affine_radius", "spearman_abs", "lerf_change"),
+)
+"""Metrics of single images that claims look at; tables of single images are long."""
 
 
-def read_settings(folders: Iterable[Path]) -> dict[str, pd.DataFrame]:
-    """Read the tables below some folders.
+@dataclass(frozen=True)
+class Decided:
+    """A comparison with its outcome."""
+
+    text: str
+    """Its numbers and the outcome in words."""
+    holds: bool | None
+    """True if it is as claimed, False if it is the other way round, None if it is neither."""
+    n: int
+    """Number of images or seeds; 0 where nothing is decided."""
+    over: str = "images"
+    """What was repeated."""
+    missing: str = ""
+    """What the results lack to decide; empty where they lack nothing."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim with the comparisons that decide on it."""
+
+    claim: Claim
+    """The sentence of the paper."""
+    comparisons: list[Decided]
+    """Comparisons, decided together."""
+
+    @property
+    def word(self) -> str:
+        """One of `WORDS`."""
+        outcomes = [one.holds for one in self.comparisons]
+        if self.claim.not_testable:
+            return NOT_TESTABLE
+        if not outcomes:
+            return NOT_MEASURED
+        if False in outcomes:
+            return FAILS
+        if self.claim.by_construction:
+            return BY_CONSTRUCTION
+        if any(one.missing for one in self.comparisons):
+            return NOT_DECIDED
+        return HOLDS if all(outcomes) else NO_DIFFERENCE
+
+    @property
+    def reason(self) -> str:
+        """Why no measurement decides; empty where one does."""
+        return self.claim.not_testable or self.claim.by_construction
+
+    @property
+    def summary(self) -> str:
+        """The word, with how many comparisons are as claimed and how many images or seeds decided."""
+        if self.word in (NOT_MEASURED, NOT_TESTABLE, BY_CONSTRUCTION):
+            return self.word
+        total, held = len(self.comparisons), sum(one.holds is True for one in self.comparisons)
+        decided = [one for one in self.comparisons if not one.missing]
+        missing = dict.fromkeys(one.missing for one in self.comparisons if one.missing)
+        if not decided:
+            return f"{self.word} ({', '.join(missing)})"
+        counts = sorted({one.n for one in decided})
+        several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+        as_claimed = "" if total == 1 else f"{held} of {total} as claimed, "
+        lacking = f", {', '.join(missing)}" if self.word == NOT_DECIDED else ""
+        return f"{self.word} ({as_claimed}n = {several} {decided[0].over}{lacking})"
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """Hold results against all claims.
+
+    Args:
+        results: numbers of one dataset and model.
+
+    Returns:
+        A verdict for each claim, in the order of the paper.
+    """
+    return [verdict_on(claim, results) for claim in CLAIMS]
+
+
+def verdict_on(claim: Claim, results: Results) -> Verdict:
+    """Hold results against one claim.
+
+    Args:
+        claim: sentence of the paper.
+        results: numbers of one dataset and model.
+
+    Returns:
+        The verdict.
+    """
+    return Verdict(claim, _decide(claim, claim.contrasts(results)))
+
+
+def _decide(claim: Claim, contrasts: list[Contrast]) -> list[Decided]:
+    """Decide on the contrasts of a claim, as one family."""
+    if claim.by_construction:
+        return [_exact(contrast) for contrast in contrasts if contrast.sample is not None]
+    samples = [contrast.sample for contrast in contrasts if contrast.sample is not None]
+    found = iter(
+        compare_means(
+            [sample.mean for sample in samples],
+            [sample.error for sample in samples],
+            [sample.n for sample in samples],
+        )
+    )
+    return [
+        _lacking(contrast) if contrast.sample is None else _told(contrast, next(found)) for contrast in contrasts
+    ]
+
+
+def _lacking(contrast: Contrast) -> Decided:
+    return Decided(f"{contrast.words}: {contrast.reason}: {NOT_DECIDED}", None, 0, contrast.over, contrast.reason)
+
+
+def _told(contrast: Contrast, found: Comparison) -> Decided:
+    """The outcome of a comparison in words."""
+    n = f"n = {found.n}{f' of {contrast.total}' if contrast.total > found.n else ''} {contrast.over}"
+    if math.isnan(found.low):
+        return Decided(f"{contrast.words}: {n}, no interval: {NOT_DECIDED}", None, found.n, contrast.over, n)
+    holds = None if found.decision == "no difference" else found.decision == contrast.claimed
+    outcome = {True: "as claimed", False: "the other way round", None: "no difference"}[holds]
+    unit = "points" if contrast.unit == "%" else contrast.unit
+    interval = f"{shown(found.low)} to {shown(found.high, unit)}"
+    words = f"{contrast.words}: difference {shown(found.difference)} ({interval}), {n}: {outcome}"
+    return Decided(words, holds, found.n, contrast.over)
+
+
+def _exact(contrast: Contrast) -> Decided:
+    """What holds by construction holds for every image: a single exception is a fault."""
+    sample = contrast.sample
+    if sample is None or sample.n == 0:
+        return Decided(f"{contrast.words}", None, 0, contrast.over)
+    holds = sample.mean == 0
+    return Decided(f"{contrast.words}, n = {sample.n} {contrast.over}", holds, sample.n, contrast.over)
+
+
+def results_of(parts: Iterable[tuple[Path, pd.DataFrame]]) -> Results:
+    """Put the results of several jobs of one dataset and model together.
+
+    Args:
+        parts: folder and tidy table of each job.
+
+    Returns:
+        Their numbers, with those of single images where a job left them.
+    """
+    tables, images, sites = [], [], dict[str, None]()
+    for folder, table in parts:
+        tables.append(table)
+        if (folder / PER_IMAGE).exists():
+            frame = read_per_image(folder)
+            images.append(_with_distinct_images(frame[frame.metric.map(base_name).isin(_USED)]))
+        sites |= dict.fromkeys(_sites_of(folder))
+    results = Results(pd.concat(tables, ignore_index=True), sites=", ".join(sites))
+    return Results(results.table, pd.concat(images, ignore_index=True), results.sites) if images else results
+
+
+def _with_distinct_images(frame: pd.DataFrame) -> pd.DataFrame:
+    """Number images that share a name, in the order in which every measure has them."""
+    times = frame.groupby([name for name in frame.columns if name != "value"]).cumcount()
+    return frame.assign(image=frame.image.where(times == 0, frame.image + " (" + (times + 1).astype(str) + ")"))
+
+
+def _sites_of(folder: Path) -> list[str]:
+    """Names of the sites that a job's configuration asks for."""
+    if not (folder / CONFIG).exists():
+        return []
+    config = OmegaConf.load(folder / CONFIG)
+    asked = OmegaConf.select(config, "sites") or OmegaConf.select(config, "activations") or []
+    return [asked] if isinstance(asked, str) else [str(site) for site in asked]
+
+
+def read_settings(folders: Iterable[Path]) -> dict[str, Results]:
+    """Read the results below some folders.
 
     Args:
         folders: of jobs, or above them.
 
     Returns:
-        Tables by «dataset, model», each with all experiments of that setting.
+        Results by «dataset, model», each with all experiments of that setting.
 
     Raises:
         InputError: if there is none, or two of one experiment, or several numbers for one thing in a table.
@@ -43,7 +238,7 @@ def read_settings(folders: Iterable[Path]) -> dict[str, pd.DataFrame]:
                 _check_unique(part, path)
                 setting[experiment] = path, part
     return {
-        name: pd.concat([part for _, part in parts.values()], ignore_index=True) for name, parts in tables.items()
+        name: results_of((path.parent, part) for path, part in parts.values()) for name, parts in tables.items()
     }
 
 
@@ -61,20 +256,20 @@ def _check_unique(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def as_markdown(settings: Mapping[str, pd.DataFrame], *, numbers: bool = False) -> str:
+def as_markdown(settings: Mapping[str, Results], *, numbers: bool = False) -> str:
     """Hold settings against the claims.
 
     Args:
-        settings: tables by setting.
+        settings: results by setting.
         numbers: whether those that decided are added below the table.
 
     Returns:
         A Markdown table with a line for each claim and a column for each setting.
 
     Raises:
-        InputError: if no table has numbers for any claim.
+        InputError: if no results have numbers for any claim.
     """
-    found = {name: verdicts(table) for name, table in settings.items()}
+    found = {name: verdicts(results) for name, results in settings.items()}
     found = {name: column for name, column in found.items() if any(one.comparisons for one in column)}
     if not found:
         raise InputError("these results have numbers for none of the paper's claims.")
@@ -82,16 +277,29 @@ def as_markdown(settings: Mapping[str, pd.DataFrame], *, numbers: bool = False) 
     columns = list(found.values())
     for line in zip(*columns, strict=True):
         claim = line[0].claim
-        words = ["–" if one.word == NOT_MEASURED else one.word for one in line]
-        lines.append(" | ".join([f"| {claim.place}: {claim.text.removesuffix('.')}", *words]) + " |")
+        cells = ["–" if one.word == NOT_MEASURED else one.summary for one in line]
+        lines.append(" | ".join([f"| {claim.place}: {claim.text.removesuffix('.')}", *cells]) + " |")
     if numbers:
+        lines += ["", *_reasons()]
         for name, column in found.items():
-            lines += ["", f"**{name}**", *(line for one in column if one.comparisons for line in _numbers(one))]
+            sites = f" (sites: {settings[name].sites})" if settings[name].sites else ""
+            lines += ["", f"**{name}**{sites}", ""]
+            lines += [line for one in column if one.comparisons for line in _numbers(one)]
     return "\n".join(lines)
+
+
+def _reasons() -> list[str]:
+    """Why some claims are not decided by any measurement."""
+    return [
+        f"- {claim.text} {(NOT_TESTABLE if claim.not_testable else BY_CONSTRUCTION).capitalize()}: "
+        f"{claim.not_testable or claim.by_construction}."
+        for claim in CLAIMS
+        if claim.not_testable or claim.by_construction
+    ]
 
 
 def _numbers(verdict: Verdict) -> list[str]:
     return [
-        f"- {verdict.claim.text} {verdict.claim.numbers}: {verdict.word}.",
+        f"- {verdict.claim.text} ({verdict.claim.source}) {verdict.claim.numbers}: {verdict.summary}.",
         *(f"  - {comparison.text}" for comparison in verdict.comparisons),
     ]

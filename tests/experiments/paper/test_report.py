@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from experiments.engine.table import Row, read_table, tidy_table, write_table
 from experiments.metrics import METRICS
 from experiments.paper.report import Section, write_report
 from experiments.paper.stages import FinishedStage
+from experiments.paper.verdicts import RULE, read_settings, verdicts
 
 
 def _stage(cfg: DictConfig, folder: Path, rows: list[Row]) -> FinishedStage:
@@ -122,3 +125,38 @@ def test_released_variants_stand_beside_the_definitions(configure, tmp_path):
     (found,) = Section(_stage(configure(), tmp_path / "job", rows)).variants
     assert [row["method"] for row in found["rows"]] == ["Greedy", "Greedy (released code)"]
     assert Section(_stage(configure(), tmp_path / "other", rows[::2])).variants == []
+
+
+def test_the_verdicts_are_those_of_the_command_on_the_same_folders(configure, tmp_path):
+    rows = [
+        Row("greedy", "dead_share", 40.0, "sparsity", 90.0, 39.0, 41.0, 9),
+        Row("neuron_mct", "jaccard/neuron_intgrad", 0.5, "sparsity", 90.0, 0.4, 0.6, 9),
+        Row("greedy", "jaccard/neuron_intgrad", 0.1, "sparsity", 90.0, 0.0, 0.2, 9),
+    ]
+    page = write_report(tmp_path, "a title", [_stage(configure(), tmp_path / "job", rows)]).read_text()
+    (results,) = read_settings([tmp_path / "job"]).values()
+    found = verdicts(results)
+    assert {one.word for one in found} >= {"holds", "not decided", "not testable", "not measured"}
+    text = html.unescape(page)
+    for one in found:
+        assert one.claim.text in text
+        assert one.reason in text
+        assert one.claim.source in text
+        assert not one.comparisons or f"{one.claim.numbers}: {one.summary}." in text
+        assert all(comparison.text in text for comparison in one.comparisons)
+    assert RULE in text
+    assert "Sites of the pathways: relu." in text
+
+
+def test_of_two_stages_of_one_experiment_the_first_decides_and_the_page_says_so(configure, tmp_path):
+    stages = [
+        _stage(
+            configure(), tmp_path / name, [Row("greedy", "dead_share", share, "sparsity", 90.0, share, share, 9)]
+        )
+        for name, share in (("one", 40.0), ("two", 0.0))
+    ]
+    stages[1] = replace(stages[1], name="another")
+    page = write_report(tmp_path, "a title", stages).read_text()
+    assert "Greedy 40 %, limit 1 %" in page
+    assert "Greedy 0 %, limit 1 %" not in page
+    assert "without another." in page

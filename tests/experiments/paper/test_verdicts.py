@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments import CONF
 from experiments.engine.table import COLUMNS, read_table, write_table
-from experiments.paper.verdicts import as_markdown, read_settings
+from experiments.paper.verdicts import RULE, as_markdown, read_settings
 from experiments.verdicts import main
 
 
@@ -42,16 +43,23 @@ def cells(markdown: str, start: str) -> list[str]:
 
 def test_a_column_for_each_dataset_and_model(tmp_path, capsys):
     write(tmp_path / "a", "path_analysis", "digits", "dead_share", half=1, neuron_mct=0, greedy=40, dgr=0.5)
-    write(tmp_path / "b" / "deep", "path_analysis", "cifar10", "dead_share", half=1, neuron_mct=10, greedy=0.0)
+    write(tmp_path / "b" / "deep", "path_analysis", "cifar10", "dead_share", half=1, neuron_mct=10, greedy=1.0)
     assert main([str(tmp_path), "--numbers"]) == 0
     printed = capsys.readouterr().out
     assert cells(printed, "the paper says") == ["digits, resnet8_narrow", "cifar10, resnet8_narrow"]
     no_dead = "Path analysis: The pathways of NeuronMCT and NeuronIntGrad contain no originally dead neuron"
-    assert cells(printed, no_dead) == ["reproduced", "not reproduced"]
-    assert cells(printed, "Path analysis: Greedy pruning") == ["reproduced", "unclear"]
-    assert cells(printed, "Path analysis: Distillation") == ["unclear", "–"]
-    assert cells(printed, "ROAR: NeuronIntGrad*") == ["–", "–"]
-    assert "  - Greedy 40 % (39 to 41 %) at 90 %" in printed
+    assert cells(printed, no_dead) == ["true by construction", "does not hold (n = 9 images)"]
+    assert cells(printed, "Path analysis: Greedy pruning") == [
+        "holds (n = 9 images)",
+        "no difference (n = 9 images)",
+    ]
+    assert cells(printed, "Path analysis: Distillation guided routing selects") == [
+        "no difference (n = 9 images)",
+        "–",
+    ]
+    assert cells(printed, "Input degradation (LeRF), ROAR: NeuronIntGrad*") == ["not testable", "not testable"]
+    # The error is a half of the interval over 1.96, and t at 97.5 % with eight degrees of freedom is 2.306.
+    assert "  - Greedy 40 %, limit 1 %: difference 39 (37.8 to 40.2 points), n = 9 images: as claimed" in printed
 
 
 def test_experiments_of_one_setting_share_a_column(tmp_path):
@@ -59,8 +67,34 @@ def test_experiments_of_one_setting_share_a_column(tmp_path):
     write(tmp_path / "b", "path_decoding", "digits", "probability_original", neuron_mct=0.5, greedy=0.1)
     (table,) = read_settings([tmp_path / "a", tmp_path / "b"]).values()
     printed = as_markdown({"both": table})
-    assert cells(printed, "Path analysis: The pathways of NeuronMCT") == ["reproduced"]
-    assert cells(printed, "Path decoding") == ["reproduced"]
+    assert cells(printed, "Path analysis: The pathways of NeuronMCT") == ["true by construction"]
+    assert cells(printed, "Path decoding") == ["not decided (unpaired data)"]
+
+
+def test_single_images_are_read_from_the_job_and_paired_even_where_two_share_a_name(tmp_path):
+    write(tmp_path / "job", "path_analysis", "digits", "jaccard/neuron_intgrad", neuron_mct=0.5, greedy=0.2)
+    (tmp_path / "job" / "config.yaml").write_text("activations: [relu, gelu]\n")
+    images = ["a", "a", "b"]
+    frame = pd.concat(
+        pd.DataFrame({"image": images, "method": method, "metric": metric, "x_name": "sparsity", "x": 90.0}).assign(
+            value=values
+        )
+        for method, metric, values in (
+            ("neuron_mct", "jaccard/neuron_intgrad", [0.5, 0.6, 0.4]),
+            ("greedy", "jaccard/neuron_intgrad", [0.2, 0.31, 0.09]),
+            ("greedy", "site_jaccard/conv/dgr", [9.0, 9.0, 9.0]),
+        )
+    )
+    frame.to_csv(tmp_path / "job" / "per_image.csv.gz", index=False)
+    (results,) = read_settings([tmp_path]).values()
+    assert results.sites == "relu, gelu"
+    assert set(results.per_image.metric) == {"jaccard/neuron_intgrad"}
+    printed = as_markdown({"one": results}, numbers=True)
+    assert "**one** (sites: relu, gelu)" in printed
+    assert (
+        "  - with NeuronMCT 0.5, with Greedy 0.2: difference 0.3 (0.275 to 0.325), n = 3 images: as claimed"
+        in printed
+    )
 
 
 @pytest.mark.parametrize("second", ["again", None])
@@ -93,3 +127,16 @@ def test_results_without_a_claim_are_refused(tmp_path, capsys):
     write(tmp_path / "a", "quadrature", "digits", "residual", neuron_intgrad=0.1)
     assert main([str(tmp_path)]) == 2
     assert "none of the paper's claims" in capsys.readouterr().err
+
+
+def test_readme_and_the_committed_verdicts_are_what_the_command_says_of_the_committed_results():
+    root = CONF.parent
+    settings = read_settings([root / "outputs" / "reference"])
+    readme = (root / "README.md").read_text()
+    assert f"\n\n{as_markdown(settings)}\n\n" in readme
+    assert RULE in " ".join(readme.split())
+    committed = (root / "outputs" / "reference" / "verdicts.md").read_text()
+    again = (
+        "make it again: python -m experiments.verdicts outputs/reference --numbers > outputs/reference/verdicts.md"
+    )
+    assert committed == as_markdown(settings, numbers=True) + "\n", again

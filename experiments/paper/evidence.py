@@ -1,0 +1,339 @@
+"""What results say on a claim: differences of methods on the same images or seeds, or of a method from a limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from cpath.evaluation import area_under_curve
+from cpath.viz import label_of
+from experiments.engine.metric_entry import base_name
+from experiments.engine.table import place
+from experiments.metrics import METRICS
+
+UNPAIRED = "unpaired data"
+ONE_SEED = "a single seed"
+_IMAGE = "image"
+_PER_IMAGE = (_IMAGE, "method", "metric", "x_name", "x", "value")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Numbers of one dataset and model."""
+
+    table: pd.DataFrame
+    """Tidy table of all experiments."""
+    per_image: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(_PER_IMAGE)))
+    """Numbers of single images, with the columns of `read_per_image`; empty where no job left any."""
+    sites: str = ""
+    """Sites of the pathways; empty where unknown."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A mean difference with its standard error."""
+
+    mean: float
+    """Mean difference."""
+    error: float
+    """Standard error of the mean; NaN where there is none."""
+    n: int
+    """Number of images or seeds."""
+
+    @classmethod
+    def of(cls, differences: pd.Series) -> Sample:
+        """Summarise differences.
+
+        Args:
+            differences: one of each image, without NaN.
+
+        Returns:
+            Their mean, its standard error and their number.
+        """
+        values = differences.to_numpy(np.float64)
+        n = len(values)
+        if n == 0:
+            return cls(math.nan, math.nan, 0)
+        return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan, n)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two numbers that a claim puts into an order."""
+
+    words: str
+    """Both numbers."""
+    claimed: Literal["higher", "lower"]
+    """What the claim says on the first one."""
+    sample: Sample | None
+    """Their difference; None where the data cannot tell its scatter."""
+    over: str = "images"
+    """What was repeated."""
+    reason: str = ""
+    """Why there is no sample."""
+    unit: str = ""
+    """Unit of the difference."""
+    total: int = 0
+    """Number of images that were looked at, also those without a number."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of several methods for one quantity."""
+
+    unit: str
+    """Unit of the numbers, of which a difference is shown too."""
+    means: Mapping[str, float]
+    """Means by method, from the tidy table."""
+    images: pd.DataFrame
+    """Numbers of every image (rows) by method (columns); several rows of an image are averaged."""
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    """Means by method with the standard errors that the tidy table tells, for comparisons with a limit."""
+
+    @property
+    def total(self) -> int:
+        """Number of images that were looked at; some may have no number, as with empty pathways."""
+        if len(self.images):
+            return int(self.images.index.get_level_values(_IMAGE).nunique())
+        return max((sample.n for sample in self.samples.values()), default=0)
+
+    def pairs(
+        self,
+        ours: Iterable[str],
+        others: Sequence[str],
+        claimed: Literal["higher", "lower"],
+        name: Callable[[str], str] = label_of,
+    ) -> list[Contrast]:
+        """Contrast each of some methods with each of others, on the same images.
+
+        Args:
+            ours: methods that the claim is about.
+            others: their opponents.
+            claimed: what the claim says on the first ones.
+            name: words for a method.
+
+        Returns:
+            A contrast for each pair of methods that both have numbers.
+        """
+        found = []
+        for one in ours:
+            for other in others:
+                if one in self.images and other in self.images:
+                    both = self.images[[one, other]].dropna().groupby(level=_IMAGE).mean()
+                    means, sample = both.mean(), Sample.of(both[one] - both[other])
+                elif one in self.means and other in self.means:
+                    means, sample = pd.Series(self.means), None
+                else:
+                    continue
+                words = ", ".join(f"{name(method)} {shown(means[method], self.unit)}" for method in (one, other))
+                reason = "" if sample else UNPAIRED
+                found.append(Contrast(words, claimed, sample, "images", reason, self.unit, self.total))
+        return found
+
+    def against(
+        self,
+        ours: Iterable[str],
+        limit: float,
+        claimed: Literal["higher", "lower"],
+        name: Callable[[str], str] = label_of,
+    ) -> list[Contrast]:
+        """Contrast each of some methods with a number.
+
+        Args:
+            ours: methods that the claim is about.
+            limit: the number.
+            claimed: what the claim says on the methods.
+            name: words for a method.
+
+        Returns:
+            A contrast for each method that has numbers.
+        """
+        found = []
+        for one in ours:
+            if one in self.images:
+                sample = Sample.of(self.images[one].dropna().groupby(level=_IMAGE).mean())
+            elif one in self.samples:
+                sample = self.samples[one]
+            else:
+                continue
+            words = f"{name(one)} {shown(sample.mean, self.unit)}, limit {shown(limit, self.unit)}"
+            difference = Sample(sample.mean - limit, sample.error, sample.n)
+            found.append(Contrast(words, claimed, difference, unit=self.unit, total=self.total))
+        return found
+
+
+def shown(value: float, unit: str = "") -> str:
+    """Write a number.
+
+    Args:
+        value: the number.
+        unit: its unit.
+
+    Returns:
+        Three digits and the unit.
+    """
+    return "no value" if math.isnan(value) else f"{value:.3g}{f' {unit}' if unit else ''}"
+
+
+def nearest_place(results: Results, metric: str, x_name: str, wanted: float) -> float | None:
+    """Find where the results come nearest to the place that the paper looks at.
+
+    Args:
+        results: numbers of a dataset and model.
+        metric: name of the numbers.
+        x_name: quantity that was varied.
+        wanted: its value in the paper.
+
+    Returns:
+        The nearest value that was measured; None without any.
+    """
+    table = results.table
+    rows = table[(table.metric.map(base_name) == metric) & (table.x_name == x_name)]
+    places = [x for x in (place(str(x)) for x in rows.x.unique()) if isinstance(x, float)]
+    return min(places, key=lambda x: (abs(x - wanted), x), default=None)
+
+
+def at_place(results: Results, metric: str, x_name: str, x: float | None) -> Numbers:
+    """Collect a metric of all methods at one place.
+
+    Args:
+        results: numbers of a dataset and model.
+        metric: name of the numbers, with its qualifier.
+        x_name: quantity that was varied.
+        x: its value; None for the only one.
+
+    Returns:
+        The numbers by method.
+    """
+    rows = _at(results.table, metric, x_name, x).dropna(subset="value")
+    images = _at(results.per_image, metric, x_name, x)
+    return Numbers(
+        METRICS[base_name(metric)].unit,
+        dict(zip(rows.method, rows.value, strict=True)),
+        images.pivot(index=_IMAGE, columns="method", values="value"),
+        {row.method: _of_interval(row) for _, row in rows.iterrows()},
+    )
+
+
+def _at(frame: pd.DataFrame, metric: str, x_name: str, x: float | None) -> pd.DataFrame:
+    rows = frame[(frame.metric == metric) & (frame.x_name == x_name)]
+    return rows if x is None else rows[rows.x.map(lambda value: place(str(value)) == x).astype(bool)]
+
+
+def _of_interval(row: pd.Series) -> Sample:
+    """Mean over images of a tidy table, with the standard error that its 95 % interval tells."""
+    from scipy.stats import norm
+
+    return Sample(float(row.value), float((row.ci_high - row.ci_low) / 2 / norm.isf(0.025)), int(row.n))
+
+
+def degradation_areas(results: Results) -> Numbers:
+    """Collect the area under the curve of LeRF of all methods, up to the share where the paper's figure ends.
+
+    Args:
+        results: numbers of a dataset and model.
+
+    Returns:
+        The areas by method.
+    """
+    end = nearest_place(results, "lerf_area", "up_to_percent", 10.0)
+    areas = at_place(results, "lerf_area", "up_to_percent", end)
+    frame = results.per_image
+    curves = frame[(frame.metric == "lerf_change") & (frame.x_name == "percent_removed")]
+    curves = curves[curves.x.map(lambda x: float(x) <= (end or 0.0)).astype(bool)]
+    if curves.empty:
+        return areas
+    table = curves.assign(x=curves.x.astype(float)).pivot(index=["method", _IMAGE], columns="x", values="value")
+    heights = pd.Series(area_under_curve(table.columns.tolist(), table.to_numpy()), index=table.index)
+    return Numbers(areas.unit, areas.means, heights.unstack("method"), areas.samples)
+
+
+def courses(results: Results, metric: str) -> Numbers:
+    """Collect a similarity of maps of all methods over the whole course of the randomisation.
+
+    Every image counts once, with the mean over the blocks at which there are maps to compare.
+
+    Args:
+        results: numbers of a dataset and model.
+        metric: name of the similarity.
+
+    Returns:
+        Its means over the blocks by method.
+    """
+    rows = results.table
+    rows = rows[(rows.metric == metric) & (rows.x_name == "randomized_down_to")].dropna(subset="value")
+    samples = {}
+    for method, part in rows.groupby("method"):
+        blocks = [_of_interval(row) for _, row in part.iterrows()]
+        # However the blocks depend on each other, the error of their mean is at most the mean of their errors.
+        samples[str(method)] = Sample(
+            float(np.mean([block.mean for block in blocks])),
+            float(np.mean([block.error for block in blocks])),
+            min(block.n for block in blocks),
+        )
+    frame = results.per_image
+    frame = frame[(frame.metric == metric) & (frame.x_name == "randomized_down_to")]
+    return Numbers(
+        METRICS[metric].unit,
+        {method: sample.mean for method, sample in samples.items()},
+        frame.pivot(index=[_IMAGE, "x"], columns="method", values="value"),
+        samples,
+    )
+
+
+def paired_seeds(
+    results: Results, metric: str, ours: Iterable[str], others: Sequence[str], claimed: Literal["higher", "lower"]
+) -> list[Contrast]:
+    """Contrast methods by the differences of retrainings with the same seeds.
+
+    Args:
+        results: numbers of a dataset and model.
+        metric: name of the differences, each with the other method as its qualifier.
+        ours: methods that the claim is about.
+        others: their opponents.
+        claimed: what the claim says on the first ones.
+
+    Returns:
+        A contrast for each pair of methods that was compared.
+    """
+    rows = {(row.method, row.metric): row for _, row in results.table.iterrows()}
+    mode = metric.partition("_")[0]
+    means, seeds = _accuracies(results.table, f"{mode}_accuracy")
+    found = []
+    for one in ours:
+        for other in others:
+            if one not in means or other not in means:
+                continue
+            words = ", ".join(f"{label_of(name)} {shown(means[name], '%')}" for name in (one, other))
+            row, sign = rows.get((one, f"{metric}/{other}")), 1
+            if row is None:
+                row, sign = rows.get((other, f"{metric}/{one}")), -1
+            sample = None if row is None else _of_seeds(row, sign)
+            reason = ""
+            if seeds < 2:
+                sample, reason = None, ONE_SEED
+            elif sample is None or sample.n != seeds:  # rows of which the interval is not over seeds
+                sample, reason = None, UNPAIRED
+            found.append(Contrast(words, claimed, sample, "seeds", reason, "%", seeds))
+    return found
+
+
+def _accuracies(table: pd.DataFrame, metric: str) -> tuple[dict[str, float], int]:
+    """Mean accuracy over the shares of pixels by method, and the number of seeds."""
+    rows = table[(table.metric == metric) & (table.x.map(lambda x: place(str(x)) != 0.0).astype(bool))]
+    means = {str(method): float(part.value.mean()) for method, part in rows.groupby("method")}
+    return means, int(rows.n.min()) if len(rows) else 0
+
+
+def _of_seeds(row: pd.Series, sign: int) -> Sample:
+    """Mean over seeds of a tidy table, with the standard error that its 95 % interval of Student's t tells."""
+    from scipy.stats import t
+
+    n = int(row.n)
+    error = float((row.ci_high - row.ci_low) / 2 / t.isf(0.025, n - 1)) if n > 1 else math.nan
+    return Sample(sign * float(row.value), error, n)
