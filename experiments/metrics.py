@@ -87,6 +87,17 @@ _PATH_ANALYSIS = (
         source=_PAPER,
     ),
     Metric(
+        name="self_overlap",
+        label="Jaccard index with itself",
+        unit="",
+        range=_ONE,
+        better="higher",
+        meaning=(
+            "Jaccard index of a method's pathway with the one that it finds once every pixel is changed by one "
+            "rounding: what is missing to 1 is chance, and no overlap with another method can mean more than this."
+        ),
+    ),
+    Metric(
         name="response_change",
         label="relative change of the probability",
         unit="",

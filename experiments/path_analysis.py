@@ -38,6 +38,7 @@ class PathAnalysis(Experiment):
             "realised_sparsity",
             "dead_share",
             "jaccard",
+            "self_overlap",
             "response_change",
             "class_kept",
             "residual",
@@ -52,6 +53,7 @@ class PathAnalysis(Experiment):
     batch: fields.Batch
     max_batch: fields.MaxBatch
     by_site: bool
+    self_overlap: fields.Natural
     keep_scores_gb: fields.Gigabytes
 
     def run(self, job: Job) -> Iterable[Row]:
@@ -85,6 +87,8 @@ class PathAnalysis(Experiment):
             scores = scoring.scores(batch, search)
             for sparsity, pathway in search.pathways(scores):
                 pathways[sparsity][search.name] = pathway
+            for sparsity, values in self._self_overlap(job, batch, search, scores).items():
+                measures[Measure(search.name, "self_overlap", "sparsity", sparsity)] = values
             for site, residual in (scores.residual or {}).items():
                 measures[Measure(search.name, f"residual/{site}")] = residual
         with torch.no_grad(), cpath.observe(job.model, activations=job.config.activations) as seen:
@@ -104,6 +108,31 @@ class PathAnalysis(Experiment):
                     at = Measure(method, further.metric.name, "sparsity", sparsity)
                     measures[at] = values_of(further, measured)
         return measures
+
+    def _self_overlap(self, job: Job, batch: Batch, search: Search, scores: cpath.Scores) -> dict[float, Tensor]:
+        """Overlap (B,) of the pathways with those of the same images changed by one rounding, by sparsity.
+
+        It is NaN for images that come after the number that is asked for, and nothing if none is.
+        """
+        if not self.self_overlap:
+            return {}
+        overlap = {sparsity: torch.full((len(batch),), torch.nan) for sparsity in search.sparsities}
+        count = min(max(self.self_overlap - batch.where.start, 0), len(batch))
+        if count:
+            # The smallest change that every pixel feels: one unit in the last place.
+            nudged = batch.images[:count] * (1 + torch.finfo(batch.images.dtype).eps)
+            again = cpath.score(
+                job.model,
+                nudged,
+                search.method,
+                scores.target[:count],
+                activations=job.config.activations,
+                max_batch=self.max_batch,
+            )
+            pathways = zip(search.pathways(scores[:count]), search.pathways(again), strict=True)
+            for (sparsity, pathway), (_, other) in pathways:
+                overlap[sparsity][:count] = pathway.jaccard(other)
+        return overlap
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw overlap, dead share and responses, for the network and site by site, and the published numbers."""

@@ -60,6 +60,9 @@ class GreedyReleased(Method):
         rounds: Number of rounds. The released code takes rounds of one per cent each (``rounds`` = ``sparsity``);
             fewer are cheaper and leave the fault as it is.
         sparsity: Per cent of the neurons that the last round is to prune.
+        round_zero: Count the rounds from 0, as released: round 0 masks nothing, and the last one stops a round
+            short of ``sparsity``. ``GreedyReleased(rounds=90, sparsity=90, round_zero=True)`` ends at 89 %, as the
+            released ``prune_greedy(1, iteration=90)`` does.
 
     Raises:
         InputError: If a setting is out of range.
@@ -75,6 +78,7 @@ class GreedyReleased(Method):
     graded: ClassVar[bool] = False
     rounds: int = 10
     sparsity: float = 90.0
+    round_zero: bool = False
 
     def __post_init__(self) -> None:
         check_count("rounds", self.rounds)
@@ -92,13 +96,14 @@ class GreedyReleased(Method):
         scores = torch.empty(len(probe), layout.neurons, dtype=dtype, device=device)
         kept = torch.ones_like(scores)
         for done in range(1, self.rounds + 1):
+            percent = (done - self.round_zero) * self.sparsity / self.rounds
             for name, view in layout.views(scores).items():
                 torch.abs(record.gradients[name].mul_(record.activations[name]).to(dtype), out=view)
             check_contributions(scores, self.name)
             # Infinity stands for the largest score: zeros are the last that a threshold reaches, and are kept then.
             zero = scores == 0
             scores.masked_fill_(zero, float("inf"))
-            kept = keep_above(scores, done * self.sparsity / self.rounds).logical_or_(zero).to(scores.dtype)
+            kept = keep_above(scores, percent).logical_or_(zero).to(scores.dtype)
             if done < self.rounds:
                 record = probe.record(layout.views(kept))
         return layout.views(kept)

@@ -76,6 +76,7 @@ class Config(Settings):
     activations: Annotated[Names, Field(min_length=1)]
     checkpoint: Text | None
     device: Annotated[Text, NOT_KEYED]
+    dtype: Literal["float32", "float64"]
     threads: Annotated[Count | Literal["auto"], NOT_KEYED]
     imports: Names
     outputs: Annotated[Text, NOT_KEYED]

@@ -11,6 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from cpath.devices import widest
 from cpath.errors import InputError
 from experiments.engine.config import Config
 
@@ -82,6 +83,24 @@ def device_of(config: Config) -> torch.device:
             f"device={config.device} was asked for, but there are {count} such devices: say device=auto."
         )
     return device
+
+
+def dtype_of(config: Config) -> torch.dtype:
+    """Type of the numbers that the explained network computes with.
+
+    Args:
+        config: names it.
+
+    Returns:
+        torch.float32 or torch.float64.
+
+    Raises:
+        InputError: if the device has no such numbers.
+    """
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    if dtype == torch.float64 and widest(device_of(config)) != dtype:
+        raise InputError(f"dtype=float64: {device_of(config)} has no float64. Say device=cpu, or dtype=float32.")
+    return dtype
 
 
 def _automatic() -> torch.device:

@@ -48,6 +48,8 @@ class Images:
     """(N,) places in the test split."""
     device: torch.device
     """Device that they are put on."""
+    dtype: torch.dtype = torch.float32
+    """Type of their numbers, that of the model."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -66,7 +68,7 @@ class Images:
         Returns:
             (B, C, H, W), normalised, on the device.
         """
-        return self.data.test.batch(self.indices[where]).to(self.device)
+        return self.data.test.batch(self.indices[where]).to(self.device, self.dtype)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Divide the images into batches; none is decoded yet.

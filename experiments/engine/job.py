@@ -36,7 +36,7 @@ from experiments.engine.cache import (
     writing_to,
 )
 from experiments.engine.config import Config, experiment_of, import_modules, parse
-from experiments.engine.devices import check_trainer, device_of, keep_freed_memory, use_threads
+from experiments.engine.devices import check_trainer, device_of, dtype_of, keep_freed_memory, use_threads
 from experiments.engine.digests import code_digest
 from experiments.engine.images import Batch, Images, identity_of, load_data
 from experiments.engine.instantiate import checked_type, instantiated, named
@@ -284,7 +284,9 @@ class Job:
         Returns:
             The images, the same for the same seed.
         """
-        images = Images(self.data, self.data.test.sample(count, self.config.seed), device_of(self.config))
+        images = Images(
+            self.data, self.data.test.sample(count, self.config.seed), device_of(self.config), dtype_of(self.config)
+        )
         self.notes["images"] = images.ids
         return images
 

@@ -15,7 +15,7 @@ from cpath.errors import InputError
 from cpath.models import load_checkpoint
 from experiments.engine.cache import Cache, digest
 from experiments.engine.config import Config
-from experiments.engine.devices import device_of
+from experiments.engine.devices import device_of, dtype_of
 from experiments.engine.digests import code_digest, named_code
 from experiments.engine.instantiate import instantiated
 from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_entry
@@ -56,7 +56,7 @@ def trained_model(config: Config, data: ImageData, cache: Cache) -> nn.Module:
         cache: holds the networks that were trained before.
 
     Returns:
-        The model in eval mode, on the configured device.
+        The model in eval mode, on the configured device, in the configured type.
 
     Raises:
         SiteError: if the model has no site, before any training.
@@ -66,7 +66,7 @@ def trained_model(config: Config, data: ImageData, cache: Cache) -> nn.Module:
     check_model(model, data, config)
     if config.checkpoint is None and pretrained_weights(config, data) is None:
         load_checkpoint(model, trained_entry(config, data, cache, model) / MODEL_FILE)
-    return model.eval().to(device_of(config))
+    return model.eval().to(device_of(config), dtype_of(config))
 
 
 def check_model(model: nn.Module, data: ImageData, config: Config) -> None:

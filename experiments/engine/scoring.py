@@ -105,7 +105,9 @@ class Scoring:
             _LOG.info("scores are not kept: a setting of %s is no text, number or list of them", nameless[0])
             return cls(job, max_batch, False)
         with torch.no_grad(), cpath.observe(job.model, activations=job.config.activations) as seen:
-            job.model(torch.zeros(1, *images.data.shape, device=images.device))  # no image is decoded for it
+            job.model(
+                torch.zeros(1, *images.data.shape, device=images.device, dtype=images.dtype)
+            )  # no image is decoded for it
         gigabytes = SiteLayout.of(seen.activations).neurons * _BYTES * len(images) * costly / 1e9
         if gigabytes > keep_gb:
             _LOG.info("scores are not kept: they would take %.1f GB (experiment.keep_scores_gb)", gigabytes)

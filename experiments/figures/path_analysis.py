@@ -69,7 +69,8 @@ def _overlap_matrix(at: pd.DataFrame) -> list[Drawing]:
     for panel, sparsity in zip(panels, sparsities, strict=True):
         values = rows[rows.x == sparsity].pivot(index="method", columns="other", values="value")
         matrix = values.reindex(index=methods, columns=methods).to_numpy(copy=True)
-        np.fill_diagonal(matrix, 1.0)
+        again = at[(at.metric == "self_overlap") & (at.x == sparsity)].set_index("method").value
+        np.fill_diagonal(matrix, again.reindex(methods).fillna(1.0) if len(again) else 1.0)
         image = panel.imshow(matrix, vmin=0, vmax=1, cmap=SHARES)
         for i, j in np.ndindex(matrix.shape):
             text = "–" if np.isnan(matrix[i, j]) else f"{matrix[i, j]:.2f}".replace("0.", ".")
@@ -88,6 +89,11 @@ def _overlap_matrix(at: pd.DataFrame) -> list[Drawing]:
         "Overlap of the pathways that the methods find on the same images (mean Jaccard index). 1: the same "
         "neurons, 0: none in common."
     )
+    if (at.metric == "self_overlap").any():
+        caption += (
+            " On the diagonal: overlap of a method with itself after a change of the images by one rounding, the "
+            "ceiling for its overlap with any other (methods that draw random numbers draw them anew)."
+        )
     return [Drawing("overlap", figure, caption)]
 
 

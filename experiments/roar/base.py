@@ -22,11 +22,16 @@ class RoarExperiment(Experiment):
     fill: fields.Number
 
     def check(self, job: Job) -> None:
-        """Refuse a job without an attribution, or without images to train on.
+        """Refuse a job without an attribution, without images to train on, or in float64.
 
         Raises:
-            InputError: if no attribution is named, or the dataset has no images to train on.
+            InputError: if no attribution is named, the dataset has no images to train on, or ``dtype`` is float64.
         """
+        if job.config.dtype != "float32":
+            raise InputError(
+                f"dtype={job.config.dtype} is for the explained network alone, and here networks are trained: "
+                "leave it out, and set trainer.precision if you want another arithmetic of the training."
+            )
         if not job.attributions:
             raise InputError(
                 "no attribution is named: say attribution=all, or name one, such as attribution=gradcam."

@@ -71,6 +71,37 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(job, run)
     assert row_of(table, "active", "realised_sparsity", 95).value == pytest.approx(base)
 
 
+def test_methods_are_compared_with_themselves_after_one_rounding(job, trained):
+    settings = [*SETTINGS, "+method.greedy={rounds: 4}", "experiment.self_overlap=5"]
+    table, made = job(*settings).run(), job(*settings)
+    images, found = made.sample(10), {"neuron_mct": [], "greedy": [], "random": []}
+    for index in range(5):
+        image = images.batch(slice(index, index + 1))
+        for name, values in found.items():
+            method = made.methods[name]
+            one = cpath.find_pathway(made.model, image, method, 95)
+            other = cpath.find_pathway(made.model, image * (1 + 2**-23), method, 95, target=one.target)
+            values.append(one.jaccard(other).item())
+    for name in ("neuron_mct", "random"):
+        row = row_of(table, name, "self_overlap", 95)
+        assert row.value == pytest.approx(sum(found[name]) / 5, abs=0.01)
+        assert row.n == 5
+    assert row_of(table, "neuron_mct", "self_overlap", 95).value > 0.99
+    assert row_of(table, "random", "self_overlap", 95).value < 0.1
+    assert 0.1 < row_of(table, "greedy", "self_overlap", 95).value <= 1
+    without = job(*settings, "experiment.self_overlap=0").run()
+    assert "self_overlap" not in set(without.metric)
+
+
+def test_a_network_of_float64_makes_greedy_repeat_itself(job, trained):
+    settings = [*SETTINGS, "method=greedy", "method.greedy.rounds=4", "dtype=float64"]
+    made = job(*settings)
+    table = made.run()
+    assert next(made.model.parameters()).dtype == made.sample(1).batch(slice(0, 1)).dtype == torch.float64
+    assert row_of(table, "greedy", "self_overlap", 80).value == 1
+    assert job(*SETTINGS, "method=greedy", "method.greedy.rounds=4").model_hash != made.model_hash
+
+
 def test_a_job_leaves_table_configuration_manifest_and_figures(job, run, figures):
     run()
     folder = job(*SETTINGS).folder

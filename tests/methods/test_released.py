@@ -47,11 +47,14 @@ def test_neuron_intgrad_released_is_far_from_complete_where_the_definition_is_no
 
 @pytest.mark.parametrize("rounds", [1, 4])
 @pytest.mark.parametrize("sparsity", [30.0, 60.0])
-def test_greedy_released_keeps_what_the_released_loop_keeps(pair, images, rounds, sparsity):
+@pytest.mark.parametrize("round_zero", [False, True])
+def test_greedy_released_keeps_what_the_released_loop_keeps(pair, images, rounds, sparsity, round_zero):
     model, network, weights = pair
-    pathway = cpath.find_pathway(model, images, GreedyReleased(rounds=rounds), sparsity, target=1)
+    pathway = cpath.find_pathway(
+        model, images, GreedyReleased(rounds=rounds, round_zero=round_zero), sparsity, target=1
+    )
     for index, image in enumerate(images):
-        expected = oracle.greedy(network, weights, image, 1, rounds, sparsity)
+        expected = oracle.greedy(network, weights, image, 1, rounds, sparsity, 0 if round_zero else 1)
         for site, mask in pathway.masks.items():
             assert torch.equal(mask[index], expected[site])
 

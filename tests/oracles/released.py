@@ -20,12 +20,12 @@ def intgrad(network: Network, weights: Weights, image: Tensor, target: int, site
 
 
 def greedy(
-    network: Network, weights: Weights, image: Tensor, target: int, rounds: int, sparsity: float
+    network: Network, weights: Weights, image: Tensor, target: int, rounds: int, sparsity: float, first: int = 1
 ) -> dict[str, Tensor]:
-    """Masks that the released loop ends with."""
+    """Masks that the released loop ends with; its rounds count from `first`."""
     _, seen = contribution.run(network, weights, image[None])
     masks = {name: torch.ones_like(output) for name, output in seen.items()}
-    for done in range(1, rounds + 1):
+    for done in range(first, first + rounds):
         logits, seen = contribution.run(network, weights, contribution.tracked(image), masks=masks)
         gradients = torch.autograd.grad(logits[0, target], list(seen.values()))
         scores = {
@@ -36,7 +36,7 @@ def greedy(
         # Zeros count as the largest score, and are switched on whatever the threshold.
         largest_first = sorted(math.inf if score == 0 else score for score in scores.values())
         place = math.ceil(done * sparsity / rounds * len(scores) / 100)
-        threshold = largest_first[place - 1]
+        threshold = largest_first[place - 1] if place else -1.0
         for (name, i), score in scores.items():
             masks[name].view(-1)[i] = float(score == 0 or score > threshold)
     return {name: mask[0].bool() for name, mask in masks.items()}

@@ -221,6 +221,8 @@ def test_a_job_leaves_its_figures(table_cfg, quick, figures):
         ("keep", "both", r"experiment\.keep\[0\] must be a valid boolean; got 'both'"),
         ("keep", [True, True], r"experiment\.keep must be different values"),
         ("attribution", {}, "no attribution is named"),
+        ("dtype", "float64", r"dtype=float64 is for the explained network alone.*trainer\.precision"),
+        ("dtype", "half", "dtype must be 'float32' or 'float64'"),
     ],
 )
 def test_bad_settings_are_refused_before_any_training(configure, tmp_path, setting, value, part):
