@@ -53,10 +53,10 @@ class RoarTable(RoarExperiment):
 
     @field_validator("percent")
     @classmethod
-    def _ascends(cls, percents: list[float]) -> list[float]:
-        if percents != sorted(set(percents)):
+    def _ascends(cls, percent: list[float]) -> list[float]:
+        if percent != sorted(set(percent)):
             raise ValueError("must ascend")
-        return percents
+        return percent
 
     @field_validator("keep", "seeds")
     @classmethod
