@@ -315,7 +315,7 @@ class Pathway:
             seen.add(name)
             return output * self._fitting_mask(masks, name, output)
 
-        left_out = {*self.left_out, *known(unwrap(model), self.activations)} - set(masks)
+        left_out = self.left_out_of(model)
         sites = intercept(model, visit, edits=EVERY_SITE, activations=self.activations, left_out=left_out)
         with evaluating(model, keeping=False), sites:
             yield seen
@@ -326,6 +326,17 @@ class Pathway:
                 "no site was reached while the model was restricted, so the restriction had no effect. Call the "
                 "model itself, in the thread that entered the block.",
             )
+
+    def left_out_of(self, model: nn.Module) -> frozenset[str]:
+        """Get the calls that are no sites when a model runs with this pathway.
+
+        Args:
+            model: The model that the pathway was found in, or a copy of it.
+
+        Returns:
+            Names of the calls that do not depend on the input, as far as this pathway or the model tell.
+        """
+        return frozenset({*self.left_out, *known(unwrap(model), self.activations)} - set(self.layout.shapes))
 
     def check_reached(self, seen: set[str]) -> None:
         """Check that a restricted run of a model reached every site of the pathway.

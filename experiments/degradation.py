@@ -169,7 +169,7 @@ class Degradation(Experiment):
     def _change(
         self, job: Job, batch: Batch, maps: Tensor, target: Tensor, criterion: _Criterion, watch: Stopwatch
     ) -> Tensor:
-        """(B, percents) change of the probability; NaN for images that the criterion leaves out."""
+        """(B, percent) change of the probability; NaN for images that the criterion leaves out."""
         change = torch.full((len(batch), len(criterion.percent)), torch.nan, dtype=torch.float64)
         count = len(batch)
         if criterion.images is not None:
@@ -184,7 +184,7 @@ class Degradation(Experiment):
                 maps[:count],
                 target[:count],
                 order=criterion.order,
-                percents=criterion.percent,
+                percent=criterion.percent,
                 fill=criterion.fill,
                 rank_by=self.rank_by,
                 seed=job.config.seed,

@@ -110,7 +110,7 @@ class SanityChecks(Experiment):
         """
         images = job.sample(self.images)
         # No image is decoded for it.
-        blocks = self._blocks(job.model, torch.zeros(1, *job.data.shape, device=images.device))
+        blocks = self._blocks(job.model, torch.zeros(1, *job.data.shape, device=images.device, dtype=images.dtype))
         job.notes["blocks"] = {name: list(members) for name, members in blocks.items()}
         by_draw = [PerImage() for _ in range(self.draws)]
         mean = PerImage()

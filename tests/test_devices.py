@@ -80,7 +80,7 @@ def _evaluated(model: nn.Module, images: Tensor) -> list[Any]:
     evaluation = cpath.evaluation
     found: list[Any] = []
     for order in ("least", "most"):
-        degraded = evaluation.degrade(model, images, maps, order=order, percents=[10, 50])
+        degraded = evaluation.degrade(model, images, maps, order=order, percent=[10, 50])
         found += [degraded.change, degraded.probability, degraded.target]
     for init in ("normal", "own"):
         check = evaluation.sanity_check(model, images, ["gradients"], draws=1, init=init, measures=["spearman"])

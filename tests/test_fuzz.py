@@ -179,7 +179,7 @@ def calls() -> dict[str, Callable[[Any, Any, Any], Tensor]]:
     made: dict[str, Callable[[Any, Any, Any], Tensor]] = {
         "pathway_gradient": lambda model, images, target: cpath.pathway_gradient(model, images, pathway(), target),
         "degrade": lambda model, images, target: (
-            degrade(model, images, torch.ones(SIZE, 1, 8, 8), target, percents=[10, 50]).change
+            degrade(model, images, torch.ones(SIZE, 1, 8, 8), target, percent=[10, 50]).change
         ),
     }
     for name in cpath.methods.names():

@@ -62,6 +62,7 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
             lambda name, output: None,
             activations=pathway.activations,
             inputs=lambda name, value: before.update({name: value.clone()}),
+            left_out=pathway.left_out_of(model),
         )
         with pathway.restrict(model) as seen, noting:
             model(source.clone())

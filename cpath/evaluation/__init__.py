@@ -2,7 +2,7 @@
 
 from cpath.evaluation.classification import accuracy
 from cpath.evaluation.curves import area_under_curve, mean_height, mean_rank_agreement, rank_agreement
-from cpath.evaluation.degradation import PERCENTS, Degradation, degrade
+from cpath.evaluation.degradation import PERCENT, Degradation, degrade
 from cpath.evaluation.imputation import NoisyLinear
 from cpath.evaluation.randomization import INITS, find_blocks, redraw
 from cpath.evaluation.removal import ORDERS, rank_pixels, remove_pixels, removed_pixels
@@ -14,7 +14,7 @@ __all__ = [
     "INITS",
     "MEASURES",
     "ORDERS",
-    "PERCENTS",
+    "PERCENT",
     "AlteredSplit",
     "Comparison",
     "Degradation",

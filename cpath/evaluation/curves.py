@@ -11,26 +11,26 @@ from cpath.analysis.intervals import Interval, resamples, t_mean
 from cpath.errors import InputError
 
 
-def area_under_curve(percents: Sequence[float], values: ArrayLike) -> np.ndarray:
+def area_under_curve(percent: Sequence[float], values: ArrayLike) -> np.ndarray:
     """Compute the mean height of curves between 0 and the largest per cent, by the trapezoidal rule.
 
     Every curve starts at (0, 0).
 
     Args:
-        percents: Ascending per cents above 0.
-        values: Heights (images, len(percents)).
+        percent: Ascending per cents above 0.
+        values: Heights (images, len(percent)).
 
     Returns:
         Mean heights (images,); NaN where a curve has a NaN.
 
     Raises:
-        InputError: If ``percents`` do not ascend, or do not fit ``values``.
+        InputError: If ``percent`` does not ascend, or does not fit ``values``.
 
     Example:
         >>> cpath.evaluation.area_under_curve([1, 2], [[0.5, 0.5]]).tolist()
         [0.375]
     """
-    x, curves = _curves(percents, values, "area_under_curve needs ascending percents above 0", above=0.0)
+    x, curves = _curves(percent, values, "area_under_curve needs ascending per cents above 0", above=0.0)
     return mean_height(np.insert(x, 0, 0.0).tolist(), np.insert(curves, 0, 0.0, axis=1))
 
 

@@ -19,7 +19,7 @@ from cpath.evaluation.removal import Fill, rank_pixels, remove_pixels
 from cpath.probe import Target
 from cpath.sites import evaluating
 
-PERCENTS = (*range(1, 11), *range(20, 100, 10))
+PERCENT = (*range(1, 11), *range(20, 100, 10))
 """Per cent of the pixels: 1 to 10 (the paper's figure), then 20 to 90."""
 
 
@@ -28,18 +28,18 @@ class Degradation:
     """Effect of removing pixels on the response to each image. Made by `degrade`.
 
     Attributes:
-        change: Relative change (B, len(percents)) of the probability of class c, float64:
+        change: Relative change (B, len(percent)) of the probability of class c, float64:
             |p_c(x) − p_c(x′)| / p_c(x), a fraction; NaN for 0/0.
         probability: Probability p_c(x) of the untouched images (B,), float64.
         target: Class c (B,).
-        percents: Per cents of the pixels that were removed.
+        percent: Per cents of the pixels that were removed.
         order: "least" or "most".
     """
 
     change: Tensor
     probability: Tensor
     target: Tensor
-    percents: tuple[float, ...]
+    percent: tuple[float, ...]
     order: str
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ def degrade(
     target: Target = None,
     *,
     order: str = "least",
-    percents: Iterable[float] = PERCENTS,
+    percent: Iterable[float] = PERCENT,
     fill: Fill = 0.0,
     rank_by: str = "absolute",
     seed: int = 0,
@@ -70,7 +70,7 @@ def degrade(
         attribution: Attributions (B, C, H, W) or (B, 1, H, W) of these images.
         target: Class c: None for the predicted class, an int, or ints (B,).
         order: "least" or "most": the pixels that go first.
-        percents: Per cents of the pixels to remove.
+        percent: Per cents of the pixels to remove.
         fill: Value of a removed pixel, as for `remove_pixels`. 0 is the mean colour if the images are normalised by
             their mean.
         rank_by: "absolute" or "signed", as for `rank_pixels`.
@@ -89,39 +89,39 @@ def degrade(
 
     Example:
         >>> maps = cpath.attribute(model, images, "gradients")
-        >>> found = cpath.evaluation.degrade(model, images, maps, percents=[10, 50, 90])
+        >>> found = cpath.evaluation.degrade(model, images, maps, percent=[10, 50, 90])
         >>> found.change.shape
         torch.Size([2, 3])
     """
     max_batch = check_count("max_batch", max_batch)
-    percents = tuple(percents)
-    if not percents:
-        raise InputError("percents is empty: name at least one share of pixels to remove.")
+    percent = tuple(percent)
+    if not percent:
+        raise InputError("percent is empty: name at least one share of pixels to remove.")
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
     with evaluating(model), torch.no_grad(), within_memory(remedy):
         probe = ResponseProbe(model, images, target)
         at_once = probe.rows_at_once
         ranks = rank_pixels(attribution, probe.images, rank_by=rank_by, seed=seed)
         parts = [
-            _degrade(probe.part(part), ranks[part], percents, order, fill)
+            _degrade(probe.part(part), ranks[part], percent, order, fill)
             for part in (slice(start, start + at_once) for start in range(0, len(probe), at_once))
         ]
     probability, degraded, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     change = (probability.unsqueeze(1) - degraded).abs() / probability.unsqueeze(1)
-    return Degradation(change, probability, labels, percents, order)
+    return Degradation(change, probability, labels, percent, order)
 
 
 def _degrade(
-    probe: ResponseProbe, ranks: Tensor, percents: tuple[float, ...], order: str, fill: Fill
+    probe: ResponseProbe, ranks: Tensor, percent: tuple[float, ...], order: str, fill: Fill
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute p_c of the images (B,) and of the degraded ones (B, len(percents)), and c (B,)."""
+    """Compute p_c of the images (B,) and of the degraded ones (B, len(percent)), and c (B,)."""
     probability = probe.probability(probe.images)
     degraded = []
     at_once = max(1, probe.rows_at_once // len(probe))
-    for start in range(0, len(percents), at_once):
+    for start in range(0, len(percent), at_once):
         versions = [
-            remove_pixels(probe.images, ranks, percent, order=order, fill=fill)
-            for percent in percents[start : start + at_once]
+            remove_pixels(probe.images, ranks, share, order=order, fill=fill)
+            for share in percent[start : start + at_once]
         ]
         degraded.append(probe.probability(torch.cat(versions)).view(len(versions), len(probe)))
     return probability, torch.cat(degraded).T, probe.target

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import cpath
 from cpath.data import ImageData, Normalisation, TensorSplit, crop_and_flip
-from cpath.evaluation import PERCENTS, degrade
+from cpath.evaluation import PERCENT, degrade
 from cpath.methods import DGR, Greedy, NeuronIntGrad
 from cpath.models import resnet8_narrow, torchvision_model
 from cpath.threshold import keep_above
@@ -180,7 +180,7 @@ def _each_attribution(setup: Setup) -> Iterator[Case]:
 
 
 def _degradation(setup: Setup) -> Iterator[Case]:
-    passes = len(PERCENTS) + 1
+    passes = len(PERCENT) + 1
     for architecture, model, images in setup.subjects(setup.settings.slow_models):
         maps = torch.randn(len(images), 1, *images.shape[2:]).to(setup.device)
         rival = Rival(f"{passes} forward passes", partial(rivals.forward_passes, model, images, passes))

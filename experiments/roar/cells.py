@@ -35,16 +35,16 @@ class Mode:
         """Name of the share of pixels in tables."""
         return "percent_kept" if self.keep else "percent_removed"
 
-    def places(self, percents: Sequence[float]) -> tuple[float, ...]:
+    def places(self, percent: Sequence[float]) -> tuple[float, ...]:
         """Shares at which the curve has values: at 0, ROAR has the untouched images, and KAR none at all.
 
         Args:
-            percents: shares of the cells, per cent, ascending from above 0.
+            percent: shares of the cells, per cent, ascending from above 0.
 
         Returns:
             The shares, per cent.
         """
-        return tuple(percents) if self.keep else (0.0, *percents)
+        return tuple(percent) if self.keep else (0.0, *percent)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Plan:
 
     modes: tuple[Mode, ...]
     """Removing, keeping, or both."""
-    percents: tuple[float, ...]
+    percent: tuple[float, ...]
     """Per cent of the pixels, ascending from above 0."""
     seeds: tuple[int, ...]
     """Seeds of the retrainings."""
@@ -38,7 +38,7 @@ class Plan:
         cells = []
         for seed in self.seeds:
             cells.append(Cell.untouched(seed))
-            for mode, percent, method in itertools.product(self.modes, self.percents, self.methods):
+            for mode, percent, method in itertools.product(self.modes, self.percent, self.methods):
                 cells.append(Cell(method, percent, mode.keep, seed))
         return cells
 
@@ -74,7 +74,7 @@ class Curves:
             [
                 [
                     self.accuracies[Cell(method, x, mode.keep, seed) if x > 0 else Cell.untouched(seed)]
-                    for x in mode.places(self.plan.percents)
+                    for x in mode.places(self.plan.percent)
                 ]
                 for seed in self.plan.seeds
             ]
@@ -90,7 +90,7 @@ class Curves:
         Returns:
             (seeds,) per cent.
         """
-        return mean_height(mode.places(self.plan.percents), self.values(mode, method))
+        return mean_height(mode.places(self.plan.percent), self.values(mode, method))
 
     def rows(self) -> list[Row]:
         """Average the curves over the seeds.
@@ -102,7 +102,7 @@ class Curves:
             replace(row, x_name=mode.x_name, x=x)
             for mode, method in itertools.product(self.plan.modes, self.plan.methods)
             for x, row in zip(
-                mode.places(self.plan.percents),
+                mode.places(self.plan.percent),
                 _means(method, f"{mode.name}_accuracy", self.values(mode, method)),
                 strict=True,
             )
@@ -115,7 +115,7 @@ class Curves:
             A row for each mode and method.
         """
         return [
-            replace(row, x_name="up_to_percent", x=self.plan.percents[-1])
+            replace(row, x_name="up_to_percent", x=self.plan.percent[-1])
             for mode, method in itertools.product(self.plan.modes, self.plan.methods)
             for row in _means(method, f"{mode.name}_area", self.area(mode, method)[:, None])
         ]
@@ -131,7 +131,7 @@ class Curves:
         """
         rows: list[Row] = []
         for mode, (one, other) in itertools.product(self.plan.modes, itertools.combinations(self.plan.methods, 2)):
-            touched = slice(-len(self.plan.percents), None)
+            touched = slice(-len(self.plan.percent), None)
             difference = self.values(mode, one)[:, touched] - self.values(mode, other)[:, touched]
             rows += _means(one, f"{mode.name}_difference/{other}", difference.mean(1, keepdims=True))
         return rows
@@ -157,7 +157,7 @@ class Curves:
             for one, other in (("roar", "kar"), ("roar", PUBLISHED))
             if one in areas and other in areas
             for row in agreement_rows(
-                (one, other), (areas[one], areas[other]), self.plan.percents[-1], mean_rank_agreement
+                (one, other), (areas[one], areas[other]), self.plan.percent[-1], mean_rank_agreement
             )
         ]
 

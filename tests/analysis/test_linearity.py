@@ -90,6 +90,42 @@ def test_kept_neurons_that_cannot_change_are_not_sampled():
     assert affine_radius(model, images, cpath.Pathway.from_masks(masks), neurons=3).isinf().all()
 
 
+class Table(torch.nn.Module):
+    """fc(relu(conv(x)) · (1 + relu(table))), or fc(relu(conv(x))) where the table is None."""
+
+    def __init__(self, table: torch.Tensor | None) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = torch.nn.ReLU()
+        self.fc = torch.nn.Linear(4, zoo.CLASSES)
+        self.table = table
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = 1.0 if self.table is None else 1 + torch.relu(self.table)
+        return self.fc((self.relu(self.conv(x)) * scale).mean((2, 3)))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("told_by", ["pathway", "model"])
+def test_a_table_through_relu_takes_no_part(trained, told_by):
+    values = torch.linspace(-1e-6, 1e-6, 4, dtype=torch.float64).view(1, 4, 1, 1)
+    table = torch.nn.Parameter(values) if trained else values
+    model, images = zoo.make(lambda: Table(table), torch.float64), zoo.images(dtype=torch.float64)[:2]
+    pathway = cpath.find_pathway(model, images, sparsity=50)
+    assert pathway.left_out == (":relu",)
+    # Without the table, whose only effect is on the scale behind the site, no pre-activation changes.
+    plain = Table(None).double().eval()
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if name != "table"})
+    expected = affine_radius(plain, images, cpath.Pathway.from_masks(pathway.masks))
+    assert (expected.isfinite() & (expected > 0)).all()
+    if told_by == "model":
+        pathway = cpath.Pathway.from_masks(pathway.masks)
+    for neurons in (None, 10**9):
+        found = affine_radius(model, images, pathway, neurons=neurons)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    assert (affine_radius(model, images, pathway, neurons=2) >= expected * (1 - 1e-9)).all()
+
+
 def test_a_compiled_model_has_the_radius_of_the_plain_one():
     model, images = zoo.make("sequential", torch.float64), zoo.images(dtype=torch.float64)
     pathway = cpath.find_pathway(model, images)

@@ -16,10 +16,10 @@ def test_the_area_is_the_mean_height_from_zero_on():
     assert np.isnan(area_under_curve([10, 20], [[0.4, np.nan]])).all()
 
 
-@pytest.mark.parametrize("percents", [[], [10, 5], [0, 5], [5, 5]])
-def test_shares_that_make_no_curve_are_an_error(percents):
-    with pytest.raises(cpath.InputError, match="ascending percents"):
-        area_under_curve(percents, np.zeros((2, len(percents))))
+@pytest.mark.parametrize("percent", [[], [10, 5], [0, 5], [5, 5]])
+def test_shares_that_make_no_curve_are_an_error(percent):
+    with pytest.raises(cpath.InputError, match="ascending per cents"):
+        area_under_curve(percent, np.zeros((2, len(percent))))
 
 
 def test_the_mean_height_is_over_the_range_of_the_places():

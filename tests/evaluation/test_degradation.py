@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import cpath
-from cpath.evaluation import PERCENTS, NoisyLinear, degrade, rank_pixels, remove_pixels
+from cpath.evaluation import PERCENT, NoisyLinear, degrade, rank_pixels, remove_pixels
 from tests import zoo
 
 
@@ -28,18 +28,18 @@ def slow_change(
 def test_equals_the_oracle(order: str, target: int | None, fill: object) -> None:
     model, images = zoo.make("residual", torch.float64), zoo.images(dtype=torch.float64)
     maps = cpath.attribute(model, images, "gradients", target)
-    found = degrade(model, images, maps, target, order=order, percents=(0, 5, 30, 90), fill=fill)
+    found = degrade(model, images, maps, target, order=order, percent=(0, 5, 30, 90), fill=fill)
     expected = [
         [slow_change(model, x, its, percent, target, order=order, fill=fill) for percent in (0, 5, 30, 90)]
         for x, its in zip(images, maps, strict=True)
     ]
     assert torch.allclose(found.change, torch.tensor(expected, dtype=torch.float64), atol=1e-10)
     assert found.order == order
-    assert found.percents == (0, 5, 30, 90)
+    assert found.percent == (0, 5, 30, 90)
 
 
 def test_untouched_images_do_not_change(model: nn.Module, images: Tensor) -> None:
-    found = degrade(model, images, images, percents=[0])
+    found = degrade(model, images, images, percent=[0])
     assert found.change.abs().max() < 1e-5
     with torch.no_grad():
         expected = model(images).double().softmax(1).max(1)
@@ -56,18 +56,18 @@ def test_most_relevant_pixels_matter_more(images: Tensor) -> None:
 
     truth = torch.zeros(3, 1, 8, 8)
     truth[:, :, :, 0] = 1
-    least = degrade(FirstColumn(), images, truth, order="least", percents=(12.5, 50, 87.5, 100))
-    most = degrade(FirstColumn(), images, truth, order="most", percents=(12.5, 50, 87.5, 100))
+    least = degrade(FirstColumn(), images, truth, order="least", percent=(12.5, 50, 87.5, 100))
+    most = degrade(FirstColumn(), images, truth, order="most", percent=(12.5, 50, 87.5, 100))
     assert (least.change[:, :3] == 0).all()
     assert (least.change[:, 3] > 0).all()
     assert torch.equal(most.change, least.change[:, 3:].expand(3, 4))
 
 
-def test_batch_and_default_percents() -> None:
+def test_batch_and_default_percent() -> None:
     model, images = zoo.make("functional", torch.float64), zoo.images(dtype=torch.float64)
     maps = cpath.attribute(model, images, "sobel")
     whole = degrade(model, images, maps)
-    assert whole.change.shape == (3, len(PERCENTS)) == (3, 18)
+    assert whole.change.shape == (3, len(PERCENT)) == (3, 18)
     assert len(whole) == 3
     for max_batch in (1, 2, 7):
         assert torch.allclose(degrade(model, images, maps, max_batch=max_batch).change, whole.change, atol=1e-12)
@@ -97,10 +97,10 @@ def test_errors() -> None:
         degrade(model, images, images, target=zoo.CLASSES)
     with pytest.raises(cpath.InputError, match="NaN"):
         degrade(model, images, images * float("nan"))
-    with pytest.raises(cpath.InputError, match="percents is empty"):
-        degrade(model, images, images, percents=())
+    with pytest.raises(cpath.InputError, match="percent is empty"):
+        degrade(model, images, images, percent=())
     with pytest.raises(cpath.InputError, match="percent"):
-        degrade(model, images, images, percents=(1, 101))
+        degrade(model, images, images, percent=(1, 101))
     with pytest.raises(cpath.InputError, match="max_batch"):
         degrade(model, images, images, max_batch=0)
     with pytest.raises(cpath.UnknownNameError, match="order"):
@@ -114,8 +114,8 @@ def test_errors() -> None:
 def test_the_attribution_may_lie_on_another_device() -> None:
     model, images = zoo.make("vgg", torch.float64), zoo.images(dtype=torch.float64)
     maps = cpath.attribute(model, images, "sobel")
-    expected = degrade(model, images, maps, percents=(10, 50)).change
-    found = degrade(model.cuda(), images.cuda(), maps, percents=(10, 50))
+    expected = degrade(model, images, maps, percent=(10, 50)).change
+    found = degrade(model.cuda(), images.cuda(), maps, percent=(10, 50))
     assert found.change.is_cuda
     torch.testing.assert_close(found.change.cpu(), expected, rtol=1e-9, atol=1e-12)
     assert rank_pixels(maps, images.cuda()).is_cuda

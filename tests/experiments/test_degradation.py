@@ -35,14 +35,14 @@ def cfg(configure, trained):
     return cfg
 
 
-def _one_by_one(cfg, method: str, order: str, fill, percents, count: int) -> np.ndarray:
+def _one_by_one(cfg, method: str, order: str, fill, percent, count: int) -> np.ndarray:
     job = Job(parse(cfg))
     images = job.sample(cfg.experiment.images)
     found = []
     for index in range(count):
         image = images.batch(slice(index, index + 1))
         maps = cpath.attribute(job.model, image, method, **ATTRIBUTIONS[method])
-        found.append(degrade(job.model, image, maps, order=order, fill=fill, percents=percents).change[0])
+        found.append(degrade(job.model, image, maps, order=order, fill=fill, percent=percent).change[0])
     return torch.stack(found).numpy()
 
 

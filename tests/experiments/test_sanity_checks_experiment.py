@@ -81,6 +81,16 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
     assert of_images.value.tolist() == pytest.approx(expected, abs=1e-3)
 
 
+def test_blocks_are_found_and_randomised_in_float64(configure, trained):
+    settings = [one for one in SETTINGS if "blocks=[" not in one and "images" not in one]
+    cfg = configure(*settings, "experiment.images=2", "experiment.strip.images=0")
+    cfg.attribution = {"gradients": {}}
+    single, cfg.dtype = run(cfg), "float64"
+    double = run(cfg)
+    pd.testing.assert_frame_equal(single, double, check_exact=False, atol=0.02)
+    assert not single.equals(double)
+
+
 def test_pictures_show_the_maps_of_the_same_randomised_networks(cfg, figures):
     run(cfg)
     folder = Job(parse(cfg)).folder

@@ -243,11 +243,11 @@ def test_a_single_value_stands_for_a_list_of_one(table_cfg):
 
 
 def test_shares_count_with_all_of_their_digits(table_cfg, quick):
-    percents = [33.33333331, 33.33333332, 66.6666667]  # the first two share six digits
-    table_cfg.percent, table_cfg.keep = percents, [False, True]
+    percent = [33.33333331, 33.33333332, 66.6666667]  # the first two share six digits
+    table_cfg.percent, table_cfg.keep = percent, [False, True]
     table_cfg.attribution = {"random": {"seed": 0}}
     table = run(table_cfg)
-    for metric, places in (("roar_accuracy", [0.0, *percents]), ("kar_accuracy", percents)):
+    for metric, places in (("roar_accuracy", [0.0, *percent]), ("kar_accuracy", percent)):
         rows = table[table.metric == metric]
         assert rows.x.astype(float).tolist() == places
         assert rows.n.tolist() == [3] * len(places)
