@@ -57,8 +57,9 @@ class Section:
 
     @property
     def title(self) -> str:
-        """Heading, of the experiment."""
-        return self.experiment.heading(self.table)
+        """Heading, of the experiment, with the network where the stage's name has it too."""
+        heading, network = self.experiment.heading(self.table), self.table.model.iloc[0]
+        return f"{heading} ({network})" if self.name.endswith(f"_{network}") else heading
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def test_settings_reach_the_renderer(job, monkeypatch, trained):
 
 
 def test_pictures_of_neurons_may_be_made_in_another_way(cfg):
-    cfg.experiment.images, cfg.experiment.tries = 1, 8
+    cfg.experiment.images, cfg.experiment.site = 1, "relu"  # where no channel is dead on noise
     run(cfg)
     usual, _ = _pictures(Job(parse(cfg)), 0)
     cfg.experiment.size = 12
@@ -186,10 +186,13 @@ def test_pictures_of_neurons_may_be_made_in_another_way(cfg):
         parametrisation="fourier",
         transforms=cpath.decoding.standard_transforms(),
         steps=6,
+        tries=2,
         size=12,
     )
+    assert not expected.no_gradient.any()
     assert torch.allclose(tensors["neurons"][:1], expected.images, atol=1e-4)
-    assert not torch.allclose(tensors["neurons"], usual["neurons"], atol=1e-2)
+    assert tensors["neurons"].shape == usual["neurons"].shape
+    assert (tensors["neurons"] - usual["neurons"]).abs().nan_to_num().max() > 0.01
 
 
 @pytest.mark.parametrize(

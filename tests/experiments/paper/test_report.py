@@ -83,6 +83,12 @@ def test_the_heading_is_that_of_the_experiment_and_says_which_retrainings_there_
     assert Section(stage).title == title
 
 
+def test_the_second_stage_of_an_experiment_has_its_network_in_the_heading(configure, tmp_path):
+    rows = [Row("gbp", "lerf_change", 0.5, "percent_removed", 1.0)]
+    stage = replace(_stage(configure("experiment=degradation"), tmp_path / "job", rows), name="lerf_resnet8_narrow")
+    assert Section(stage).title == "Input degradation: are the removed pixels the relevant ones? (resnet8_narrow)"
+
+
 def test_tables_say_unit_direction_and_meaning_of_their_metric(configure, tmp_path):
     rows = [Row("greedy", "class_kept", 87.5, "sparsity", 90.0), Row("greedy", "mine", 1.0, "sparsity", 90.0)]
     stage = _stage(configure(), tmp_path / "job", rows)
