@@ -74,9 +74,9 @@ def compare_means(
     there is a decision, and is never shorter than the interval of a comparison that stands alone. The intervals
     are not simultaneous: for that, all would have to be as long as the first.
 
-    Student's t needs means that are about normal. The differences of two methods that do equally well are symmetric,
-    and then few values are enough; with skewed ones (exponential, against their true mean) a family of three is
-    wrong in 13 % of the cases with 20 values, in 8 % with 100 and in 6 % with 400.
+    Student's t needs means that are about normal. The differences of two methods that do equally well are
+    symmetric, and then few values are enough; with skewed ones (exponential, against their true mean) a family of
+    three is wrong in 13 % of the cases with 20 values, in 8 % with 100 and in 6 % with 400.
 
     Args:
         means: Means (K,), of differences.
