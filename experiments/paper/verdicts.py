@@ -33,7 +33,7 @@ RULE = (
     f"“{NO_DIFFERENCE.capitalize()}”: the interval of at least one covers 0, and none is the other way round. "
     f"“{NOT_DECIDED.capitalize()}”: the results lack the numbers of single images, or have one seed."
 )
-"""How verdicts are made, in words."""
+"""Rule by which verdicts are made, in words."""
 
 _USED = (
     *("dead_share", "jaccard", "response_change", "probability_original"),
