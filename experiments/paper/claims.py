@@ -48,9 +48,9 @@ class Claim:
     contrasts: Callable[[Results], list[Contrast]]
     """Collects what is compared; none where results have no such numbers."""
     by_construction: str = ""
-    """Why it cannot be otherwise; empty where it can."""
+    """Reason for which it cannot be otherwise; empty where it can."""
     not_testable: str = ""
-    """Why no result can decide; empty where one can."""
+    """Reason for which no result can decide; empty where one can."""
 
     @property
     def numbers(self) -> str:

@@ -1,4 +1,4 @@
-"""What results say on a claim: differences of methods on the same images or seeds, or of a method from a limit."""
+"""Evidence on a claim: differences of methods on the same images or seeds, or of a method from a limit."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ class Contrast:
     words: str
     """Both numbers."""
     claimed: Literal["higher", "lower"]
-    """What the claim says on the first one."""
+    """Place of the first number beside the second, as the claim has it."""
     sample: Sample | None
     """Their difference; None where the data cannot tell its scatter."""
     over: str = "images"
-    """What was repeated."""
+    """Repetitions that are paired: images or seeds."""
     reason: str = ""
-    """Why there is no sample."""
+    """Reason for there being no sample; empty where there is one."""
     unit: str = ""
     """Unit of the difference."""
     total: int = 0

@@ -33,7 +33,7 @@ RULE = (
     f"“{NO_DIFFERENCE.capitalize()}”: the interval of at least one covers 0, and none is the other way round. "
     f"“{NOT_DECIDED.capitalize()}”: the results lack the numbers of single images, or have one seed."
 )
-"""How verdicts are made, in words."""
+"""Rule by which verdicts are made, in words."""
 
 _USED = (
     *("dead_share", "jaccard", "response_change", "probability_original"),
@@ -53,9 +53,9 @@ class Decided:
     n: int
     """Number of images or seeds; 0 where nothing is decided."""
     over: str = "images"
-    """What was repeated."""
+    """Repetitions that are paired: images or seeds."""
     missing: str = ""
-    """What the results lack to decide; empty where they lack nothing."""
+    """Data that are lacking to decide; empty where none is."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """Why no measurement decides; empty where one does."""
+        """Reason for there being no measurement that decides; empty where there is one."""
         return self.claim.not_testable or self.claim.by_construction
 
     @property
@@ -165,7 +165,7 @@ def _told(contrast: Contrast, found: Comparison) -> Decided:
 
 
 def _exact(contrast: Contrast) -> Decided:
-    """What holds by construction holds for every image: a single exception is a fault."""
+    """Outcome of a claim that holds by construction, for every image: a single exception is a fault."""
     sample = contrast.sample
     if sample is None or sample.n == 0:
         return Decided(f"{contrast.words}", None, 0, contrast.over)
@@ -289,7 +289,7 @@ def as_markdown(settings: Mapping[str, Results], *, numbers: bool = False) -> st
 
 
 def _reasons() -> list[str]:
-    """Why some claims are not decided by any measurement."""
+    """Reasons for claims that no measurement decides."""
     return [
         f"- {claim.text} {(NOT_TESTABLE if claim.not_testable else BY_CONSTRUCTION).capitalize()}: "
         f"{claim.not_testable or claim.by_construction}."
