@@ -63,6 +63,9 @@ class PathDecoding(Experiment):
         *("dead", "probability_own", "probability_original", "probability_others"),
         *("response", "probability", "top_channel"),
     )
+    removed: ClassVar[Mapping[str, str]] = {
+        "batch": "images are decoded one at a time; experiment.together and experiment.max_batch bound the memory"
+    }
 
     sparsity: fields.Sparsities
     images: fields.Images

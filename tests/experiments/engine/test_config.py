@@ -243,6 +243,27 @@ def test_a_setting_of_an_earlier_version_is_answered_with_its_name_of_today(conf
     assert explained(caught.value) == f"the setting '{old}' is called '{RENAMED[old]}' now."
 
 
+GONE = (
+    "there is no setting 'experiment.batch' any more: images are decoded one at a time; experiment.together and "
+    "experiment.max_batch bound the memory."
+)
+
+
+def test_a_setting_that_an_experiment_no_longer_has_is_answered_with_what_there_is_instead(configure, job):
+    with pytest.raises(CompactHydraException) as caught:
+        configure("experiment=path_decoding", "experiment.batch=4")
+    assert explained(caught.value) == GONE
+    with pytest.raises(InputError) as refused:
+        job("experiment=path_decoding", "+experiment.batch=4")
+    assert str(refused.value) == GONE
+
+
+def test_only_the_experiment_that_lost_a_setting_says_so(configure):
+    with pytest.raises(CompactHydraException) as caught:
+        configure("experiment=train", "experiment.batch=4")
+    assert "any more" not in explained(caught.value)
+
+
 @pytest.mark.parametrize("group", ["method", "attribution"])
 @pytest.mark.parametrize("name", ["greedy", "neuron_intgrad"])
 def test_a_renamed_method_is_answered_with_its_name_of_today(configure, group, name):
