@@ -31,12 +31,12 @@ from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metric_entry import Metric
 from experiments.engine.network import check_site
 from experiments.engine.scoring import Scoring, Search, plan_searches
-from experiments.engine.table import Measure, Row
+from experiments.engine.table import Measure, PseudoMethod, Row
 from experiments.figures.path_decoding import Decoded, Network, Picture, decoding_figures, decoding_pictures
 from experiments.metrics import pick
 
 _KIND, _FORMAT, _FILE = "decodings", 2, "pictures.safetensors"
-_ORIGINAL, _ACTIVE, _INPUT = "original", "active", "input"
+_ORIGINAL, _ACTIVE, _INPUT = PseudoMethod.ORIGINAL.value, "active", PseudoMethod.INPUT.value
 
 
 Responses = Mapping[Network, tuple[Tensor, Tensor]]

@@ -17,6 +17,7 @@ from experiments import CONF
 from experiments.engine.digests import content_digest, named_code, source_digest
 from experiments.engine.fields import NOT_KEYED, Count, Gigabytes, Natural, Seed, Text, keyed
 from experiments.engine.settings import ExperimentSettings, Settings
+from experiments.engine.table import PseudoMethod
 
 RENAMED = {
     "dataset.recipe": "recipe",
@@ -27,9 +28,6 @@ RENAMED = {
     "method.neuron_intgrad_published": "method.neuron_intgrad_released",
 }
 """Settings of earlier versions, and what they are called now."""
-
-PSEUDO_METHODS = frozenset(("all", "base", "input", "network", "original", "run", "training", "untouched"))
-"""Names in the column ``method`` of tables that stand for no method."""
 
 
 class Trainer(Settings):
@@ -242,7 +240,7 @@ def _experiment_class(target: str) -> type[ExperimentSettings]:
 def _check_names(config: Config) -> None:
     for group, names in (("method", config.method), ("attribution", config.attribution)):
         for name in names:
-            if name in PSEUDO_METHODS:
+            if name in list(PseudoMethod):
                 raise InputError(f"{group}: tables use the name '{name}' for something else; choose another.")
     for group, node in (("dataset", config.dataset), ("model", config.model)):
         if not isinstance(node.get("name"), str) or not node["name"]:

@@ -21,10 +21,11 @@ from cpath.attribution.pathways import PathwayGradient
 from cpath.errors import InputError, UnknownNameError
 from experiments import CONF
 from experiments.engine.choices import explained, import_named_modules
-from experiments.engine.config import PSEUDO_METHODS, RENAMED, Recipe, Trainer, parse
+from experiments.engine.config import RENAMED, Recipe, Trainer, parse
 from experiments.engine.images import load_data
 from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model
+from experiments.engine.table import PseudoMethod
 from experiments.metrics import METRICS
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml")})
@@ -203,7 +204,7 @@ def test_a_setting_that_nothing_reads_is_refused_with_the_one_that_was_meant(job
         job(added)
 
 
-@pytest.mark.parametrize("name", sorted(PSEUDO_METHODS))
+@pytest.mark.parametrize("name", list(PseudoMethod))
 def test_names_of_rows_that_are_no_methods_are_refused(job, name):
     with pytest.raises(InputError, match=f"tables use the name '{name}' for something else"):
         job(f"+method.{name}={{_target_: cpath.methods.NeuronMCT}}")
