@@ -20,7 +20,7 @@ from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metric_entry import Metric, base_name
 from experiments.engine.pathway_metric import Measured, values_of
 from experiments.engine.scoring import Scoring, Search, plan_searches
-from experiments.engine.table import Measure, Row
+from experiments.engine.table import Measure, PseudoMethod, Row
 from experiments.figures.path_analysis import path_analysis_figures
 from experiments.metrics import pick
 from experiments.paper.published import published_pathways
@@ -93,7 +93,7 @@ class PathAnalysis(Experiment):
                 measures[Measure(search.name, f"residual/{site}")] = residual
         with torch.no_grad(), cpath.observe(job.model, activations=job.config.activations) as seen:
             logits = job.model(batch.images.clone())  # a model may change its input in place
-        measures[Measure("network", "base_sparsity")] = _base_sparsity(seen.activations)
+        measures[Measure(PseudoMethod.NETWORK, "base_sparsity")] = _base_sparsity(seen.activations)
         for sparsity, by_method in pathways.items():
             compared = compare_pathways(by_method, seen.activations, by_site=self.by_site)
             for (method, metric), values in compared.items():

@@ -32,12 +32,12 @@ from experiments.engine.metric_entry import Metric
 from experiments.engine.network import check_site
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.settings import Settings
-from experiments.engine.table import Measure, Row
+from experiments.engine.table import Measure, PseudoMethod, Row
 from experiments.figures.path_decoding import Decoded, Network, Picture, decoding_figures, decoding_pictures
 from experiments.metrics import pick
 
 _KIND, _FORMAT, _FILE = "decodings", 2, "pictures.safetensors"
-_ORIGINAL, _ACTIVE, _INPUT = "original", "active", "input"
+_ORIGINAL, _ACTIVE, _INPUT = PseudoMethod.ORIGINAL.value, "active", PseudoMethod.INPUT.value
 
 
 Responses = Mapping[Network, tuple[Tensor, Tensor]]
@@ -91,6 +91,9 @@ class PathDecoding(Experiment):
         *("dead", "probability_own", "probability_original", "probability_others"),
         *("response", "probability", "top_channel"),
     )
+    removed: ClassVar[Mapping[str, str]] = {
+        "batch": "images are decoded one at a time; experiment.together and experiment.max_batch bound the memory"
+    }
 
     sparsity: fields.Sparsities
     images: fields.Images

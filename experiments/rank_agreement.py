@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from cpath.analysis.intervals import Interval
 from cpath.evaluation import rank_agreement
 from cpath.viz import in_order
-from experiments.engine.table import COLUMNS, Row
+from experiments.engine.table import COLUMNS, PseudoMethod, Row
 
 PUBLISHED = "published"
 """Name of the criterion that is the paper's ROAR."""
@@ -64,7 +64,7 @@ def agreement_rows(
     tau = agree(first, second)
     return [
         Row(
-            "all",
+            PseudoMethod.ALL,
             "rank_agreement/" + "/".join(criteria),
             float(tau.mean),
             "up_to_percent" if up_to != "" else "",
@@ -134,7 +134,9 @@ def agreement(table: pd.DataFrame) -> Agreement | None:
         known = _widest(table[table.metric.isin(names)])
         if len(known):
             row = known.iloc[0]
-            measured[pair] = Row("all", row.metric, row.value, row.x_name, row.x, row.ci_low, row.ci_high, row.n)
+            measured[pair] = Row(
+                PseudoMethod.ALL, row.metric, row.value, row.x_name, row.x, row.ci_low, row.ci_high, row.n
+            )
         else:
             compared.update((pair, row) for row in agreement_rows((one, other), (areas[one], areas[other])))
     return Agreement(tuple(areas), measured, compared) if measured or compared else None

@@ -26,12 +26,12 @@ from experiments.engine.metric_entry import Metric
 from experiments.engine.predictions import Predictions, predictions
 from experiments.engine.progress import progress
 from experiments.engine.scoring import Search, plan_searches
-from experiments.engine.table import Measure, Row, rows_of_means
+from experiments.engine.table import Measure, PseudoMethod, Row, rows_of_means
 from experiments.figures.saliency import saliency_figures
 from experiments.metrics import pick
 
 _FILE, _KIND, _FORMAT = "maps.safetensors", "maps", 2
-_PROBABILITY = Measure("network", "class_probability")
+_PROBABILITY = Measure(PseudoMethod.NETWORK, "class_probability")
 
 Maps = dict[str, Tensor]
 """Maps by attribution."""

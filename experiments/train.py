@@ -15,7 +15,7 @@ from experiments.engine.experiment import Experiment
 from experiments.engine.job import Job
 from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model
-from experiments.engine.table import Measure, Row, rows_of_means
+from experiments.engine.table import Measure, PseudoMethod, Row, rows_of_means
 from experiments.engine.training import epoch_rows, read_history, trained_entry
 from experiments.figures.train import training_figures
 from experiments.metrics import pick
@@ -34,7 +34,10 @@ class Train(Experiment):
         job.notes["model"] = str(folder)
         history = read_history(folder)
         hits = [100.0 * hit for hit in history["test_hits"]]
-        return [*epoch_rows("training", history), *rows_of_means({Measure("training", "test_accuracy"): hits})]
+        return [
+            *epoch_rows(PseudoMethod.TRAINING, history),
+            *rows_of_means({Measure(PseudoMethod.TRAINING, "test_accuracy"): hits}),
+        ]
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw loss and accuracy by epoch."""

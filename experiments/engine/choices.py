@@ -17,12 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 import cpath
 from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
 from cpath.attribution.pathways import PathwayGradient
-from cpath.errors import unknown_name
+from cpath.errors import InputError, unknown_name
 from cpath.methods.base import REGISTRY as METHODS
 from cpath.models.torchvision import names as torchvision_names
 from experiments import CONF
 from experiments.engine import experiment, pathway_metric
-from experiments.engine.config import import_modules, renamed
+from experiments.engine.config import import_modules, removed, renamed
 
 
 def register_choices(*, torchvision: bool = True) -> None:
@@ -129,8 +129,8 @@ def explained(error: CompactHydraException) -> str:
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         unknown = str(cause.full_key)
-        if (new := renamed(unknown)) is not None:
-            return new
+        if (now := renamed(unknown) or _removed(unknown, cause.parent_node)) is not None:
+            return now
         parent, dot, _ = unknown.rpartition(".")
         known = [f"{parent}{dot}{key!s}" for key in cause.parent_node if key != "hydra"]
         if unknown not in known:
@@ -144,6 +144,17 @@ def explained(error: CompactHydraException) -> str:
     # Of an unknown choice Hydra also tells where it looked, which is of no use here.
     message = str(error).partition("\nConfig search path:")[0].rstrip()
     return message if cause is None else f"{message}: {cause}"
+
+
+def _removed(name: str, node: DictConfig) -> str | None:
+    """Message for a setting that the experiment of ``node`` had in an earlier version."""
+    target = OmegaConf.select(node, "_target_")
+    if not name.startswith("experiment.") or not isinstance(target, str):
+        return None
+    try:
+        return removed(name, target)
+    except InputError:  # which is not what is wrong with the command line
+        return None
 
 
 def _dotted(node: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -17,6 +17,7 @@ from experiments import CONF
 from experiments.engine.digests import content_digest, named_code, source_digest
 from experiments.engine.fields import NOT_KEYED, Count, Gigabytes, Natural, Seed, Text, keyed
 from experiments.engine.settings import ExperimentSettings, Settings
+from experiments.engine.table import PseudoMethod
 
 RENAMED = {
     "dataset.recipe": "recipe",
@@ -27,9 +28,6 @@ RENAMED = {
     "method.neuron_intgrad_published": "method.neuron_intgrad_released",
 }
 """Settings of earlier versions, and what they are called now."""
-
-PSEUDO_METHODS = frozenset(("all", "base", "input", "network", "original", "run", "training", "untouched"))
-"""Names in the column ``method`` of tables that stand for no method."""
 
 
 class Trainer(Settings):
@@ -223,6 +221,11 @@ def experiment_of(node: Any) -> ExperimentSettings:
     target = node.get("_target_") if isinstance(node, Mapping) else None
     if not isinstance(target, str):
         raise InputError("experiment needs a name: experiment=path_analysis, for example.")
+    cls = _experiment_class(target)
+    return validated(cls, {name: value for name, value in node.items() if name != "_target_"}, "experiment")
+
+
+def _experiment_class(target: str) -> type[ExperimentSettings]:
     try:
         cls = get_class(target)
     except Exception as error:  # of Hydra, or of the user's module
@@ -232,13 +235,13 @@ def experiment_of(node: Any) -> ExperimentSettings:
         raise InputError(f"experiment: {target} must define {missing}.")
     if not issubclass(cls, ExperimentSettings):
         raise InputError(f"experiment: {target} must be a subclass of experiments.engine.experiment.Experiment.")
-    return validated(cls, {name: value for name, value in node.items() if name != "_target_"}, "experiment")
+    return cls
 
 
 def _check_names(config: Config) -> None:
     for group, names in (("method", config.method), ("attribution", config.attribution)):
         for name in names:
-            if name in PSEUDO_METHODS:
+            if name in list(PseudoMethod):
                 raise InputError(f"{group}: tables use the name '{name}' for something else; choose another.")
     for group, node in (("dataset", config.dataset), ("model", config.model)):
         if not isinstance(node.get("name"), str) or not node["name"]:
@@ -277,8 +280,8 @@ def _explained(error: ValidationError, cls: type[BaseModel], prefix: str) -> Cpa
         named = _setting(cls, problem["loc"])
         name = ".".join([*place, *named])
         if problem["type"] == "extra_forbidden":
-            if (new := renamed(name)) is not None:
-                return InputError(new)
+            if (now := renamed(name) or _removed(cls, name)) is not None:
+                return InputError(now)
             where = ".".join([*place, *named[:-1]])
             known = [f"{where}.{field}" if where else field for field in _fields(cls, named[:-1])]
             return unknown_name("setting", name, known)
@@ -349,3 +352,24 @@ def renamed(name: str) -> str | None:
         if name == old or name.startswith(f"{old}."):
             return f"the setting '{name}' is called '{new}{name.removeprefix(old)}' now."
     return None
+
+
+def removed(name: str, experiment: str) -> str | None:
+    """Message for a setting that an experiment had in an earlier version.
+
+    Args:
+        name: dotted name of a setting.
+        experiment: class of the experiment, as under ``_target_``.
+
+    Returns:
+        A sentence on what there is instead; None if the experiment never had the setting.
+
+    Raises:
+        InputError: if there is no such class.
+    """
+    return _removed(_experiment_class(experiment), name)
+
+
+def _removed(cls: type[BaseModel], name: str) -> str | None:
+    instead = cls.removed.get(name.removeprefix("experiment.")) if issubclass(cls, ExperimentSettings) else None
+    return None if instead is None else f"there is no setting '{name}' any more: {instead}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
 import pandas as pd
@@ -31,6 +31,8 @@ class ExperimentSettings(Settings, ABC):
     """Groups of the configuration that it uses: the others neither matter to it nor are checked."""
     measures_machine: ClassVar[bool] = False
     """True if device and threads determine the results, as in a benchmark."""
+    removed: ClassVar[Mapping[str, str]] = {}
+    """Settings that it had in earlier versions, by their names here, and a sentence on what there is instead."""
     runs_jobs: ClassVar[bool] = False
     """True if `launch` runs other jobs, so that a sweep cannot hold it as one of its own."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,25 @@ COLUMNS = (
     *("experiment", "dataset", "model", "method", "x_name", "x"),
     *("metric", "value", "ci_low", "ci_high", "n", "seed"),
 )
+
+
+class PseudoMethod(StrEnum):
+    """Names in the column ``method`` that stand for no method: nothing in a configuration may be called so."""
+
+    ALL = "all"
+    """All methods together."""
+    BASE = "base"
+    """The network that retrainings are compared with."""
+    INPUT = "input"
+    """The input image, among pictures that were made for networks."""
+    NETWORK = "network"
+    """The unrestricted network, beside its pathways."""
+    ORIGINAL = "original"
+    """The unrestricted network, among networks that pictures are made for."""
+    TRAINING = "training"
+    """The training of a network."""
+    UNTOUCHED = "untouched"
+    """Retraining on images that keep all of their pixels."""
 
 
 class Measure(NamedTuple):

@@ -18,6 +18,7 @@ from cpath.viz.style import (
     new_figure,
     shared_legend,
 )
+from experiments.engine.table import PseudoMethod
 from experiments.figures.curves import beside_published, coinciding, curve, spread
 from experiments.figures.train import training_figures
 
@@ -75,7 +76,7 @@ def _seeds(rows: pd.DataFrame) -> str:
 def _curves(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
     figure = new_figure(1.4 + 3.4 * len(modes), 4.2)
     panels = figure.subplots(1, len(modes), squeeze=False, sharey=True)[0]
-    base = table[(table.metric == "test_accuracy") & (table.method == "base")].value
+    base = table[(table.metric == "test_accuracy") & (table.method == PseudoMethod.BASE)].value
     for panel, (mode, title, better, x_label) in zip(panels, modes, strict=True):
         rows = _at(table, f"{mode}_accuracy")
         for method in in_order(rows.method):

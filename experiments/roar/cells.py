@@ -11,10 +11,11 @@ from cpath.evaluation import altered
 from experiments.engine.cache import Cache, Key
 from experiments.engine.config import Config
 from experiments.engine.network import build_model
+from experiments.engine.table import PseudoMethod
 from experiments.engine.training import read_history, train_in, trained_entry, training_identity, training_key
 from experiments.roar.ranks import Ranks
 
-UNTOUCHED = "untouched"
+UNTOUCHED = PseudoMethod.UNTOUCHED.value
 """Stands for the attribution where no pixel is removed."""
 
 

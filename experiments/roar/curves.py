@@ -11,7 +11,7 @@ import pandas as pd
 
 from cpath.analysis import t_mean
 from cpath.evaluation import mean_height, mean_rank_agreement
-from experiments.engine.table import Measure, Row, rows_of_means
+from experiments.engine.table import Measure, PseudoMethod, Row, rows_of_means
 from experiments.rank_agreement import PUBLISHED, agreement_rows
 from experiments.roar.cells import UNTOUCHED, Cell, Mode
 
@@ -171,10 +171,10 @@ class Curves:
             The accuracy of both and, for several seeds, 1 if they agree and else 0.
         """
         (untouched,) = _means(UNTOUCHED, "untouched_accuracy", self.untouched()[:, None])
-        rows = [*rows_of_means({Measure("base", "test_accuracy"): hits}), untouched]
+        rows = [*rows_of_means({Measure(PseudoMethod.BASE, "test_accuracy"): hits}), untouched]
         if untouched.n > 1:
             inside = abs(float(np.mean(hits)) - untouched.value) <= prediction_reach(untouched) + 1e-9
-            rows.append(Row("base", "within_interval_of_untouched", float(inside), n=untouched.n))
+            rows.append(Row(PseudoMethod.BASE, "within_interval_of_untouched", float(inside), n=untouched.n))
         return rows
 
 

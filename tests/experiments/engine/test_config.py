@@ -21,10 +21,11 @@ from cpath.attribution.pathways import PathwayGradient
 from cpath.errors import InputError, UnknownNameError
 from experiments import CONF
 from experiments.engine.choices import explained, import_named_modules
-from experiments.engine.config import PSEUDO_METHODS, RENAMED, Recipe, Trainer, parse
+from experiments.engine.config import RENAMED, Recipe, Trainer, parse
 from experiments.engine.images import load_data
 from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model
+from experiments.engine.table import PseudoMethod
 from experiments.metrics import METRICS
 
 GROUPS = sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml")})
@@ -203,7 +204,7 @@ def test_a_setting_that_nothing_reads_is_refused_with_the_one_that_was_meant(job
         job(added)
 
 
-@pytest.mark.parametrize("name", sorted(PSEUDO_METHODS))
+@pytest.mark.parametrize("name", list(PseudoMethod))
 def test_names_of_rows_that_are_no_methods_are_refused(job, name):
     with pytest.raises(InputError, match=f"tables use the name '{name}' for something else"):
         job(f"+method.{name}={{_target_: cpath.methods.NeuronMCT}}")
@@ -241,6 +242,27 @@ def test_a_setting_of_an_earlier_version_is_answered_with_its_name_of_today(conf
     with pytest.raises(CompactHydraException) as caught:
         configure(where, f"{old}=1")
     assert explained(caught.value) == f"the setting '{old}' is called '{RENAMED[old]}' now."
+
+
+GONE = (
+    "there is no setting 'experiment.batch' any more: images are decoded one at a time; experiment.together and "
+    "experiment.max_batch bound the memory."
+)
+
+
+def test_a_setting_that_an_experiment_no_longer_has_is_answered_with_what_there_is_instead(configure, job):
+    with pytest.raises(CompactHydraException) as caught:
+        configure("experiment=path_decoding", "experiment.batch=4")
+    assert explained(caught.value) == GONE
+    with pytest.raises(InputError) as refused:
+        job("experiment=path_decoding", "+experiment.batch=4")
+    assert str(refused.value) == GONE
+
+
+def test_only_the_experiment_that_lost_a_setting_says_so(configure):
+    with pytest.raises(CompactHydraException) as caught:
+        configure("experiment=train", "experiment.batch=4")
+    assert "any more" not in explained(caught.value)
 
 
 @pytest.mark.parametrize("group", ["method", "attribution"])
