@@ -82,6 +82,8 @@ def unknown_name(
     close = _close(name, names)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     told = f"'{name}'" if isinstance(name, str) and len(name) <= _LONGEST else described(name)
+    if not names:
+        return UnknownNameError(f"unknown {kind} {told}: there is none to choose from.")
     return UnknownNameError(f"unknown {kind} {told}.{hint} Known: {', '.join(names)}.")
 
 

@@ -57,6 +57,10 @@ def test_only_what_may_have_been_meant_is_suggested(name, meant):
     assert len(message) < 250
 
 
+def test_a_name_where_there_are_none_is_not_answered_with_an_empty_list():
+    assert str(unknown_name("method", "dgr", ())) == "unknown method 'dgr': there is none to choose from."
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

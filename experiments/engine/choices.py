@@ -17,12 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 import cpath
 from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
 from cpath.attribution.pathways import PathwayGradient
-from cpath.errors import InputError, unknown_name
+from cpath.errors import InputError
 from cpath.methods.base import REGISTRY as METHODS
 from cpath.models.torchvision import names as torchvision_names
 from experiments import CONF
 from experiments.engine import experiment, pathway_metric
-from experiments.engine.config import import_modules, removed, renamed
+from experiments.engine.config import import_modules, removed, renamed, unknown_setting
 
 
 def register_choices(*, torchvision: bool = True) -> None:
@@ -137,7 +137,7 @@ def explained(error: CompactHydraException) -> str:
             deeper = [name for name in _dotted(cause.parent_node, parent) if name.endswith(f".{unknown}")]
             if deeper:
                 return f"this experiment has no setting '{unknown}'; there is {', '.join(deeper)}."
-            return str(unknown_name("setting", unknown, known))
+            return str(unknown_setting(unknown, known))
     choice = re.search(r"Could not find '(method|attribution)/(\w+)'", str(error))
     if choice is not None and (new := METHODS.renamed.get(choice[2])) is not None:
         return f"the {choice[1]} '{choice[2]}' is called '{new}' now."

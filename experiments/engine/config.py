@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from hydra.utils import get_class
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, Field, InstanceOf, PrivateAttr, ValidationError
 
 import cpath
-from cpath.errors import CpathError, InputError, unknown_name
+from cpath.errors import CpathError, InputError, UnknownNameError, unknown_name
 from experiments import CONF
 from experiments.engine.digests import content_digest, named_code, source_digest
 from experiments.engine.fields import NOT_KEYED, Count, Gigabytes, Natural, Seed, Text, keyed
@@ -284,7 +284,7 @@ def _explained(error: ValidationError, cls: type[BaseModel], prefix: str) -> Cpa
                 return InputError(now)
             where = ".".join([*place, *named[:-1]])
             known = [f"{where}.{field}" if where else field for field in _fields(cls, named[:-1])]
-            return unknown_name("setting", name, known)
+            return unknown_setting(name, known)
         problems.setdefault(name, ([], problem["input"]))[0].append(_words(problem))
     lines = []
     for name, (words, value) in problems.items():
@@ -373,3 +373,18 @@ def removed(name: str, experiment: str) -> str | None:
 def _removed(cls: type[BaseModel], name: str) -> str | None:
     instead = cls.removed.get(name.removeprefix("experiment.")) if issubclass(cls, ExperimentSettings) else None
     return None if instead is None else f"there is no setting '{name}' any more: {instead}."
+
+
+def unknown_setting(name: str, known: Collection[str]) -> UnknownNameError:
+    """Make the error for a setting that does not exist.
+
+    Args:
+        name: dotted name of the setting.
+        known: dotted names of all settings beside it.
+
+    Returns:
+        The error, to be raised.
+    """
+    if not known:
+        return UnknownNameError(f"unknown setting '{name}': '{name.rpartition('.')[0]}' has no settings.")
+    return unknown_name("setting", name, known)

@@ -21,10 +21,11 @@ from cpath.attribution.pathways import PathwayGradient
 from cpath.errors import InputError, UnknownNameError
 from experiments import CONF
 from experiments.engine.choices import explained, import_named_modules
-from experiments.engine.config import RENAMED, Recipe, Trainer, parse
+from experiments.engine.config import RENAMED, Recipe, Trainer, parse, validated
 from experiments.engine.images import load_data
 from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model
+from experiments.engine.settings import Settings
 from experiments.engine.table import PseudoMethod
 from experiments.metrics import METRICS
 
@@ -234,6 +235,26 @@ def test_an_unknown_setting_or_choice_is_said_with_what_there_is(configure, over
     with pytest.raises(CompactHydraException) as caught:
         configure(override)
     assert explained(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "setting", ["method.active.nonsense", "method.neuron_mct.nonsense", "attribution.gbp.nonsense"]
+)
+def test_an_unknown_setting_of_what_has_none_is_said_so(configure, setting):
+    group, name, _ = setting.split(".")
+    with pytest.raises(CompactHydraException) as caught:
+        configure(f"{group}={name}", f"{setting}=1")
+    assert explained(caught.value) == f"unknown setting '{setting}': '{group}.{name}' has no settings."
+
+
+class _Nothing(Settings):
+    """A node without settings."""
+
+
+def test_a_class_without_settings_is_said_to_have_none():
+    with pytest.raises(UnknownNameError) as caught:
+        validated(_Nothing, {"size": 3}, "tracker")
+    assert str(caught.value) == "unknown setting 'tracker.size': 'tracker' has no settings."
 
 
 @pytest.mark.parametrize("old", list(RENAMED))
