@@ -68,16 +68,16 @@ Transforms = Annotated[list[Annotated[dict[str, Any], AfterValidator(_with_targe
 
 
 class Neurons(Settings):
-    """How the pictures of top neurons are made: ``experiment.neurons.…``."""
+    """Settings of the pictures of top neurons: ``experiment.neurons.…``."""
 
-    parametrisation: Annotated[fields.Text, AfterValidator(_known_parametrisation)] | None = None
+    parametrisation: Annotated[fields.Text, AfterValidator(_known_parametrisation)] | None
     """Basis of the picture; None for that of the pathways' pictures."""
-    transforms: Transforms | None = None
+    transforms: Transforms | None
     """Transforms of the picture; None for those of the pathways' pictures."""
 
 
 class _Look(NamedTuple):
-    """How a picture is made."""
+    """Basis and transforms of a picture."""
 
     parametrisation: str
     transforms: Transforms
@@ -102,8 +102,8 @@ class PathDecoding(Experiment):
     tries: fields.Count
     parametrisation: Annotated[fields.Text, AfterValidator(_known_parametrisation)]
     transforms: Transforms
-    neurons: Neurons = Neurons()
-    size: fields.Count | None = None
+    neurons: Neurons
+    size: fields.Count | None
     together: fields.MaxBatch
     site: fields.Text | None
     max_batch: fields.MaxBatch
@@ -127,7 +127,7 @@ class PathDecoding(Experiment):
             check_site(self.site, job.untrained, job.data, job.config)
 
     def _looks(self) -> tuple[_Look, _Look]:
-        """How pictures of pathways are made, and those of top neurons."""
+        """Looks of the pictures of pathways, and of those of top neurons."""
         pathways = _Look(self.parametrisation, self.transforms)
         asked = self.neurons
         return pathways, _Look(

@@ -59,7 +59,11 @@ class Start:
         self._before = [tensor.detach().clone() for tensor in self.tensors]
 
     def image(self) -> Tensor:
-        """Make the image (1, C, H, W) of the pixels, in the size that the network takes."""
+        """Make the image of the pixels, in the size that the network takes.
+
+        Returns:
+            Pixels (1, C, H, W).
+        """
         return self.pixels() if self._size is None else resized(self.pixels(), self._shape[1:])
 
     def again(self, attempt: int) -> Start:
