@@ -45,6 +45,7 @@ from cpath.attribution import attribute, pathway_gradient, single_channel
 from cpath.decoding import Decoding, decode
 from cpath.errors import (
     CpathError,
+    EmptyPathwayWarning,
     InputError,
     MaskError,
     MissingImageError,
@@ -73,6 +74,7 @@ __all__ = [
     "Contributions",
     "CpathError",
     "Decoding",
+    "EmptyPathwayWarning",
     "InputError",
     "MaskError",
     "Method",

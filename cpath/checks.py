@@ -222,12 +222,12 @@ _BETWEEN = (
 )
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Warn about the line of the user's code that called the library.
 
     Args:
         message: The warning.
-        category: Its class.
+        category: Its class, for a text.
     """
     files = [sys._getframe(1).f_code.co_filename]
     frame = sys._getframe(1).f_back

@@ -62,6 +62,36 @@ class UnknownNameError(CpathError, KeyError):
         return str(self.args[0])  # KeyError would show the repr, with quotation marks around the sentence
 
 
+class EmptyPathwayWarning(RuntimeWarning):
+    """The pathways of some images keep no neuron at the sparsity that was asked for.
+
+    Args:
+        method: Name of the extraction method.
+        sparsity: The sparsity, per cent.
+        empty: Number of images whose pathways are empty.
+        images: Number of all images.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always", cpath.EmptyPathwayWarning)
+        ...     pathway = cpath.score(model, images, "active").pathway(99)
+        >>> caught[0].message.empty, caught[0].message.sparsity
+        (2, 99.0)
+    """
+
+    def __init__(self, method: str, sparsity: float, empty: int, images: int) -> None:
+        super().__init__(method, sparsity, empty, images)
+        self.method, self.sparsity, self.empty, self.images = method, sparsity, empty, images
+
+    def __str__(self) -> str:
+        return (
+            f"at sparsity={self.sparsity:.15g} the pathways of {self.empty} of {self.images} images are empty: the "
+            f"largest scores of '{self.method}' tie, or are zero. Ask for a lower sparsity; sparsity=0 keeps every "
+            "neuron whose score is not zero."
+        )
+
+
 def unknown_name(
     kind: str, name: object, known: Iterable[str], renamed: Mapping[str, str] | None = None
 ) -> UnknownNameError:

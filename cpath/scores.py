@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cpath.checks import SomeImages, check_count, check_image, warn, within_memory
-from cpath.errors import InputError, SiteError, described
+from cpath.errors import EmptyPathwayWarning, InputError, SiteError, described
 from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Contributions, Method, check_contributions, get
 from cpath.pathway import Pathway
@@ -90,7 +90,7 @@ class Scores:
 
         Keeps the neurons that score above the ⌈sparsity / 100 · N⌉-th smallest score of the whole network. Ties
         are never split and a zero is never kept, so the realised sparsity can be higher: see `cpath.threshold`.
-        Warns if the pathway of an image is empty for that reason.
+        Warns (`cpath.EmptyPathwayWarning`) if the pathway of an image is empty for that reason.
 
         Args:
             sparsity: Per cent of the neurons to prune, 0 ≤ sparsity < 100.
@@ -115,12 +115,7 @@ class Scores:
         masks = keep_above(self.flat, sparsity)
         empty = any_true(masks).count(False) if sparsity > 0 else 0
         if empty:
-            warn(
-                f"at sparsity={sparsity:.15g} the pathways of {empty} of {len(self)} images are empty: the largest "
-                f"scores of '{self.method}' tie, or are zero. Ask for a lower sparsity; sparsity=0 keeps every "
-                "neuron whose score is not zero.",
-                RuntimeWarning,
-            )
+            warn(EmptyPathwayWarning(self.method, sparsity, empty, len(self)))
         return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations, self.left_out)
 
     def to(self, device: torch.device | str) -> Scores:

@@ -1,4 +1,5 @@
 import math
+import pickle
 import warnings
 
 import pytest
@@ -413,6 +414,13 @@ def test_an_empty_pathway_is_warned_of_where_a_sparsity_was_asked_for(images):
     scores = cpath.score(zoo.make("vgg", torch.float64), images, "active")
     with pytest.warns(RuntimeWarning, match=r"at sparsity=99 the pathways of 3 of 3 images are empty.*'active'"):
         assert not scores.pathway(99).flat.any()
+    with pytest.warns(cpath.EmptyPathwayWarning) as told:
+        scores[:2].pathway(98)
+    (warning,) = told
+    message = warning.message
+    assert (message.method, message.sparsity, message.empty, message.images) == ("active", 98, 2, 2)
+    assert warning.filename == __file__
+    assert str(pickle.loads(pickle.dumps(message))) == str(message)  # as between processes
     graded = cpath.score(zoo.make("vgg", torch.float64), images, "neuron_mct")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -38,6 +38,7 @@ from experiments.engine.cache import (
 from experiments.engine.config import Config, experiment_of, import_modules, parse
 from experiments.engine.devices import check_trainer, device_of, dtype_of, keep_freed_memory, use_threads
 from experiments.engine.digests import code_digest
+from experiments.engine.empty_pathways import saying_empty_pathways_once
 from experiments.engine.images import Batch, Images, identity_of, load_data
 from experiments.engine.instantiate import checked_type, instantiated, named
 from experiments.engine.metric_entry import Metric
@@ -90,13 +91,14 @@ def _make(job: Job, entry: Entry) -> None:
     failed = True
     try:
         tracker.start(config, folder)
-        table = tidy_table(
-            job.experiment.run(job),
-            experiment=config.experiment.name,
-            dataset=config.dataset_name,
-            model=config.model_name,
-            seed=config.seed,
-        )
+        with saying_empty_pathways_once():  # a generator of rows works while it is read
+            table = tidy_table(
+                job.experiment.run(job),
+                experiment=config.experiment.name,
+                dataset=config.dataset_name,
+                model=config.model_name,
+                seed=config.seed,
+            )
         write_table(table, folder / RESULTS)
         table = read_table(folder / RESULTS)
         save_drawings([*config.experiment.figures(table), *job.drawings], folder / "figures")
