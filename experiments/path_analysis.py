@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
@@ -130,8 +131,10 @@ class PathAnalysis(Experiment):
                 max_batch=self.max_batch,
             )
             pathways = zip(search.pathways(scores[:count]), search.pathways(again), strict=True)
-            for (sparsity, pathway), (_, other) in pathways:
-                overlap[sparsity][:count] = pathway.jaccard(other)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", cpath.EmptyPathwayWarning)  # said of the pathways themselves
+                for (sparsity, pathway), (_, other) in pathways:
+                    overlap[sparsity][:count] = pathway.jaccard(other)
         return overlap
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:

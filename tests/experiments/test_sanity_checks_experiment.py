@@ -88,7 +88,9 @@ def test_blocks_are_found_and_randomised_in_float64(configure, trained):
     single, cfg.dtype = run(cfg), "float64"
     double = run(cfg)
     # The random maps beside them are drawn in the type of the network.
-    single, double = (table[table.method == "gradients"] for table in (single, double))
+    shown = ~single.metric.str.contains("random") & (single.method == "gradients")
+    assert shown.any()
+    single, double = single[shown], double[shown]
     pd.testing.assert_frame_equal(single, double, check_exact=False, atol=0.02)
     assert not single.equals(double)
 
