@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpath.analysis.intervals import mean_and_error
+
 Decision = Literal["higher", "lower", "no difference"]
 
 
@@ -52,14 +54,8 @@ def compare_paired(differences: ArrayLike, *, level: float = 0.95) -> list[Compa
         >>> one.difference, one.n
         (2.125, 4)
     """
-    data = np.asarray(differences, dtype=np.float64)
-    present = ~np.isnan(data)
-    n = present.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(present, data, 0.0).sum(0) / n
-        variance = (np.where(present, data - mean, 0.0) ** 2).sum(0) / (n - 1)
-        error = np.sqrt(variance / n)
-    return compare_means(mean, np.where(n > 1, error, np.nan), n, level=level)
+    mean, error, n = mean_and_error(differences)
+    return compare_means(mean, error, n, level=level)
 
 
 def compare_means(

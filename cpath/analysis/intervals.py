@@ -101,12 +101,25 @@ def t_mean(values: ArrayLike, *, level: float = 0.95) -> Interval:
     """
     from scipy.stats import t
 
+    mean, error, count = mean_and_error(values)
+    half = t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * error
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def mean_and_error(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Average the rows of a table, and estimate the standard errors of the means.
+
+    Args:
+        values: (N, …) numbers; NaN is left out.
+
+    Returns:
+        Means (…), their standard errors (…), NaN for fewer than two values, and the numbers of values (…).
+    """
     data = np.asarray(values, dtype=np.float64)
     present = ~np.isnan(data)
     count = present.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(present, data, 0.0).sum(0) / count
         variance = (np.where(present, data - mean, 0.0) ** 2).sum(0) / (count - 1)
-        half = t.ppf((1 + level) / 2, np.maximum(count - 1, 1)) * np.sqrt(variance / count)
-    half = np.where(count > 1, half, np.nan)
-    return Interval(mean, mean - half, mean + half, count)
+        error = np.sqrt(variance / count)
+    return mean, np.where(count > 1, error, np.nan), count
