@@ -16,7 +16,7 @@ from cpath.checks import SomeImages, check_image, warn
 from cpath.devices import widest
 from cpath.errors import InputError, MaskError, described
 from cpath.layout import SiteLayout
-from cpath.sites import DEFAULT_ACTIVATIONS, EVERY_SITE, check_activations, evaluating, intercept, is_dead, unwrap
+from cpath.sites import DEFAULT_SITES, EVERY_SITE, check_sites, evaluating, intercept, is_dead, unwrap
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import count_true
 from cpath.trial import known
@@ -37,7 +37,7 @@ class Pathway:
         method: Name of the extraction method.
         requested_sparsity: Per cent of the neurons that were to be pruned; None if no sparsity was asked for.
         target: Class (B,) that each image was explained for, if known.
-        activations: Names of the activation functions that are sites.
+        sites: Names of the activation functions that are sites.
         left_out: Names of their calls that are no sites, because they do not depend on the input.
 
     Example:
@@ -51,7 +51,7 @@ class Pathway:
     method: str = "custom"
     requested_sparsity: float | None = None
     target: Tensor | None = None
-    activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
+    sites: tuple[str, ...] = DEFAULT_SITES
     left_out: tuple[str, ...] = ()
 
     @classmethod
@@ -62,7 +62,7 @@ class Pathway:
         method: str = "custom",
         requested_sparsity: float | None = None,
         target: Tensor | None = None,
-        activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+        sites: Iterable[str] = DEFAULT_SITES,
     ) -> Pathway:
         """Make a pathway from boolean masks. The masks are copied.
 
@@ -71,7 +71,7 @@ class Pathway:
             method: Name of their origin.
             requested_sparsity: Per cent of the neurons that were to be pruned, if any.
             target: Class (B,) that each image was explained for, if any.
-            activations: Names of the activation functions that are sites.
+            sites: Names of the activation functions that are sites.
 
         Returns:
             The pathway.
@@ -96,7 +96,7 @@ class Pathway:
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
                 raise MaskError(f"the mask of site '{name}' must be boolean, not {mask.dtype}.")
-        layout, names = SiteLayout.of(masks), check_activations(activations)
+        layout, names = SiteLayout.of(masks), check_sites(sites)
         return cls(layout.flatten(masks), layout, method, requested_sparsity, target, names)
 
     def __len__(self) -> int:
@@ -316,7 +316,7 @@ class Pathway:
             return output * self._fitting_mask(masks, name, output)
 
         left_out = self.left_out_of(model)
-        sites = intercept(model, visit, edits=EVERY_SITE, activations=self.activations, left_out=left_out)
+        sites = intercept(model, visit, edits=EVERY_SITE, sites=self.sites, left_out=left_out)
         with evaluating(model, keeping=False), sites:
             yield seen
         if seen:
@@ -336,7 +336,7 @@ class Pathway:
         Returns:
             Names of the calls that do not depend on the input, as far as this pathway or the model tell.
         """
-        return frozenset({*self.left_out, *known(unwrap(model), self.activations)} - set(self.layout.shapes))
+        return frozenset({*self.left_out, *known(unwrap(model), self.sites)} - set(self.layout.shapes))
 
     def check_reached(self, seen: set[str]) -> None:
         """Check that a restricted run of a model reached every site of the pathway.
@@ -395,7 +395,7 @@ class Pathway:
             "requested_sparsity": self.requested_sparsity,
             "sparsity": self.sparsity.tolist(),  # for readers of the file's header alone
             "sites": self.layout.shapes,
-            "activations": self.activations,
+            "activations": self.sites,
             "left_out": self.left_out,
         }
         write_tensors(path, tensors, metadata)

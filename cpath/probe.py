@@ -23,10 +23,10 @@ from cpath.keeping import Keeping
 from cpath.replay import Replay
 from cpath.sites import (
     ACTIVATIONS,
-    DEFAULT_ACTIVATIONS,
+    DEFAULT_SITES,
     EVERY_SITE,
-    check_activations,
     check_model,
+    check_sites,
     count_calls,
     intercept,
     unwrap,
@@ -254,7 +254,7 @@ class Probe:
         model: A classifier that maps ``images`` to logits (B, classes).
         images: Floats (B, C, H, W) on the model's device.
         target: Class to explain: None for the predicted class, an int, or ints (B,).
-        activations: Names of the activation functions whose calls are sites.
+        sites: Names of the activation functions whose calls are sites.
         max_batch: Largest number of images in one forward pass, if a method runs an image more than once.
 
     Raises:
@@ -275,14 +275,14 @@ class Probe:
         images: Tensor,
         target: Target = None,
         *,
-        activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+        sites: Iterable[str] = DEFAULT_SITES,
         max_batch: int = 64,
     ) -> None:
         self.model = unwrap(model)
         images = check_images(self.model, images)
         # Tensors made under inference_mode cannot be saved for a backward pass.
         self.images = images.clone() if images.is_inference() else images
-        self.activation_names = check_activations(activations)
+        self.sites = check_sites(sites)
         self.max_batch = max_batch
         self._asked = check_target(target, len(images), images.device)
         self._resolved: Tensor | None = None
@@ -327,7 +327,7 @@ class Probe:
         The first use for a model runs it on a pair of images and on one (see `cpath.trial`).
         """
         if self._lanes.left_out is None:
-            self._lanes.left_out = left_out(self.model, self.images, self.activation_names)
+            self._lanes.left_out = left_out(self.model, self.images, self.sites)
         return self._lanes.left_out
 
     @property
@@ -370,7 +370,7 @@ class Probe:
         outputs: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
         edges = {}
-        in_place = self.activation_names == ("relu",)
+        in_place = self.sites == ("relu",)
 
         def visit(name: str, output: Tensor) -> Tensor:
             check_site(name, output, len(self))
@@ -396,7 +396,7 @@ class Probe:
                 self.model,
                 visit,
                 edits=() if masks is None or in_place else EVERY_SITE,
-                activations=self.activation_names,
+                sites=self.sites,
                 in_place=masks is not None and in_place,
                 left_out=self.left_out,
             ):
@@ -476,7 +476,7 @@ class Probe:
                 self.model,
                 visit,
                 edits={site},
-                activations=self.activation_names,
+                sites=self.sites,
                 write_back=write_back,
                 left_out=self.left_out,
             ),
@@ -489,15 +489,15 @@ class Probe:
         Returns:
             The error, to be raised. It names those that the model does call.
         """
-        wanted = ", ".join(self.activation_names) or "none named"
+        wanted = ", ".join(self.sites) or "none named"
         unusable = sorted(self.left_out)
         more = f" and {len(unusable) - 1} others" if len(unusable) > 1 else ""
         apart = f" but at {unusable[0]}{more}, where nothing depends on the input" if unusable else ""
         found = f"no site found: the model calls none of the activation functions looked for ({wanted}){apart}."
-        calls = Counter({k: n for k, n in count_calls(self._run).items() if k not in self.activation_names})
+        calls = Counter({k: n for k, n in count_calls(self._run).items() if k not in self.sites})
         if calls:
             names = ", ".join(f"{name} ({count}×)" for name, count in calls.most_common())
-            return SiteError(f"{found} It calls {names}: pass activations={[*calls]!r}, or those of them you want.")
+            return SiteError(f"{found} It calls {names}: pass sites={[*calls]!r}, or those of them you want.")
         parts = Counter(type(part).__name__ for part in self.model.modules() if not list(part.children()))
         made_of = ", ".join(f"{name} ({count}×)" for name, count in parts.most_common(8))
         return SiteError(
@@ -545,7 +545,7 @@ class Probe:
             self.model,
             visit,
             edits=EVERY_SITE,
-            activations=self.activation_names,
+            sites=self.sites,
             write_back=not self._survives_without_write_back(),
             left_out=self.left_out,
         ):
@@ -565,7 +565,7 @@ class Probe:
                 self.model,
                 lambda name, output: output + 1,
                 edits=EVERY_SITE,
-                activations=self.activation_names,
+                sites=self.sites,
                 write_back=write_back,
                 left_out=self.left_out,
             ):

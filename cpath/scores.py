@@ -16,7 +16,7 @@ from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Contributions, Method, check_contributions, get
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Target, check_images
-from cpath.sites import DEFAULT_ACTIVATIONS, check_activations, differentiating, evaluating
+from cpath.sites import DEFAULT_SITES, check_sites, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import any_true, check_sparsity, keep_above
 
@@ -35,7 +35,7 @@ class Scores:
         layout: Shape of each site.
         method: Name of the extraction method.
         target: Class (B,) that each image is explained for.
-        activations: Names of the activation functions that are sites.
+        sites: Names of the activation functions that are sites.
         residual: Relative completeness residual (B,) of each site, for `neuron_intgrad`:
             |Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)|, NaN for 0/0. None for other methods.
         left_out: Names of calls of activation functions that are no sites, as they do not depend on the input.
@@ -52,7 +52,7 @@ class Scores:
     layout: SiteLayout
     method: str
     target: Tensor
-    activations: tuple[str, ...] = DEFAULT_ACTIVATIONS
+    sites: tuple[str, ...] = DEFAULT_SITES
     residual: dict[str, Tensor] | None = None
     left_out: tuple[str, ...] = ()
 
@@ -116,7 +116,7 @@ class Scores:
         empty = any_true(masks).count(False) if sparsity > 0 else 0
         if empty:
             warn(EmptyPathwayWarning(self.method, sparsity, empty, len(self)))
-        return Pathway(masks, self.layout, self.method, sparsity, self.target, self.activations, self.left_out)
+        return Pathway(masks, self.layout, self.method, sparsity, self.target, self.sites, self.left_out)
 
     def to(self, device: torch.device | str) -> Scores:
         """Move the scores to a device.
@@ -149,7 +149,7 @@ class Scores:
             "format": FORMAT,
             "method": self.method,
             "sites": self.layout.shapes,
-            "activations": self.activations,
+            "activations": self.sites,
             "left_out": self.left_out,
         }
         write_tensors(path, tensors, metadata)
@@ -191,7 +191,7 @@ def score(
     method: str | Method = "neuron_mct",
     target: Target = None,
     *,
-    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    sites: Iterable[str] = DEFAULT_SITES,
     max_batch: int = 64,
 ) -> Scores:
     """Score every neuron of a model by its contribution to the response, for each image.
@@ -203,7 +203,7 @@ def score(
         images: Floats (B, C, H, W) on the model's device, normalised as the model expects.
         method: Name of an extraction method (see `cpath.methods.names`), or a `Method`.
         target: Class to explain: None for the predicted class, an int, or ints (B,).
-        activations: Names of the activation functions whose calls are sites.
+        sites: Names of the activation functions whose calls are sites.
         max_batch: Largest number of images in one forward pass, counting repetitions. It bounds the memory and
             does not change the result.
 
@@ -222,11 +222,11 @@ def score(
         (torch.Size([2, 352]), tensor([3, 3]))
     """
     method = _method(method)
-    activations = check_activations(activations)
+    sites = check_sites(sites)
     max_batch = check_count("max_batch", max_batch)
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
     with evaluating(model), differentiating(), within_memory(remedy):
-        whole = Probe(model, check_images(model, images), target, activations=activations, max_batch=max_batch)
+        whole = Probe(model, check_images(model, images), target, sites=sites, max_batch=max_batch)
         return _score(method, whole)
 
 
@@ -237,7 +237,7 @@ def find_pathway(
     sparsity: float = 90,
     target: Target = None,
     *,
-    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    sites: Iterable[str] = DEFAULT_SITES,
     max_batch: int = 64,
 ) -> Pathway:
     """Find the pathway of each image at a sparsity: `score` and `Scores.pathway` in one call.
@@ -252,7 +252,7 @@ def find_pathway(
         method: Name of an extraction method (see `cpath.methods.names`), or a `Method`.
         sparsity: Per cent of all neurons to prune, 0 ≤ sparsity < 100.
         target: Class to explain: None for the predicted class, an int, or ints (B,).
-        activations: Names of the activation functions whose calls are sites.
+        sites: Names of the activation functions whose calls are sites.
         max_batch: Largest number of images in one forward pass, counting repetitions.
 
     Returns:
@@ -271,7 +271,7 @@ def find_pathway(
     """
     sparsity = check_sparsity(sparsity)
     method = _method(method).at(sparsity)
-    scores = score(model, images, method, target, activations=activations, max_batch=max_batch)
+    scores = score(model, images, method, target, sites=sites, max_batch=max_batch)
     if method.graded:
         return scores.pathway(sparsity)
     return replace(scores.pathway(0), requested_sparsity=sparsity)
@@ -332,7 +332,7 @@ def _score(method: Method, whole: Probe) -> Scores:
         layout,
         method.name,
         torch.cat(targets),
-        whole.activation_names,
+        whole.sites,
         residual,
         tuple(sorted(whole.left_out)),
     )

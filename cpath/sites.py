@@ -67,7 +67,7 @@ from cpath.keeping import Keeping
 Visitor = Callable[[str, Tensor], Tensor | None]
 """Function of a site's name and output that returns the value that takes the output's place, or None."""
 
-DEFAULT_ACTIVATIONS = ("relu",)
+DEFAULT_SITES = ("relu",)
 
 
 # Functions of torch.nn.functional that can be sites.
@@ -146,11 +146,11 @@ def check_model(model: object) -> nn.Module:
     return model
 
 
-def check_activations(activations: object) -> tuple[str, ...]:
+def check_sites(sites: object) -> tuple[str, ...]:
     """Check names of activation functions.
 
     Args:
-        activations: One name, or several.
+        sites: One name, or several.
 
     Returns:
         The names.
@@ -159,11 +159,11 @@ def check_activations(activations: object) -> tuple[str, ...]:
         InputError: If ``activations`` are no names.
         UnknownNameError: If a name is unknown.
     """
-    if isinstance(activations, str):
-        activations = (activations,)
-    if not isinstance(activations, Iterable):
-        raise InputError(f"activations must be names of activation functions, not {described(activations)}.")
-    names = tuple(activations)
+    if isinstance(sites, str):
+        sites = (sites,)
+    if not isinstance(sites, Iterable):
+        raise InputError(f"sites must be names of activation functions, not {described(sites)}.")
+    names = tuple(sites)
     for name in names:
         if name not in ACTIVATIONS:
             raise unknown_name("activation function", name, ACTIVATIONS)
@@ -237,14 +237,14 @@ class _SiteMode(TorchFunctionMode):
         model: nn.Module,
         visit: Visitor,
         edits: Container[str],
-        activations: Iterable[str],
+        sites: Iterable[str],
         write_back: bool,
         in_place: bool,
         inputs: Callable[[str, Tensor], object] | None = None,
         left_out: Container[str] = (),
     ) -> None:
         super().__init__()
-        self._kinds = frozenset(check_activations(activations))
+        self._kinds = frozenset(check_sites(sites))
         modules = dict(_same_thread(model).named_modules())
         self._names = {id(module): plain_name(name) for name, module in modules.items()}
         self._calls = {MODULE_CALL: "self", **_own_calls(modules.values())}
@@ -466,7 +466,7 @@ def intercept(
     visit: Visitor,
     *,
     edits: Container[str] = (),
-    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    sites: Iterable[str] = DEFAULT_SITES,
     write_back: bool = True,
     in_place: bool = False,
     inputs: Callable[[str, Tensor], object] | None = None,
@@ -482,7 +482,7 @@ def intercept(
         visit: Called as ``visit(name, output)``. At the sites in ``edits``, its return value takes the output's
             place, unless it is None.
         edits: Names of these sites. `EVERY_SITE` contains all.
-        activations: Names of the activation functions whose calls are sites.
+        sites: Names of the activation functions whose calls are sites.
         write_back: Write the new output of an in-place activation to its input too, as the model expects. Without
             it a model that ignores the return value of an in-place activation goes on with the wrong values.
         in_place: Set if ``visit`` itself changes outputs in place.
@@ -496,7 +496,7 @@ def intercept(
         SiteError: If sites are hidden, in a scripted model or part, or in a DataParallel model on several GPUs; or
             if gradients of a changed network pass a checkpoint with ``use_reentrant=True``.
     """
-    return _SiteMode(model, visit, edits, activations, write_back, in_place, inputs, left_out)
+    return _SiteMode(model, visit, edits, sites, write_back, in_place, inputs, left_out)
 
 
 @contextmanager
@@ -564,7 +564,7 @@ EVERY_SITE = _Everything()
 
 
 @contextmanager
-def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATIONS) -> Iterator[Observation]:
+def observe(model: nn.Module, *, sites: Iterable[str] = DEFAULT_SITES) -> Iterator[Observation]:
     """Record the output of every site while a model runs in eval mode, inside a ``with`` block.
 
     A second forward pass replaces the outputs of the first one. Only the thread that entered the block is seen.
@@ -573,7 +573,7 @@ def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATION
 
     Args:
         model: The model.
-        activations: Names of the activation functions whose calls are sites (see `ACTIVATIONS`).
+        sites: Names of the activation functions whose calls are sites (see `ACTIVATIONS`).
 
     Returns:
         A context manager, which gives an `Observation`.
@@ -597,7 +597,7 @@ def observe(model: nn.Module, *, activations: Iterable[str] = DEFAULT_ACTIVATION
         # A copy, because later in-place operations of the model would change the original.
         seen.activations[name] = output.detach().clone()
 
-    with evaluating(model, keeping=False), intercept(model, visit, activations=activations):
+    with evaluating(model, keeping=False), intercept(model, visit, sites=sites):
         yield seen
 
 

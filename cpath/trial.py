@@ -49,20 +49,20 @@ class _Run:
     sites: dict[str, Tensor] = field(default_factory=dict)
 
 
-def known(model: nn.Module, activations: tuple[str, ...]) -> frozenset[str]:
+def known(model: nn.Module, sites: tuple[str, ...]) -> frozenset[str]:
     """Get the sites that do not depend on the input, as far as `left_out` has found them for this model.
 
     Args:
         model: The model.
-        activations: Names of the activation functions that are sites.
+        sites: Names of the activation functions that are sites.
 
     Returns:
         Names of the sites.
     """
-    return _KNOWN.get(model, {}).get(activations, frozenset())
+    return _KNOWN.get(model, {}).get(sites, frozenset())
 
 
-def left_out(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> frozenset[str]:
+def left_out(model: nn.Module, images: Tensor, sites: tuple[str, ...]) -> frozenset[str]:
     """Find the sites that do not depend on the input, and warn or refuse what would give wrong numbers.
 
     The first call for a model runs it on three images, without gradients; later ones only look up what was found.
@@ -71,7 +71,7 @@ def left_out(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> 
     Args:
         model: The model, in eval mode.
         images: Images (B, C, H, W).
-        activations: Names of the activation functions that are sites.
+        sites: Names of the activation functions that are sites.
 
     Returns:
         Names of the sites. They belong to no pathway.
@@ -80,15 +80,15 @@ def left_out(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> 
         SiteError: If the first dimension of a site is not the batch, or the model runs parts in other threads.
     """
     of_model = _KNOWN.setdefault(model, {})
-    if activations not in of_model:
-        found = _look(model, images, activations)
+    if sites not in of_model:
+        found = _look(model, images, sites)
         if found is None:
             return frozenset()
-        of_model[activations] = found
-    return of_model[activations]
+        of_model[sites] = found
+    return of_model[sites]
 
 
-def _look(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> frozenset[str] | None:
+def _look(model: nn.Module, images: Tensor, sites: tuple[str, ...]) -> frozenset[str] | None:
     first = images[:1].detach()
     second = images[1:2].detach()
     if not len(second) or torch.equal(first, second):
@@ -97,9 +97,9 @@ def _look(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> fro
     kept, devices = Keeping(model), [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices), torch.no_grad(), eagerly(), _elsewhere(model) as parts:
         try:
-            alone = _run(model, first, activations)
-            together = _run(model, pair, activations, alone.sites)
-            again = alone if _agree(alone.output, together.output) else _run(model, first, activations)
+            alone = _run(model, first, sites)
+            together = _run(model, pair, sites, alone.sites)
+            again = alone if _agree(alone.output, together.output) else _run(model, first, sites)
         except SiteError:
             raise
         except Exception:  # the model's own, which comes again where its input is the caller's
@@ -117,7 +117,7 @@ def _look(model: nn.Module, images: Tensor, activations: tuple[str, ...]) -> fro
 
 
 def _run(
-    model: nn.Module, images: Tensor, activations: tuple[str, ...], before: Mapping[str, Tensor] | None = None
+    model: nn.Module, images: Tensor, sites: tuple[str, ...], before: Mapping[str, Tensor] | None = None
 ) -> _Run:
     """Run the model; the outputs are kept with their values if the run ``before``, if any, has the same shape."""
     run = _Run()
@@ -126,7 +126,7 @@ def _run(
         wanted = before is None or (name in before and before[name].shape == output.shape)
         run.sites[name] = output.clone() if wanted else torch.empty(output.shape, device="meta")
 
-    with intercept(model, visit, activations=activations):
+    with intercept(model, visit, sites=sites):
         run.output = model(images.clone())
     return run
 

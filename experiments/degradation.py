@@ -157,7 +157,7 @@ class Degradation(Experiment):
                     batch.images,
                     attribution,
                     target,
-                    activations=job.config.activations,
+                    sites=job.config.sites,
                     max_batch=self.max_batch,
                 )
             for criterion in criteria:

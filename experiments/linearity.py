@@ -56,7 +56,7 @@ class Linearity(Experiment):
         """Radii of the images of one batch; ``precise`` is the model in float64."""
         measures: dict[Measure, Tensor] = {}
         for search in searches:
-            scores = cpath.score(job.model, batch.images, search.method, activations=job.config.activations)
+            scores = cpath.score(job.model, batch.images, search.method, sites=job.config.sites)
             for sparsity, pathway in search.pathways(scores):
                 radius = affine_radius(precise, batch.images.double(), pathway, neurons=self.neurons)
                 # A ball without an end is counted, and left out of the mean.

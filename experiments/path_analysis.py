@@ -73,7 +73,7 @@ class PathAnalysis(Experiment):
 
     def _published(self, job: Job) -> list[Row]:
         """The paper's numbers; none where the sites are not its ReLUs."""
-        if list(job.config.activations) != ["relu"]:
+        if list(job.config.sites) != ["relu"]:
             return []
         return published_pathways(job.config, job.methods, self.sparsity)
 
@@ -92,7 +92,7 @@ class PathAnalysis(Experiment):
                 measures[Measure(search.name, "self_overlap", "sparsity", sparsity)] = values
             for site, residual in (scores.residual or {}).items():
                 measures[Measure(search.name, f"residual/{site}")] = residual
-        with torch.no_grad(), cpath.observe(job.model, activations=job.config.activations) as seen:
+        with torch.no_grad(), cpath.observe(job.model, sites=job.config.sites) as seen:
             logits = job.model(batch.images.clone())  # a model may change its input in place
         measures[Measure(PseudoMethod.NETWORK, "base_sparsity")] = _base_sparsity(seen.activations)
         for sparsity, by_method in pathways.items():
@@ -127,7 +127,7 @@ class PathAnalysis(Experiment):
                 nudged,
                 search.method,
                 scores.target[:count],
-                activations=job.config.activations,
+                sites=job.config.sites,
                 max_batch=self.max_batch,
             )
             pathways = zip(search.pathways(scores[:count]), search.pathways(again), strict=True)

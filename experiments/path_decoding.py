@@ -201,7 +201,7 @@ class PathDecoding(Experiment):
     def _sites(self, job: Job, image: Batch) -> tuple[str, ...]:
         """The site of the top neurons: the last convolutional one, or several that are concatenated."""
         with cpath.sites.evaluating(job.model):
-            probe = ResponseProbe(job.model, image.images, activations=job.config.activations)
+            probe = ResponseProbe(job.model, image.images, sites=job.config.sites)
             return probe.spatial_sites(self.site)
 
     def _render(
@@ -246,7 +246,7 @@ class PathDecoding(Experiment):
             tries=self.tries,
             size=self.size,
             seed=job.config.seed,
-            activations=job.config.activations,
+            sites=job.config.sites,
             max_batch=self.together,
             on_step=lambda done, _: bar.update(before + done - bar.n),
         ).images

@@ -70,12 +70,12 @@ class Quadrature(Experiment):
         self, job: Job, batch: Batch, rules: Sequence[NeuronIntGrad], reference: NeuronIntGrad
     ) -> dict[Measure, Tensor]:
         """Residual and overlap of the images of one batch."""
-        exact = cpath.score(job.model, batch.images, reference, activations=job.config.activations)
+        exact = cpath.score(job.model, batch.images, reference, sites=job.config.sites)
         measures: dict[Measure, Tensor] = {}
         for rule in rules:
             scores = exact
             if rule != reference:
-                scores = cpath.score(job.model, batch.images, rule, activations=job.config.activations)
+                scores = cpath.score(job.model, batch.images, rule, sites=job.config.sites)
             assert scores.residual is not None
             name = f"{rule.rule}, {rule.nodes} nodes"
             # The mean over sites of each image; a site that the response does not depend on has none.

@@ -140,7 +140,7 @@ class Saliency(Experiment):
         ]
 
     def _settings(self, job: Job) -> dict[str, Any]:
-        return {"activations": job.config.activations, "max_batch": self.max_batch}
+        return {"sites": job.config.sites, "max_batch": self.max_batch}
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the similarity of the pathway gradients to the gradient."""

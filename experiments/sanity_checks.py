@@ -149,7 +149,7 @@ class SanityChecks(Experiment):
             std=self.std,
             repredict=self.repredict,
             measures=self.measures,
-            activations=job.config.activations,
+            sites=job.config.sites,
             max_batch=self.max_batch,
             seed=job.config.seed,
         )
@@ -207,7 +207,7 @@ class SanityChecks(Experiment):
 
     def _maps(self, job: Job, network: nn.Module, images: Tensor, target: Tensor | None) -> list[Tensor]:
         """(B, H, W) single-channel maps of each attribution."""
-        settings: dict[str, Any] = {"activations": job.config.activations, "max_batch": self.max_batch}
+        settings: dict[str, Any] = {"sites": job.config.sites, "max_batch": self.max_batch}
         return [
             single_channel(cpath.attribute(network, images, attribution, target, **settings)).squeeze(1)
             for attribution in job.attributions.values()

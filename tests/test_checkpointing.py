@@ -83,7 +83,7 @@ def test_other_activations_are_masked_where_they_are_checkpointed(double):
             zoo.make(lambda reentrant=reentrant: Gelu(reentrant), torch.float64),
             double,
             zoo.quick("greedy"),
-            activations="gelu",
+            sites="gelu",
         ).flat
         for reentrant in (None, False)
     ]

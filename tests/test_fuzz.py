@@ -372,15 +372,15 @@ def test_max_batch_is_a_whole_number_above_0(images, call, max_batch):
         call(zoo.make("vgg"), images, "neuron_mct", max_batch=max_batch)
 
 
-@pytest.mark.parametrize("activations", [None, 3, [3], [["relu"]], ["relu", "nope"], "sofmax", {"relu": 1, 4: 2}])
-def test_activations_are_names(images, activations):
+@pytest.mark.parametrize("sites", [None, 3, [3], [["relu"]], ["relu", "nope"], "sofmax", {"relu": 1, 4: 2}])
+def test_sites_are_names(images, sites):
     model = zoo.make("vgg")
     for use in (
-        lambda: cpath.score(model, images, activations=activations),
-        lambda: cpath.attribute(model, images, activations=activations),
-        lambda: cpath.observe(model, activations=activations).__enter__(),
+        lambda: cpath.score(model, images, sites=sites),
+        lambda: cpath.attribute(model, images, sites=sites),
+        lambda: cpath.observe(model, sites=sites).__enter__(),
     ):
-        with pytest.raises(cpath.CpathError, match=r"activation"):
+        with pytest.raises(cpath.CpathError, match=r"activation function"):
             use()
 
 

@@ -102,13 +102,13 @@ def test_restricted_gradients_equal_those_of_the_formula(kind, function, discard
     logits, outputs = by_hand(model, FORMULAS[kind], source, masks)
     *at_sites, expected = torch.autograd.grad(logits[:, 2].sum(), [*outputs, source])
 
-    record = cpath.Probe(model, images, 2, activations=kind).record(dict(zip(sites, masks, strict=True)))
+    record = cpath.Probe(model, images, 2, sites=kind).record(dict(zip(sites, masks, strict=True)))
     torch.testing.assert_close(record.logits, logits.detach(), **TIGHT)
     for site, output, gradient in zip(sites, outputs, at_sites, strict=True):
         torch.testing.assert_close(record.activations[site], output.detach(), **TIGHT)
         torch.testing.assert_close(record.gradients[site], gradient, **tolerance(kind))
 
-    pathway = cpath.Pathway.from_masks(dict(zip(sites, masks, strict=True)), activations=kind)
+    pathway = cpath.Pathway.from_masks(dict(zip(sites, masks, strict=True)), sites=kind)
     torch.testing.assert_close(cpath.pathway_gradient(model, images, pathway, 2), expected, **tolerance(kind))
     mine = images.clone().requires_grad_()
     with pathway.restrict(model):
@@ -126,7 +126,7 @@ def test_guided_gradients_equal_those_of_the_formula(kind, function):
     (slope,) = torch.autograd.grad(logits[:, 2].sum(), second, retain_graph=True)
     (slope,) = torch.autograd.grad(second, first, slope * (slope > 0), retain_graph=True)
     (expected,) = torch.autograd.grad(first, source, slope * (slope > 0))
-    found = cpath.attribute(model, images, "gbp", 2, activations=kind)
+    found = cpath.attribute(model, images, "gbp", 2, sites=kind)
     torch.testing.assert_close(found, expected, **tolerance(kind))
 
 
@@ -135,8 +135,8 @@ def test_methods_that_edit_find_what_they_find_without_writing_in_place(kind, fu
     images = zoo.images(dtype=torch.float64)
     model = zoo.make(lambda: Net(function), torch.float64)
     twin = zoo.make(lambda: Net(getattr(F, kind)), torch.float64)
-    found = cpath.score(model, images, method, 1, activations=kind)
-    torch.testing.assert_close(found.flat, cpath.score(twin, images, method, 1, activations=kind).flat, **TIGHT)
+    found = cpath.score(model, images, method, 1, sites=kind)
+    torch.testing.assert_close(found.flat, cpath.score(twin, images, method, 1, sites=kind).flat, **TIGHT)
 
 
 def test_output_that_is_written_to_a_given_tensor_is_restricted():
@@ -149,7 +149,7 @@ def test_output_that_is_written_to_a_given_tensor_is_restricted():
     images = zoo.images(dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     masks = [torch.rand(3, 4, size, size, generator=generator) < 0.6 for size in (6, 4)]
-    pathway = cpath.Pathway.from_masks({":sigmoid": masks[0], ":sigmoid#2": masks[1]}, activations="sigmoid")
+    pathway = cpath.Pathway.from_masks({":sigmoid": masks[0], ":sigmoid#2": masks[1]}, sites="sigmoid")
     with torch.no_grad(), pathway.restrict(model):
         torch.testing.assert_close(model(images), by_hand(model, FORMULAS["sigmoid"], images, masks)[0], **TIGHT)
 
@@ -167,12 +167,12 @@ def test_mobile_networks_are_restricted_and_decoded(architecture, kinds):
         if hasattr(module, "inplace"):
             module.inplace = False
     images = torch.randn(1, 3, 32, 32)
-    scores = cpath.score(model, images, cpath.methods.Greedy(rounds=2), 1, activations=kinds)
+    scores = cpath.score(model, images, cpath.methods.Greedy(rounds=2), 1, sites=kinds)
     pathway = scores.pathway(30)
     found = cpath.pathway_gradient(model, images, pathway, 1)
     assert found.abs().max() > 0
     torch.testing.assert_close(found, cpath.pathway_gradient(plain, images, pathway, 1), rtol=1e-4, atol=1e-6)
-    guided = [cpath.attribute(each, images, "gbp", 1, activations=kinds) for each in (model, plain)]
+    guided = [cpath.attribute(each, images, "gbp", 1, sites=kinds) for each in (model, plain)]
     assert guided[0].abs().max() > 0
     torch.testing.assert_close(*guided, rtol=1e-4, atol=1e-6)
     decoded = [cpath.decode(each, pathway, shape=(3, 32, 32), steps=2).images for each in (model, plain)]

@@ -328,11 +328,11 @@ def test_other_activations_are_scored_when_named(images):
     model = zoo.make(Gelu, torch.float64)
     with pytest.raises(cpath.SiteError, match=r"no site found.*gelu"):
         cpath.score(model, images)
-    scores = cpath.score(model, images, activations="gelu", target=0)
+    scores = cpath.score(model, images, sites="gelu", target=0)
     hidden = F.gelu(model.a(images.mean((2, 3))))
     torch.testing.assert_close(scores.values["act"], (hidden * model.fc.weight[0]).abs().detach(), **TIGHT)
     pathway = scores.pathway(50)
-    assert pathway.activations == ("gelu",)
+    assert pathway.sites == ("gelu",)
     with pathway.restrict(model), torch.no_grad():
         torch.testing.assert_close(model(images), model.fc(hidden * pathway.masks["act"]), **TIGHT)
 
@@ -400,10 +400,10 @@ def test_active_is_what_passes_something_on_whatever_its_sign(images):
             return self.fc(F.gelu(self.hidden(x.mean((2, 3)))))
 
     model = zoo.make(Gelu, torch.float64)
-    with cpath.observe(model, activations="gelu") as seen, torch.no_grad():
+    with cpath.observe(model, sites="gelu") as seen, torch.no_grad():
         logits = model(images)
     assert (seen.activations[":gelu"] < 0).any()
-    pathway = cpath.find_pathway(model, images, "active", activations="gelu")
+    pathway = cpath.find_pathway(model, images, "active", sites="gelu")
     assert torch.equal(pathway.masks[":gelu"], seen.activations[":gelu"] != 0)
     assert torch.equal(pathway.dead(seen.activations), ~pathway.flat)
     with pathway.restrict(model), torch.no_grad():

@@ -235,28 +235,28 @@ def test_other_activations_are_sites_when_named(kind, function, images):
     model = zoo.make(Net)
     assert site_names(model, images) == []
     name = "act" if isinstance(function, nn.Module) else f":{kind}"
-    with cpath.observe(model, activations=[kind]) as seen:
+    with cpath.observe(model, sites=[kind]) as seen:
         logits = model(images)
     assert list(seen.activations) == [name]
     expected = function(model.conv(images))
     torch.testing.assert_close(seen.activations[name], expected)
     torch.testing.assert_close(logits, model.fc(expected.mean((2, 3))))
     mask = torch.rand(expected.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    with cpath.Pathway.from_masks({name: mask}, activations=[kind]).restrict(model):
+    with cpath.Pathway.from_masks({name: mask}, sites=[kind]).restrict(model):
         torch.testing.assert_close(model(images), model.fc((expected * mask).mean((2, 3))))
 
 
 def test_several_activations_can_be_sites_together(images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Sigmoid())
     assert site_names(model, images) == ["3"]
-    assert site_names(model, images, activations="gelu") == ["1"]
-    assert site_names(model, images, activations=("relu", "gelu")) == ["1", "3"]
+    assert site_names(model, images, sites="gelu") == ["1"]
+    assert site_names(model, images, sites=("relu", "gelu")) == ["1", "3"]
 
 
 def test_unknown_activation_is_refused_with_a_close_match(images):
     with (
         pytest.raises(cpath.UnknownNameError, match=r"unknown activation function 'rellu'.*Did you mean.* relu"),
-        cpath.observe(zoo.make("vgg"), activations=["rellu"]),
+        cpath.observe(zoo.make("vgg"), sites=["rellu"]),
     ):
         pass
 
@@ -397,8 +397,8 @@ def test_exported_models_are_refused_with_the_cause(kind, images):
     for model, part in ((exported.module(), ""), (nn.Sequential(exported.module()), "0")):
         message = rf"the part '{part}' of the model comes from torch.export: its {kind} is an operator"
         with pytest.raises(cpath.SiteError, match=message):
-            cpath.score(model, images, activations=kind)
-        with pytest.raises(cpath.SiteError, match=message), cpath.observe(model, activations=kind):
+            cpath.score(model, images, sites=kind)
+        with pytest.raises(cpath.SiteError, match=message), cpath.observe(model, sites=kind):
             pass
     with pytest.raises(cpath.InputError, match=r"ExportedProgram.*pass the nn\.Module that was exported"):
         cpath.score(exported, images)
@@ -459,7 +459,7 @@ def test_output_that_the_model_changes_in_place_is_masked_before(images):
     model = wrap(forward)
     hidden = F.gelu(model.conv(images))
     mask = torch.rand(hidden.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    with cpath.Pathway.from_masks({":gelu": mask}, activations=["gelu"]).restrict(model):
+    with cpath.Pathway.from_masks({":gelu": mask}, sites=["gelu"]).restrict(model):
         torch.testing.assert_close(model(images), model.fc((hidden * mask + 1).mean((2, 3))))
 
 
@@ -614,7 +614,7 @@ def test_torchvision_models_have_as_many_sites_as_calls(architecture, monkeypatc
 def test_relu6_of_mobilenet_is_found():
     with torch.device("meta"):
         model = tv.mobilenet_v2(weights=None).eval()
-    names = site_names(model, torch.empty(1, 3, 64, 64, device="meta"), activations=["relu6"])
+    names = site_names(model, torch.empty(1, 3, 64, 64, device="meta"), sites=["relu6"])
     assert names == [name for name, module in model.named_modules() if isinstance(module, nn.ReLU6)]
     assert len(names) == 35
 
@@ -661,10 +661,10 @@ def test_a_scripted_part_that_hides_a_site_is_refused(activation, kind, images):
     model = nn.Sequential(nn.Sequential(part), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
     message = rf"the part '0\.0' of the model is scripted, so that its {kind} runs outside Python"
     with pytest.raises(cpath.SiteError, match=message):
-        cpath.score(model, images, activations=(kind, "elu"))
-    with pytest.raises(cpath.SiteError, match=message), cpath.observe(model, activations=kind):
+        cpath.score(model, images, sites=(kind, "elu"))
+    with pytest.raises(cpath.SiteError, match=message), cpath.observe(model, sites=kind):
         pass
-    assert site_names(model, images, activations="elu") == []
+    assert site_names(model, images, sites="elu") == []
 
 
 def test_a_scripted_part_without_a_site_is_taken(images):

@@ -70,10 +70,10 @@ def assert_same_pathway(one: cpath.Pathway, other: cpath.Pathway) -> None:
     assert list(one.layout.shapes.items()) == list(other.layout.shapes.items())
     assert_same(one.flat, other.flat)
     assert_same(one.target, other.target)
-    assert (one.method, one.requested_sparsity, one.activations) == (
+    assert (one.method, one.requested_sparsity, one.sites) == (
         other.method,
         other.requested_sparsity,
-        other.activations,
+        other.sites,
     )
 
 
@@ -94,7 +94,7 @@ def test_scores_come_back_as_they_were(tmp_path_factory, scores):
     assert list(loaded.layout.shapes.items()) == list(scores.layout.shapes.items())
     assert_same(loaded.flat, scores.flat)
     assert_same(loaded.target, scores.target)
-    assert (loaded.method, loaded.activations) == (scores.method, scores.activations)
+    assert (loaded.method, loaded.sites) == (scores.method, scores.sites)
     assert (loaded.residual is None) == (scores.residual is None)
     if scores.residual is not None:
         assert list(loaded.residual) == list(scores.residual)

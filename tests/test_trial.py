@@ -112,11 +112,11 @@ def test_swin_v2_has_the_sites_that_see_the_image():
     torch.manual_seed(0)
     model = tv.swin_v2_t(num_classes=5).eval()
     images = torch.randn(2, 3, 32, 32)
-    both = cpath.score(model, images, activations=("gelu", "relu"))
-    assert torch.equal(both.flat, cpath.score(model, images, activations="gelu").flat)
+    both = cpath.score(model, images, sites=("gelu", "relu"))
+    assert torch.equal(both.flat, cpath.score(model, images, sites="gelu").flat)
     assert len(both.left_out) == 12
     assert all(name.endswith("cpb_mlp.1") for name in both.left_out)
-    alone = cpath.score(model, images[:1], activations=("gelu", "relu"))
+    alone = cpath.score(model, images[:1], sites=("gelu", "relu"))
     torch.testing.assert_close(alone.flat[0], both.flat[0], rtol=1e-3, atol=1e-6)
     with pytest.raises(cpath.SiteError, match=r"no site found.*cpb_mlp\.1 and 11 others"):
         cpath.score(model, images)

@@ -60,7 +60,7 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
         noting = intercept(
             model,
             lambda name, output: None,
-            activations=pathway.activations,
+            sites=pathway.sites,
             inputs=lambda name, value: before.update({name: value.clone()}),
             left_out=pathway.left_out_of(model),
         )

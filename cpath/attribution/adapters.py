@@ -15,7 +15,7 @@ from cpath.attribution.base import Attribution
 from cpath.errors import InputError
 from cpath.methods.base import Method
 from cpath.probe import Target
-from cpath.sites import DEFAULT_ACTIVATIONS, check_activations
+from cpath.sites import DEFAULT_SITES, check_sites
 
 
 def _captum_wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,7 +34,7 @@ class CaptumAttribution:
     Args:
         model: A classifier that maps images (B, C, H, W) to logits (B, classes).
         method: Attribution or extraction method, as for `cpath.attribute`.
-        activations: Names of the activation functions whose calls are sites.
+        sites: Names of the activation functions whose calls are sites.
         max_batch: Largest number of images in one forward pass, counting repetitions.
         settings: Settings of ``method``, as for `cpath.attribute`.
 
@@ -61,7 +61,7 @@ class CaptumAttribution:
         model: nn.Module,
         method: str | Attribution | Method = "neuron_mct",
         *,
-        activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+        sites: Iterable[str] = DEFAULT_SITES,
         max_batch: int = 64,
         **settings: Any,
     ) -> None:
@@ -69,8 +69,8 @@ class CaptumAttribution:
             method, settings = get(method, **settings), {}
         self.forward_func = model
         self._method = method
-        activations = check_activations(activations)
-        self._settings: dict[str, Any] = {"activations": activations, "max_batch": max_batch, **settings}
+        sites = check_sites(sites)
+        self._settings: dict[str, Any] = {"sites": sites, "max_batch": max_batch, **settings}
 
     def has_convergence_delta(self) -> bool:
         """Tell Captum that no convergence delta is reported.

@@ -17,7 +17,7 @@ from cpath.devices import making_tensors_on
 from cpath.errors import InputError, described, unknown_name
 from cpath.methods.base import Method
 from cpath.probe import Target
-from cpath.sites import DEFAULT_ACTIVATIONS, differentiating, evaluating
+from cpath.sites import DEFAULT_SITES, differentiating, evaluating
 
 
 def names() -> tuple[str, ...]:
@@ -82,7 +82,7 @@ def attribute(
     method: str | Attribution | Method = "neuron_mct",
     target: Target = None,
     *,
-    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    sites: Iterable[str] = DEFAULT_SITES,
     max_batch: int = 64,
     **settings: Any,
 ) -> Tensor:
@@ -96,7 +96,7 @@ def attribute(
         method: Name of an attribution (see `names`), an `Attribution`, or an extraction method, which stands for
             its pathway gradient.
         target: Class to explain: None for the predicted class, an int, or ints (B,).
-        activations: Names of the activation functions whose calls are sites.
+        sites: Names of the activation functions whose calls are sites.
         max_batch: Largest number of images in one forward pass, counting repetitions. It bounds the memory and
             does not change the result.
         settings: Settings of the attribution, if ``method`` is a name, and ``sparsity`` of a pathway gradient.
@@ -129,7 +129,7 @@ def attribute(
         raise _settings_error(method, settings)
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
     with evaluating(model), differentiating(), within_memory(remedy):
-        probe = ResponseProbe(model, images, target, activations=activations, max_batch=max_batch)
+        probe = ResponseProbe(model, images, target, sites=sites, max_batch=max_batch)
         if images.dim() != 4:
             raise InputError(f"an attribution needs images (B, C, H, W), not {tuple(images.shape)}.")
         at_once = max(1, probe.rows_at_once // method.rows)

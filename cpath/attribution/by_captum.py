@@ -233,7 +233,7 @@ class GBP(Attribution):
                 probe.model,
                 guide,
                 edits=EVERY_SITE,
-                activations=probe.activation_names,
+                sites=probe.sites,
                 left_out=probe.left_out,
             ):
                 found = probe.response(inputs)
@@ -323,7 +323,7 @@ class GradCAM(Attribution):
                 probe.model,
                 through_layer,
                 edits={site},
-                activations=probe.activation_names,
+                sites=probe.sites,
                 left_out=probe.left_out,
             ):
                 found = probe.response(inputs)

@@ -118,7 +118,7 @@ class PathwayGradient(Attribution):
             self.method,
             self.sparsity,
             probe.asked,
-            activations=probe.activation_names,
+            sites=probe.sites,
             max_batch=probe.max_batch,
         )
         return pathway_gradient(probe.model, probe.images, pathway, max_batch=probe.max_batch)

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from cpath.devices import widest
 from cpath.errors import SiteError
 from cpath.probe import Probe, Target, check_logits, check_site
-from cpath.sites import DEFAULT_ACTIVATIONS, RightGradients, intercept
+from cpath.sites import DEFAULT_SITES, RightGradients, intercept
 
 # On a CPU, larger batches take longer per image: their activations, some ten times the size of the input, are more
 # than the allocator keeps, and fetching fresh pages costs more than the batch saves (SqueezeNet at 224 pixels: a
@@ -28,7 +28,7 @@ class ResponseProbe(Probe):
         model: A classifier that maps ``images`` to logits (B, classes).
         images: Floats (B, C, H, W) on the model's device.
         target: Class to explain: None for the predicted class, an int, or ints (B,).
-        activations: Names of the activation functions whose calls are sites.
+        sites: Names of the activation functions whose calls are sites.
         max_batch: Largest number of images in one forward pass, counting repetitions.
 
     Example:
@@ -43,10 +43,10 @@ class ResponseProbe(Probe):
         images: Tensor,
         target: Target = None,
         *,
-        activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+        sites: Iterable[str] = DEFAULT_SITES,
         max_batch: int = 64,
     ) -> None:
-        super().__init__(model, images, target, activations=activations, max_batch=max_batch)
+        super().__init__(model, images, target, sites=sites, max_batch=max_batch)
         self.images = self.images.detach()  # what is made from the user's images must not reach back to them
         self._sites: list[tuple[dict[str, tuple[int, ...]], list[tuple[str, ...]]]] = []  # shared by the parts
 
@@ -121,7 +121,7 @@ class ResponseProbe(Probe):
                 seen.append(check_site(name, output, len(self)).clone())
 
         left_out = self.left_out
-        with torch.no_grad(), intercept(self.model, visit, activations=self.activation_names, left_out=left_out):
+        with torch.no_grad(), intercept(self.model, visit, sites=self.sites, left_out=left_out):
             self.response(self.images)
         if not seen:
             raise SiteError(
@@ -221,7 +221,7 @@ def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple
     with (
         torch.no_grad(),
         joins,
-        intercept(probe.model, visit, activations=probe.activation_names, left_out=left_out),
+        intercept(probe.model, visit, sites=probe.sites, left_out=left_out),
     ):
         check_logits(probe._call(probe.images[:1].clone()), 1)
     if not shapes:

@@ -17,7 +17,7 @@ from cpath.decoding.starts import Parametrisation, Start, seeded
 from cpath.devices import making_tensors_on
 from cpath.errors import InputError
 from cpath.pathway import Pathway
-from cpath.sites import DEFAULT_ACTIVATIONS, differentiating
+from cpath.sites import DEFAULT_SITES, differentiating
 
 if TYPE_CHECKING:
     from cpath.data import Normalisation
@@ -56,7 +56,7 @@ def decode(
     tries: int = 8,
     size: int | None = None,
     seed: int = 0,
-    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    sites: Iterable[str] = DEFAULT_SITES,
     max_batch: int = 16,
     on_step: Callable[[int, int], object] | None = None,
 ) -> Decoding:
@@ -86,7 +86,7 @@ def decode(
         size: Side of the square of pixels that is optimised; behind the transforms it is resized to ``shape``, as
             by Lucent (published: 128, resized to 224). None for pixels of the shape itself.
         seed: Seed of the noise, below 2³².
-        activations: Names of the activation functions whose calls are sites, if no pathway tells.
+        sites: Names of the activation functions whose calls are sites, if no pathway tells.
         max_batch: Largest number of images optimised together. It does not change them, up to rounding.
         on_step: Called as ``on_step(done, total)`` after every step, with steps counted image by image.
 
@@ -121,7 +121,7 @@ def decode(
         raise InputError(f"shape must be (channels, height, width), not {tuple(shape)}.")
     tasks = tasks_of(pathways, objectives)
     with differentiating(), seeded(seed) as reseed:
-        network = Network(model, tasks, activations, normalisation)
+        network = Network(model, tasks, sites, normalisation)
         with making_tensors_on(network.device):
             first_starts = []
             for task in tasks:

@@ -20,7 +20,7 @@ from cpath.decoding.objectives import Task
 from cpath.decoding.starts import Start
 from cpath.errors import CpathError, InputError, MaskError, unknown_name
 from cpath.probe import check_logits
-from cpath.sites import EVERY_SITE, check_activations, intercept, observe, unwrap
+from cpath.sites import EVERY_SITE, check_sites, intercept, observe, unwrap
 
 if TYPE_CHECKING:
     from cpath.data import Normalisation
@@ -35,23 +35,23 @@ class Network:
     Args:
         model: The model, which is not changed.
         tasks: Images to make.
-        activations: Names of the activation functions whose calls are sites, if no pathway tells.
+        sites: Names of the activation functions whose calls are sites, if no pathway tells.
         normalisation: Normalisation between the pixels and the model, if any.
     """
 
     def __init__(
-        self, model: nn.Module, tasks: list[Task], activations: Iterable[str], normalisation: Normalisation | None
+        self, model: nn.Module, tasks: list[Task], sites: Iterable[str], normalisation: Normalisation | None
     ) -> None:
         # The renderer differentiates a copy, so that nothing of the user's model can change.
         self._model = copied(unwrap(model), "decoding").requires_grad_(False).eval()
         first = next((p for p in self._model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
         self.device, self._dtype = first.device, first.dtype
         self._normalisation = normalisation
-        self._activations = check_activations(activations)
-        kinds = {task.pathway.activations for task in tasks if task.pathway is not None}
+        self._sites = check_sites(sites)
+        kinds = {task.pathway.sites for task in tasks if task.pathway is not None}
         if len(kinds) > 1:
             raise MaskError(f"the pathways are of different activation functions: {sorted(kinds)}.")
-        self._activations = next(iter(kinds), self._activations)
+        self._sites = next(iter(kinds), self._sites)
         self._asked: dict[str, None] = {}
 
     def _prepare(self, pixels: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Network:
         with torch.no_grad(), ExitStack() as stack:
             if task.pathway is not None:
                 stack.enter_context(task.pathway.to(self.device).restrict(self._model))
-            seen = stack.enter_context(observe(self._model, activations=self._activations))
+            seen = stack.enter_context(observe(self._model, sites=self._sites))
             pixels = start.image()
             try:
                 logits = check_logits(self._model(self._prepare(pixels)), 1)
@@ -160,7 +160,7 @@ class Network:
 
             edits = () if masks is None else EVERY_SITE
             left_out = () if reference is None else reference.left_out
-            with intercept(self._model, visit, edits=edits, activations=self._activations, left_out=left_out):
+            with intercept(self._model, visit, edits=edits, sites=self._sites, left_out=left_out):
                 logits: Tensor = self._model(self._prepare(pixels))
             return logits
 

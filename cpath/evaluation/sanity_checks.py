@@ -25,7 +25,7 @@ from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
 from cpath.methods.base import Method
 from cpath.probe import Target, check_images
 from cpath.randomness import image_generators, seeded
-from cpath.sites import DEFAULT_ACTIVATIONS, check_activations, evaluating, unwrap
+from cpath.sites import DEFAULT_SITES, check_sites, evaluating, unwrap
 
 Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribution | Method]
 
@@ -61,7 +61,7 @@ def sanity_check(
     std: float = 0.1,
     repredict: bool = False,
     measures: Iterable[str] = tuple(MEASURES),
-    activations: Iterable[str] = DEFAULT_ACTIVATIONS,
+    sites: Iterable[str] = DEFAULT_SITES,
     max_batch: int = 64,
     seed: int = 0,
     on_step: Callable[[int, int], None] | None = None,
@@ -83,7 +83,7 @@ def sanity_check(
         std: Standard deviation of "normal".
         repredict: Let each randomised network explain the class that it predicts itself.
         measures: Names of measures in `cpath.evaluation.MEASURES`.
-        activations: Names of the activation functions whose calls are sites.
+        sites: Names of the activation functions whose calls are sites.
         max_batch: Largest number of images in one forward pass, counting repetitions.
         seed: Seed of weights and random maps.
         on_step: Called as ``on_step(done, total)`` after each map of the whole batch.
@@ -115,13 +115,13 @@ def sanity_check(
     if repredict and target is not None:
         raise InputError("repredict explains the class that each network predicts: leave out the target.")
     measures = check_measures(tuple(measures))
-    activations = check_activations(activations)
+    sites = check_sites(sites)
     explained = _by_label(attributions)
     model = unwrap(model)
     images = check_images(model, images).detach()
     cascade = find_blocks(model, images) if blocks is None else resolve_blocks(model, blocks)
     labels = _labels(model, images, target, max_batch)
-    run = _Run(images, explained, activations, max_batch, on_step, len(explained) * (1 + draws * len(cascade)))
+    run = _Run(images, explained, sites, max_batch, on_step, len(explained) * (1 + draws * len(cascade)))
 
     originals = dict(run.maps(model, labels))
     comparisons = {label: Comparison(original, measures) for label, original in originals.items()}
@@ -178,7 +178,7 @@ class _Run:
 
     images: Tensor
     explained: Mapping[str, str | Attribution | Method]
-    activations: tuple[str, ...]
+    sites: tuple[str, ...]
     max_batch: int
     on_step: Callable[[int, int], None] | None
     total: int
@@ -202,7 +202,7 @@ class _Run:
                     self.images,
                     method,
                     target,
-                    activations=self.activations,
+                    sites=self.sites,
                     max_batch=self.max_batch,
                 ),
             )

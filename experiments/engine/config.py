@@ -20,6 +20,7 @@ from experiments.engine.settings import ExperimentSettings, Settings
 from experiments.engine.table import PseudoMethod
 
 RENAMED = {
+    "activations": "sites",
     "dataset.recipe": "recipe",
     "experiment.sparsities": "sparsity' or, of a benchmark, 'experiment.pathways",
     "experiment.percents": "percent",
@@ -71,7 +72,7 @@ class Config(Settings):
     tracker: Annotated[dict[str, Any], NOT_KEYED]
     paper: Annotated[dict[str, Any] | None, NOT_KEYED] = None
     seed: Seed
-    activations: Annotated[Names, Field(min_length=1)]
+    sites: Annotated[Names, Field(min_length=1)]
     checkpoint: Text | None
     device: Annotated[Text, NOT_KEYED]
     dtype: Literal["float32", "float64"]
@@ -191,8 +192,8 @@ def parse(cfg: DictConfig) -> Config:
     if isinstance(plain.get("imports"), list):
         import_modules(map(str, plain["imports"]))
     plain["experiment"] = experiment_of(plain.get("experiment"))
-    if isinstance(plain.get("activations"), str):
-        plain["activations"] = [plain["activations"]]
+    if isinstance(plain.get("sites"), str):
+        plain["sites"] = [plain["sites"]]
     config = validated(Config, plain, "")
     _check_names(config)
     config._composed = cfg

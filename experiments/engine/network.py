@@ -84,11 +84,9 @@ def check_model(model: nn.Module, data: ImageData, config: Config) -> None:
     try:
         with cpath.sites.evaluating(model):
             image = torch.zeros(1, *data.shape, device="cpu")
-            record = cpath.Probe(model, image, activations=config.activations).record(gradients=False)
+            record = cpath.Probe(model, image, sites=config.sites).record(gradients=False)
     except cpath.SiteError as error:
-        raise cpath.SiteError(
-            f"model '{config.model_name}': {error} (activations=[…] on the command line)"
-        ) from error
+        raise cpath.SiteError(f"model '{config.model_name}': {error} (sites=[…] on the command line)") from error
     theirs, classes = record.logits.shape[1], len(data.classes)
     if theirs != classes:
         raise InputError(
@@ -112,7 +110,7 @@ def check_site(site: str, model: nn.Module, data: ImageData, config: Config) -> 
     """
     with cpath.sites.evaluating(model):
         image = torch.zeros(1, *data.shape, device="cpu")
-        ResponseProbe(model, image, activations=config.activations).spatial_sites(site)
+        ResponseProbe(model, image, sites=config.sites).spatial_sites(site)
 
 
 def fingerprint(model: nn.Module, config: Config) -> str:

@@ -104,7 +104,7 @@ class Scoring:
         if nameless := [method.name for method in methods if not _has_key(method)]:
             _LOG.info("scores are not kept: a setting of %s is no text, number or list of them", nameless[0])
             return cls(job, max_batch, False)
-        with torch.no_grad(), cpath.observe(job.model, activations=job.config.activations) as seen:
+        with torch.no_grad(), cpath.observe(job.model, sites=job.config.sites) as seen:
             job.model(
                 torch.zeros(1, *images.data.shape, device=images.device, dtype=images.dtype)
             )  # no image is decoded for it
@@ -137,7 +137,7 @@ class Scoring:
             self.job.model,
             batch.images,
             search.method,
-            activations=self.job.config.activations,
+            sites=self.job.config.sites,
             max_batch=self.max_batch,
         )
 
@@ -145,7 +145,7 @@ class Scoring:
         made_of = {
             **self.job.origin(batch, method),
             "cpath": cpath.__version__,
-            "activations": self.job.config.activations,
+            "sites": self.job.config.sites,
             "method": method.name,
             "settings": _settings(method),
             "code": code_digest(method),

@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 
 _COMMON = ("outputs", "device", "seed", "redo", "threads")
 """Settings that every stage has from the whole."""
-_NETWORK = ("dataset", "model", "checkpoint", "activations", "imports", "device")
+_NETWORK = ("dataset", "model", "checkpoint", "sites", "imports", "device")
 """Settings that determine whether data and network can be had."""
 
 

@@ -82,9 +82,7 @@ class Ranking:
 
     def _rank(self, images: Tensor, attribution: Attribution) -> Tensor:
         config = self.job.config
-        maps = cpath.attribute(
-            self.job.model, images, attribution, activations=config.activations, max_batch=self.max_batch
-        )
+        maps = cpath.attribute(self.job.model, images, attribution, sites=config.sites, max_batch=self.max_batch)
         return rank_pixels(maps, images, rank_by=self.rank_by, seed=config.seed)
 
     def _planned(self, name: str, attribution: Attribution) -> Ranks:
@@ -94,7 +92,7 @@ class Ranking:
             "cpath": cpath.__version__,
             "model": self.job.model_hash,
             "data": identity_of(self.job.data),
-            "activations": self.job.config.activations,
+            "sites": self.job.config.sites,
             "attribution": name,
             "settings": asdict(attribution) if is_dataclass(attribution) else vars(attribution),
             "code": code_digest(attribution),

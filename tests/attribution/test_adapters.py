@@ -187,4 +187,4 @@ def test_quantus_randomisation_tells_what_depends_on_the_weights() -> None:
 def test_activations_are_checked_when_it_is_made() -> None:
     model = zoo.make("vgg")
     with pytest.raises(cpath.UnknownNameError, match="unknown activation function 'rellu'"):
-        CaptumAttribution(model, "gradients", activations="rellu")
+        CaptumAttribution(model, "gradients", sites="rellu")

@@ -209,7 +209,7 @@ def test_no_site(name: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, zoo.CLASSES))
     with pytest.raises(cpath.SiteError, match="no site found"):
         cpath.attribute(model, zoo.images(), name)
-    assert torch.isfinite(cpath.attribute(model, zoo.images(), name, activations="gelu")).all()
+    assert torch.isfinite(cpath.attribute(model, zoo.images(), name, sites="gelu")).all()
 
 
 def test_gbp_where_gradients_are_switched_off() -> None:

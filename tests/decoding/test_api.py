@@ -339,7 +339,7 @@ def test_unusual_models_are_decoded(kind):
 
 def test_other_activations_come_from_the_pathway():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3)).eval()
-    pathway = cpath.find_pathway(model, zoo.images(1, SIZE), "neuron_mct", 50, activations="gelu")
+    pathway = cpath.find_pathway(model, zoo.images(1, SIZE), "neuron_mct", 50, sites="gelu")
     assert not _decode(model, pathway, Channel("1", 0)).no_gradient.any()
 
 
@@ -505,7 +505,7 @@ def test_pathways_of_different_activations_are_refused():
     with pytest.raises(cpath.MaskError, match="different activation"):
         _decode(
             model,
-            [cpath.Pathway.from_masks(masks), cpath.Pathway.from_masks(masks, activations=("gelu",))],
+            [cpath.Pathway.from_masks(masks), cpath.Pathway.from_masks(masks, sites=("gelu",))],
             Logit(0),
         )
 

@@ -105,7 +105,7 @@ def names_of(experiment: str) -> list[str]:
     general = [
         "seed",
         "sparsity",
-        "activations",
+        "sites",
         "checkpoint",
         "threads",
         "redo",

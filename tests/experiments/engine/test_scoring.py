@@ -81,7 +81,7 @@ def test_costly_scores_are_kept_and_read_by_other_jobs_as_they_were(trained, job
     assert is_complete(folder)
 
 
-@pytest.mark.parametrize("changed", [["method.neuron_intgrad.nodes=3"], ["seed=1"], ["activations=[relu,gelu]"]])
+@pytest.mark.parametrize("changed", [["method.neuron_intgrad.nodes=3"], ["seed=1"], ["sites=[relu,gelu]"]])
 def test_other_settings_have_other_scores(trained, job, changed):
     keys = []
     for settings in ([], changed):

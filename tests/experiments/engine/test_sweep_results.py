@@ -73,9 +73,9 @@ def test_a_full_disk_is_one_line(sweep, composed, monkeypatch):
 def test_cells_are_shown_as_they_are(sweep, composed, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
-    sweep(Launcher(composed, fails=["seed=1"]), seeds=(0, 1), common=["activations=[relu]"])
+    sweep(Launcher(composed, fails=["seed=1"]), seeds=(0, 1), common=["sites=[relu]"])
     shown = capsys.readouterr().out
-    assert "activations=[relu] seed=1" in shown
+    assert "sites=[relu] seed=1" in shown
     assert "2 jobs: 1 finished, 1 failed" in shown
 
 

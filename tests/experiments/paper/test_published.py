@@ -87,7 +87,7 @@ def test_another_sparsity_or_method_has_no_published_number(config):
 def test_sites_of_another_kind_have_no_published_number(job):
     made = job(*PATHWAYS, small=False)
     assert made.config.experiment._published(made)
-    made = job(*PATHWAYS, "activations=[gelu]", small=False)
+    made = job(*PATHWAYS, "sites=[gelu]", small=False)
     assert made.config.experiment._published(made) == []
 
 

@@ -89,7 +89,7 @@ def test_a_stopped_job_continues_after_the_last_finished_batch(job, quick, attri
             raise KeyboardInterrupt
         return whole(model, images, attribution, *args, **rest)
 
-    ours = _job(job, "+attribution.gbp={}", "activations=[relu,gelu]")  # other ranks than those above
+    ours = _job(job, "+attribution.gbp={}", "sites=[relu,gelu]")  # other ranks than those above
     before = len(attributed)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(cpath, "attribute", stopping)
@@ -124,7 +124,7 @@ def test_ranks_depend_on_all_that_determines_them(job, quick):
         (ranks,) = _rank(_job(job, *overrides), 100, rank_by).values()
         return ranks.digest
 
-    found = [of(), of("seed=1"), of(rank_by="signed"), of("activations=[relu,gelu]"), of("dataset.channels=3")]
+    found = [of(), of("seed=1"), of(rank_by="signed"), of("sites=[relu,gelu]"), of("dataset.channels=3")]
     assert len(set(found)) == len(found)
     assert of("experiment.max_batch=3", "percent=10", "experiment.fill=1") == found[0]
 
