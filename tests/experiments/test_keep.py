@@ -1,0 +1,71 @@
+"""The part of finished jobs that is worth committing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cpath.errors import InputError
+from experiments import keep as command
+from experiments.engine.job import RESULTS
+from experiments.engine.job_listing import find_runs
+from experiments.engine.measuring import read_per_image
+from experiments.engine.metric_entry import base_name
+from experiments.engine.provenance import MANIFEST
+from experiments.keep import _reduce, keep_jobs
+from experiments.redraw import redraw_below
+
+JOB = ["experiment=path_analysis", "method=[neuron_mct,random]", "experiment.images=2"]
+
+
+def test_tables_pictures_and_the_numbers_of_images_are_kept(job, trained, figures, tmp_path):
+    job(*JOB, "sparsity=[80,90]").run()
+    (run,) = find_runs(trained)
+    (kept,) = keep_jobs(trained, tmp_path / "kept")
+    for name in (RESULTS, MANIFEST, "config.yaml"):
+        assert (kept / name).read_bytes() == (run.folder / name).read_bytes()
+    whole, part = read_per_image(run.folder), read_per_image(kept)
+    at_sites = whole.metric.map(base_name).str.startswith("site_")
+    assert 0 < at_sites.sum() < len(whole)
+    assert part.equals(whole[~at_sites].reset_index(drop=True))
+    pictures = sorted(path.name for path in (kept / "figures").glob("*"))
+    assert pictures == sorted(p.name for p in (run.folder / "figures").glob("*") if p.suffix != ".svg")
+    first = (kept / "per_image.csv.gz").read_bytes()
+    (again,) = keep_jobs(trained, tmp_path / "kept")  # in place of the first
+    assert (again / "per_image.csv.gz").read_bytes() == first
+    assert redraw_below([kept]) == [kept]  # all that figures need is there
+
+
+def test_one_job_of_an_experiment_at_a_time(job, trained, tmp_path, capsys):
+    with pytest.raises(InputError, match=r"there is no (finished )?job"):
+        keep_jobs(trained, tmp_path / "kept")
+    for sparsity in (80, 90):
+        job(*JOB, f"sparsity={sparsity}").run()
+    assert command.main([str(trained), str(tmp_path / "kept")]) == 2
+    assert "several jobs of path_analysis" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+    one = find_runs(trained)[0]
+    assert command.main([str(one.folder), str(tmp_path / "kept")]) == 0
+    assert "path_analysis" in capsys.readouterr().out
+    assert (tmp_path / "kept" / "path_analysis" / RESULTS).exists()
+
+
+def test_pictures_become_smaller_and_stay_the_same_to_the_eye(tmp_path):
+    rng = np.random.default_rng(0)
+    smooth = np.add.outer(np.arange(300), np.arange(300))[..., None] * np.array([0.4, 0.2, 0.1])
+    noisy = (smooth + rng.normal(0, 2, (300, 300, 3))).clip(0, 255).astype(np.uint8)
+    path = tmp_path / "picture.png"
+    Image.fromarray(noisy).save(path)
+    before = path.stat().st_size
+    _reduce(path)
+    assert path.stat().st_size < 0.7 * before
+    with Image.open(path) as image:
+        difference = np.abs(np.asarray(image.convert("RGB"), dtype=float) - noisy)
+    assert difference.mean() < 6
+    assert list(tmp_path.iterdir()) == [path]
+    plain = tmp_path / "plain.png"
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(plain, optimize=True)
+    content = plain.read_bytes()
+    _reduce(plain)  # a palette would only add to it
+    assert plain.read_bytes() == content or plain.stat().st_size < len(content)
