@@ -1,8 +1,8 @@
 """`python -m experiments.keep OUTPUTS FOLDER`: the small part of finished jobs that is worth committing.
 
-`outputs/reference` was made with it: the tables, the configuration, the manifest and the figures as PNG. Left behind
-are the figures as SVG (`experiments.redraw` makes them again), the parts from which a job resumes, and the numbers of
-single images at single sites, which are most of ``per_image.csv.gz``.
+`outputs/reference` was made with it: the tables, the configuration, the manifest and the figures as PNG. Left
+behind are the figures as SVG (`experiments.redraw` makes them again), the parts from which a job resumes, and the
+numbers of single images at single sites, which are most of ``per_image.csv.gz``.
 """
 
 from __future__ import annotations
