@@ -15,11 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cpath.checks import check_count, check_number, check_seed
-from cpath.errors import InputError, described
+from cpath.errors import InputError, described, unknown_name
 from cpath.randomness import seeded
 
 if TYPE_CHECKING:
     from PIL import Image
+
+# Those of torchvision that PIL has.
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
 class Split(ABC, Dataset[tuple[Tensor, int]]):
@@ -286,6 +289,23 @@ def check_cut(size: object, resize: object) -> tuple[int, int]:
     return size, resize
 
 
+def check_interpolation(interpolation: object) -> str:
+    """Check the name of an interpolation.
+
+    Args:
+        interpolation: The name.
+
+    Returns:
+        ``interpolation``.
+
+    Raises:
+        UnknownNameError: If there is none of this name.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
+    return str(interpolation)
+
+
 class FileSplit(Split):
     """Split of image files, read when needed: resized, then cropped at the centre.
 
@@ -296,6 +316,11 @@ class FileSplit(Split):
         normalisation: Normalisation of the pixels.
         resize: Length that the shorter side is resized to, in pixels.
         size: Side of the square that is cropped, in pixels.
+        interpolation: Interpolation of the resizing, as torchvision names it, such as "bilinear" or "bicubic".
+
+    Raises:
+        InputError: If ``resize`` or ``size`` is unusable.
+        UnknownNameError: If there is no such interpolation.
 
     Example:
         >>> from PIL import Image
@@ -314,7 +339,9 @@ class FileSplit(Split):
         normalisation: Normalisation,
         resize: int,
         size: int,
+        interpolation: str = "bilinear",
     ) -> None:
+        self.interpolation = check_interpolation(interpolation)
         self.root, self.files, self.labels = root, files, labels
         self.ids = [str(file.relative_to(root)) for file in files]
         self.normalisation = normalisation
@@ -352,7 +379,8 @@ class FileSplit(Split):
         """
         files = "\n".join(f"{name}:{_bytes(file)}" for name, file in zip(self.ids, self.files, strict=True))
         # Trained models are stored under the one hash and decoded images under the other: neither may change.
-        text = f"{self.resize} {self.size}{files}\n" if with_size else files
+        how = "" if self.interpolation == "bilinear" else f" {self.interpolation}"
+        text = f"{self.resize} {self.size}{how}{files}\n" if with_size else files
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _decoded(self, file: Path) -> Tensor:
@@ -360,7 +388,7 @@ class FileSplit(Split):
         from torchvision.transforms import functional as F
 
         # PIL resizes as torchvision's reference weights were evaluated; tensors resize differently.
-        resized = F.resize(_in_colour(file), [self.resize], InterpolationMode.BILINEAR)
+        resized = F.resize(_in_colour(file), [self.resize], InterpolationMode(self.interpolation))
         pixels: Tensor = F.pil_to_tensor(F.center_crop(resized, [self.size, self.size]))
         return pixels
 

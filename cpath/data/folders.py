@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +36,14 @@ def imagenet_wnids() -> tuple[str, ...]:
     return tuple(resources.files("cpath.data").joinpath("imagenet_wnids.txt").read_text().split())
 
 
-def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) -> ImageData:
+def imagenet(
+    root: str = "data/imagenet",
+    size: int = 224,
+    resize: int = 256,
+    mean: Sequence[float] = IMAGENET_NORMALISATION.mean,
+    std: Sequence[float] = IMAGENET_NORMALISATION.std,
+    interpolation: str = "bilinear",
+) -> ImageData:
     """Load ImageNet's validation images as test images, from ``root``/val/<wnid>/*.JPEG.
 
     Some of the classes are enough. If ``root``/train exists, its images are for training, 1/25 of them for
@@ -45,12 +53,16 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
         root: Folder that holds ``val``.
         size: Side of the square that is cropped at the centre, in pixels.
         resize: Length that the shorter side is resized to before, in pixels.
+        mean: Mean of each channel of pixels in [0, 1], for the model at hand; torchvision's unless given.
+        std: Standard deviation of each channel, likewise.
+        interpolation: Interpolation of the resizing, such as "bilinear" or "bicubic".
 
     Returns:
         The dataset.
 
     Raises:
-        InputError: If the folder is missing or holds other classes.
+        InputError: If the folder is missing or holds other classes, or a setting is unusable.
+        UnknownNameError: If there is no such interpolation.
 
     Example:
         >>> data = cpath.data.imagenet("data/imagenet")  # doctest: +SKIP
@@ -58,6 +70,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
         ((3, 224, 224), 1000)
     """
     size, resize = check_cut(size, check_count("resize", resize))
+    normalisation = Normalisation(_of_colours("mean", mean, 0.0), _of_colours("std", std, 1.0))
     from torchvision.models import ResNet50_Weights
 
     folder = Path(root).expanduser()
@@ -68,7 +81,9 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
     if not (folder / "val").is_dir():
         raise InputError(f"no ImageNet images in {folder.resolve()}: {how}")
     splits = {
-        part: _read_split(folder / part, imagenet_wnids(), IMAGENET_NORMALISATION, resize, size, how)
+        part: _read_split(
+            folder / part, imagenet_wnids(), normalisation, resize, size, how, interpolation=interpolation
+        )
         for part in ("train", "val")
         if (folder / part).is_dir()
     }
@@ -77,7 +92,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
         name="imagenet",
         classes=tuple(ResNet50_Weights.DEFAULT.meta["categories"]),
         shape=(3, size, size),
-        normalisation=IMAGENET_NORMALISATION,
+        normalisation=normalisation,
         test=splits["val"],
         train=train,
         val=val,
@@ -86,6 +101,7 @@ def imagenet(root: str = "data/imagenet", size: int = 224, resize: int = 256) ->
             "size": size,
             "resize": resize,
             "files": {part: split.digest() for part, split in splits.items()},
+            **_unusual(normalisation, interpolation),
         },
     )
 
@@ -231,6 +247,7 @@ def _read_split(
     size: int,
     how: str,
     per_class: int | None = None,
+    interpolation: str = "bilinear",
 ) -> FileSplit:
     numbers = {name: number for number, name in enumerate(classes)}
     files: list[Path] = []
@@ -252,7 +269,17 @@ def _read_split(
             f"left out {len(others)} images of formats that torchvision's ImageFolder leaves out too, such as "
             f"{others[0]}: convert them to PNG to use them."
         )
-    return FileSplit(folder, files, torch.tensor(labels, device="cpu"), normalisation, resize, size)
+    return FileSplit(folder, files, torch.tensor(labels, device="cpu"), normalisation, resize, size, interpolation)
+
+
+def _unusual(normalisation: Normalisation, interpolation: str) -> dict[str, Any]:
+    """List the settings that are not torchvision's, without which earlier results keep their place."""
+    settings: dict[str, Any] = {}
+    if normalisation != IMAGENET_NORMALISATION:
+        settings |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
+    if interpolation != "bilinear":
+        settings["interpolation"] = interpolation
+    return settings
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -308,7 +335,13 @@ def _split_off(split: FileSplit, share: float) -> tuple[FileSplit, FileSplit]:
     def part(indices: list[int]) -> FileSplit:
         files = [split.files[index] for index in sorted(indices)]
         return FileSplit(
-            split.root, files, split.labels[sorted(indices)], split.normalisation, split.resize, split.size
+            split.root,
+            files,
+            split.labels[sorted(indices)],
+            split.normalisation,
+            split.resize,
+            split.size,
+            split.interpolation,
         )
 
     return part(order[cut:]), part(order[:cut])

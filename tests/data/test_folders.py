@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from cpath.data import imagefolder, imagenet, imagenet_wnids
-from cpath.errors import InputError
+from cpath.errors import InputError, UnknownNameError
 
 
 def _folder(root: Path, classes: list[str], count: int) -> Path:
@@ -69,6 +69,24 @@ def test_imagenet_takes_some_of_the_classes_in_the_order_of_the_logits(tmp_path)
     assert data.classes[0] == "tench"
     with pytest.raises(InputError, match=r"root \(dataset\.root=FOLDER\) names the folder"):
         imagenet(str(tmp_path / "nowhere"))
+
+
+def test_imagenet_is_read_as_the_network_at_hand_takes_it(tmp_path):
+    wnid = imagenet_wnids()[7]
+    (tmp_path / "val" / wnid).mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "val" / wnid / "0.png")
+    half = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    data = imagenet(str(tmp_path), size=16, resize=18, interpolation="bicubic", **half)
+    resized = Image.fromarray(pixels).resize((24, 18), Image.Resampling.BICUBIC).crop((4, 1, 20, 17))
+    expected = torch.from_numpy(np.asarray(resized) / 255).permute(2, 0, 1).float() * 2 - 1
+    torch.testing.assert_close(data.test.batch(torch.tensor([0]))[0], expected)
+    usual = imagenet(str(tmp_path), size=16, resize=18)
+    assert not torch.equal(usual.test.read(torch.tensor([0])), data.test.read(torch.tensor([0])))
+    assert set(data.settings) - set(usual.settings) == {"mean", "std", "interpolation"}
+    assert usual.test.digest(with_size=True) != data.test.digest(with_size=True)
+    with pytest.raises(UnknownNameError, match=r"bicubic"):
+        imagenet(str(tmp_path), interpolation="cubic")
 
 
 def test_imagefolder_tests_on_the_validation_folder_where_there_is_no_other(tmp_path):
