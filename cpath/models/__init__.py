@@ -3,6 +3,18 @@
 from cpath.models.checkpoint import load_checkpoint
 from cpath.models.packaged import efficientnet_lite0
 from cpath.models.resnet import ResNet, resnet8, resnet8_narrow
+from cpath.models.topics import PrototypeClassifier, minilm_topics, topic_sentences, topic_tokens
 from cpath.models.torchvision import torchvision_model
 
-__all__ = ["ResNet", "efficientnet_lite0", "load_checkpoint", "resnet8", "resnet8_narrow", "torchvision_model"]
+__all__ = [
+    "PrototypeClassifier",
+    "ResNet",
+    "efficientnet_lite0",
+    "load_checkpoint",
+    "minilm_topics",
+    "resnet8",
+    "resnet8_narrow",
+    "topic_sentences",
+    "topic_tokens",
+    "torchvision_model",
+]
