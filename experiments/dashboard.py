@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -147,11 +148,20 @@ def _check_names(entity: str | None, project: str, name: str) -> None:
         raise InputError("--name: the dashboard needs a name.")
 
 
+_PATIENCE = 10
+"""Seconds within which the server of wandb has to answer."""
+
+
 def _save(made: Any, entity: str | None) -> int:
     """Save the dashboard to wandb where there is a key; the exit status says how that went."""
+    import requests
     import wandb
 
+    address = wandb.setup().settings.base_url
     try:
+        if os.environ.get("WANDB_API_KEY") or requests.utils.get_netrc_auth(address):
+            # wandb's own service tries again and again, and may not let the command end.
+            requests.head(address, timeout=_PATIENCE)
         if not wandb.login(prompt=False):  # looks for a key; without one no connection is made
             print(_NOT_SAVED)
             return 0
