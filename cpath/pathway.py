@@ -36,7 +36,7 @@ class Pathway:
         layout: Shape of each site.
         method: Name of the extraction method.
         requested_sparsity: Per cent of the neurons that were to be pruned; None if no sparsity was asked for.
-        target: Class (B,) that each image was explained for, if known.
+        target: Class (B,) that each input was explained for; None if it is unknown, or the response was a function.
         sites: Names of the activation functions that are sites.
         left_out: Names of their calls that are no sites, because they do not depend on the input.
 

@@ -1,4 +1,4 @@
-"""One batch of images in front of one network: everything that the methods ask of a model.
+"""One batch of inputs in front of one network: everything that the methods ask of a model.
 
 A `Probe` runs the model forwards and backwards with its sites recorded, masked or replaced. It never computes a
 parameter's gradient, and leaves nothing behind in the model.
@@ -18,14 +18,16 @@ from torch.autograd.graph import get_gradient_edge
 
 from cpath._torch import eagerly, version
 from cpath.checks import without_vmap_warnings
-from cpath.errors import CpathError, InputError, SiteError, described
+from cpath.errors import CpathError, InputError, SiteError
+from cpath.gradients import in_memory_of_their_own, no_gradient_error
+from cpath.inputs import Given, Inputs, check_inputs, wrong_input_error
 from cpath.keeping import Keeping
 from cpath.replay import Replay
+from cpath.response import Response, Target, check_gradient, logits_of
 from cpath.sites import (
     ACTIVATIONS,
     DEFAULT_SITES,
     EVERY_SITE,
-    check_model,
     check_sites,
     count_calls,
     intercept,
@@ -33,161 +35,29 @@ from cpath.sites import (
 )
 from cpath.trial import left_out
 
-Target = None | int | Tensor
-
 
 @dataclass(frozen=True)
 class Record:
     """Results of one forward pass, and of a backward pass of the response if it was asked for.
 
     Attributes:
-        logits: Logits (B, classes).
+        response: Response (B,).
         activations: Output (B, *site) of every site, in call order.
         gradients: Gradient (B, *site) of the response with respect to each of them; empty if not asked for.
+        class_logits: Logits (B, classes), see `cpath.response`; None if the target is a function of the output.
     """
 
-    logits: Tensor
+    response: Tensor
     activations: dict[str, Tensor]
     gradients: dict[str, Tensor]
+    class_logits: Tensor | None = None
 
-
-def check_images(model: nn.Module, images: object) -> Tensor:
-    """Check that a model can take the images.
-
-    Args:
-        model: The model.
-        images: The images.
-
-    Returns:
-        ``images``.
-
-    Raises:
-        InputError: If ``model`` is no module, or ``images`` are not a batch of finite floats of the model's dtype
-            on its device.
-    """
-    check_model(model)
-    if not isinstance(images, Tensor):
-        raise InputError(f"images must be a tensor (B, C, H, W), not {described(images)}.")
-    if images.layout != torch.strided:
-        raise InputError(f"images must be dense, not {images.layout}: pass images.to_dense().")
-    if images.dim() < 2 or images.shape[0] == 0 or images.numel() == 0:
-        raise InputError(f"images must be a batch (B, C, H, W) with B ≥ 1; got shape {tuple(images.shape)}.")
-    if not images.is_floating_point():
-        raise InputError(f"images must be floats as the model was trained on; got {images.dtype}.")
-    tensors = [p for p in model.parameters() if p.is_floating_point()]
-    for attribute, remedy in (("device", "images.to('{}')"), ("dtype", "images.to({})")):
-        mine, theirs = getattr(images, attribute), {getattr(p, attribute) for p in tensors}
-        if theirs and mine not in theirs:
-            other = next(iter(theirs))
-            raise InputError(
-                f"images are {mine} but the model's parameters are {other}: pass {remedy.format(other)}."
-            )
-    if images.is_meta:
-        raise InputError("images are meta tensors, which have no values: pass real ones.")
-    if not torch.isfinite(images).all():
-        raise InputError("images hold NaN or infinite values.")
-    return images
-
-
-def check_target(target: Target, batch: int, device: torch.device) -> Tensor | None:
-    """Check the classes to explain.
-
-    Args:
-        target: None, an int, or ints (B,).
-        batch: Number of images B.
-        device: Device of the images.
-
-    Returns:
-        Classes (B,), int64, on ``device``; None for None.
-
-    Raises:
-        InputError: If ``target`` is none of these.
-    """
-    if target is None:
-        return None
-    try:
-        labels = torch.as_tensor(target, device=device)
-        labels = labels.to_dense() if labels.layout != torch.strided else labels
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"target must be a class index, or (B,) of them: {error}.") from error
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"target must hold class indices (integers), not {labels.dtype}.")
-    if labels.dim() == 0:
-        labels = labels.expand(batch)
-    if labels.shape != (batch,):
-        raise InputError(
-            f"target must be one class, or one per image: shape ({batch},), not {tuple(labels.shape)}."
-        )
-    return labels.to(torch.int64, copy=labels.is_inference())
-
-
-def check_logits(logits: object, batch: int, *, differentiable: bool = False) -> Tensor:
-    """Check that a model's output is finite logits.
-
-    Args:
-        logits: The output.
-        batch: Number of images B.
-        differentiable: The output must also be part of autograd's graph.
-
-    Returns:
-        ``logits`` (B, classes).
-
-    Raises:
-        InputError: If they are anything else.
-    """
-    if not isinstance(logits, Tensor):
-        raise InputError(
-            f"the model returned a {type(logits).__name__}, not logits (B, classes): "
-            "wrap it in a module that returns the logits."
-        )
-    if logits.dim() != 2 or logits.shape[0] != batch or not logits.shape[1]:
-        raise InputError(
-            f"the model returned shape {tuple(logits.shape)}, not logits ({batch}, classes): "
-            "wrap it in a module that returns one row of logits per image."
-        )
-    if not logits.is_floating_point():
-        raise InputError(f"the model returned {logits.dtype}, not logits: it must return floats.")
-    if differentiable:
-        check_gradient(logits)
-    if not torch.isfinite(logits).all():
-        raise InputError("the model's logits hold NaN or infinite values for these images.")
-    return logits
-
-
-def check_gradient(logits: Tensor) -> Tensor:
-    """Check that logits are part of autograd's graph.
-
-    Args:
-        logits: The logits.
-
-    Returns:
-        ``logits``.
-
-    Raises:
-        InputError: If they have no gradient.
-    """
-    if not logits.requires_grad:
-        raise InputError(
-            "the model's logits have no gradient: it detaches them, runs under no_grad(), or does not use the "
-            "images. Change that in the model."
-        )
-    return logits
-
-
-def gradient_at(value: Tensor, source: Tensor) -> Tensor | None:
-    """Compute ∂value/∂source.
-
-    Args:
-        value: A scalar.
-        source: Any tensor.
-
-    Returns:
-        The gradient; None if ``value`` does not depend on ``source``.
-    """
-    if not value.requires_grad:
-        return None
-    (found,) = torch.autograd.grad(value, source, allow_unused=True)
-    return found
+    @property
+    def logits(self) -> Tensor:
+        """Logits (B, classes); of a binary classifier with one logit z, (−z/2, z/2)."""
+        if self.class_logits is None:
+            raise InputError("a target that is a function of the output has no logits of classes: leave it out.")
+        return self.class_logits
 
 
 def check_site(name: str, output: Tensor, batch: int) -> Tensor:
@@ -196,7 +66,7 @@ def check_site(name: str, output: Tensor, batch: int) -> Tensor:
     Args:
         name: Name of the site.
         output: Its output.
-        batch: Number of images B.
+        batch: Number of inputs B.
 
     Returns:
         ``output`` (B, *site).
@@ -207,24 +77,9 @@ def check_site(name: str, output: Tensor, batch: int) -> Tensor:
     if output.dim() == 0 or output.shape[0] != batch:
         raise SiteError(
             f"site '{name}' gives shape {tuple(output.shape)}, but its first dimension must be the batch "
-            f"({batch}): cpath works on each image's own neurons. A single image is a batch of one: image[None]."
+            f"({batch}): cpath works on each input's own neurons. A single input is a batch of one: input[None]."
         )
     return output
-
-
-def no_gradient_error(name: str) -> SiteError:
-    """Make the error for a site that is not part of autograd's graph.
-
-    Args:
-        name: Name of the site.
-
-    Returns:
-        The error, to be raised.
-    """
-    return SiteError(
-        f"site '{name}' runs where gradients are switched off or does not depend on the images: its neurons have "
-        "no gradient. Remove the no_grad() in the model, or its checkpointing with use_reentrant=True."
-    )
 
 
 @dataclass
@@ -246,19 +101,24 @@ class _Lanes:
 
 
 class Probe:
-    """Batch of images in front of a model, explained for a target.
+    """Batch of inputs in front of a model, explained for a target.
 
     The model must be in eval mode while a probe is used (`cpath.score` sees to it).
 
     Args:
-        model: A classifier that maps ``images`` to logits (B, classes).
-        images: Floats (B, C, H, W) on the model's device.
-        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        model: A model that maps ``inputs`` to logits (B, classes), see `cpath.response`.
+        inputs: Tensor (B, …) on the model's device, a tuple of positional arguments or a mapping of keyword
+            arguments, see `cpath.inputs`.
+        target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
+            output that returns the response, floats (B,).
         sites: Names of the activation functions whose calls are sites.
-        max_batch: Largest number of images in one forward pass, if a method runs an image more than once.
+        max_batch: Largest number of inputs in one forward pass, if a method runs an input more than once.
+
+    Attributes:
+        inputs: The inputs, as `cpath.inputs.Inputs`.
 
     Raises:
-        InputError: If model, images or target are unusable.
+        InputError: If model, inputs or target are unusable.
         SiteError: If the model is scripted.
         UnknownNameError: If there is no activation function of a given name.
 
@@ -272,40 +132,41 @@ class Probe:
     def __init__(
         self,
         model: nn.Module,
-        images: Tensor,
+        inputs: Given | Inputs,
         target: Target = None,
         *,
         sites: Iterable[str] = DEFAULT_SITES,
         max_batch: int = 64,
     ) -> None:
         self.model = unwrap(model)
-        images = check_images(self.model, images)
-        # Tensors made under inference_mode cannot be saved for a backward pass.
-        self.images = images.clone() if images.is_inference() else images
+        self.inputs = check_inputs(self.model, inputs).usable_by_autograd()
         self.sites = check_sites(sites)
         self.max_batch = max_batch
-        self._asked = check_target(target, len(images), images.device)
-        self._resolved: Tensor | None = None
+        self._reading = Response(target, len(self.inputs), self.inputs.device)
         self._lanes = _Lanes()
         self._replay = Replay([])
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.inputs)
 
-    def part(self, images: slice | Tensor) -> Self:
-        """Select images, with their targets.
+    @property
+    def device(self) -> torch.device:
+        """Device of the inputs."""
+        return self.inputs.device
+
+    def part(self, rows: slice | Tensor) -> Self:
+        """Select inputs, with their targets.
 
         Args:
-            images: A slice, or a tensor of numbers or booleans.
+            rows: A slice, or a tensor of numbers or booleans.
 
         Returns:
-            A probe of these images.
+            A probe of these inputs.
         """
         part = copy.copy(self)
-        part.images = self.images[images]
-        part._asked = None if self._asked is None else self._asked[images]
-        part._resolved = None if self._resolved is None else self._resolved[images]
-        part._replay = self._replay.part(images)
+        part.inputs = self.inputs[rows]
+        part._reading = self._reading.part(rows)
+        part._replay = self._replay.part(rows)
         return part
 
     def remembering(self) -> Self:
@@ -314,30 +175,44 @@ class Probe:
         They take about as much memory as the activations.
 
         Returns:
-            A probe of the same images.
+            A probe of the same inputs.
         """
         probe = copy.copy(self)
-        probe._replay = Replay.record(lambda images: self._call(images.clone()), self.images)
+        probe._replay = Replay.record(lambda inputs: self._call(inputs.clone()), self.inputs)
         return probe
 
     @property
     def left_out(self) -> frozenset[str]:
         """Names of the calls of activation functions that do not depend on the input, and are no sites.
 
-        The first use for a model runs it on a pair of images and on one (see `cpath.trial`).
+        The first use for a model runs it on a pair of inputs and on one (see `cpath.trial`).
         """
         if self._lanes.left_out is None:
-            self._lanes.left_out = left_out(self.model, self.images, self.sites)
+            self._lanes.left_out = left_out(self.model, self.inputs, self.sites)
         return self._lanes.left_out
 
     @property
-    def target(self) -> Tensor:
-        """Class (B,) that each image is explained for: the one asked for, or the predicted one."""
-        if self._resolved is None:
+    def target(self) -> Tensor | None:
+        """Class (B,) that each input is explained for: the one asked for, or the predicted one.
+
+        None if the target is a function of the output.
+        """
+        if not self._reading.settled:
             _ = self.left_out  # warns of what would make the target a matter of chance
             with torch.no_grad():
-                return self._resolve_target(check_logits(self._run(), len(self)))
-        return self._resolved
+                self._reading.read(self._run(), len(self))
+        return self._reading.classes
+
+    def need_classes(self, what: str) -> None:
+        """Refuse a target that is a function, for what compares classes.
+
+        Args:
+            what: Name of what needs classes.
+
+        Raises:
+            InputError: If the target is a function of the output.
+        """
+        self._reading.need_classes(what)
 
     def record(self, masks: Mapping[str, Tensor] | None = None, *, gradients: bool = True) -> Record:
         """Run one forward pass, and one backward pass to the sites.
@@ -349,11 +224,11 @@ class Probe:
             gradients: Run the backward pass.
 
         Returns:
-            Logits, outputs and gradients.
+            Responses, outputs and gradients.
 
         Raises:
             SiteError: If there is no site, or a site has no gradient.
-            InputError: If the model's output is no finite logits, or the target no class of the model.
+            InputError: If the model's output holds no finite logits, or the target no class of the model.
 
         Example:
             >>> record = cpath.Probe(model, images).record(gradients=False)
@@ -370,7 +245,9 @@ class Probe:
         outputs: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
         edges = {}
-        in_place = self.sites == ("relu",)
+        # What is looked up by whole numbers need not be part of a graph: its sites are made the leaves of one.
+        rooted = self.inputs.all_sources
+        in_place = self.sites == ("relu",) and rooted
 
         def visit(name: str, output: Tensor) -> Tensor:
             check_site(name, output, len(self))
@@ -380,10 +257,14 @@ class Probe:
                 output.data.mul_(masks[name])
             elif masks is not None:
                 output = output * masks[name].to(output.dtype)
-            if gradients:
-                if not output.requires_grad:
+            leaf = gradients and not output.requires_grad
+            if leaf:
+                if rooted or not torch.is_grad_enabled():
                     raise no_gradient_error(name)
+                output = output.detach().requires_grad_()
+            if gradients:
                 edges[name] = get_gradient_edge(output)
+            output = output.clone() if leaf else output  # the model may go on with it in place
             outputs[name] = output.detach().clone() if copies else output.detach()
             versions[name] = version(output)
             return output
@@ -391,28 +272,27 @@ class Probe:
         # A non-leaf, so that a model may change its input in place; it makes every site part of the graph
         # whether or not the parameters require gradients.
         with torch.enable_grad() if gradients else torch.no_grad():
-            source = self.images.detach().requires_grad_().clone() if gradients else self.images.clone()
+            source = self.inputs.tracked() if gradients else self.inputs.clone()
             with intercept(
                 self.model,
                 visit,
-                edits=() if masks is None or in_place else EVERY_SITE,
+                edits=() if rooted and (masks is None or in_place) else EVERY_SITE,
                 sites=self.sites,
                 in_place=masks is not None and in_place,
                 left_out=self.left_out,
             ):
-                logits = check_logits(self._call(source), len(self), differentiable=gradients and bool(outputs))
-        if not outputs:
-            raise self.no_sites_error()
-        if not copies and any(version(outputs[name]) != versions[name] for name in outputs):
-            return None
-        self._resolve_target(logits.detach())
-        found: dict[str, Tensor] = {}
-        if gradients:
-            with torch.enable_grad():
-                response = logits.gather(1, self.target.unsqueeze(1)).sum()
-            grads = torch.autograd.grad(response, list(edges.values()), allow_unused=True)
-            found = _in_memory_of_their_own(dict(zip(edges, grads, strict=True)), outputs)
-        return Record(logits.detach(), outputs, found)
+                output = self._call(source)
+            if not outputs:
+                raise self.no_sites_error()
+            answer = self._reading.read(output, len(self), differentiable=gradients)
+            if not copies and any(version(outputs[name]) != versions[name] for name in outputs):
+                return None
+            found: dict[str, Tensor] = {}
+            if gradients:
+                grads = torch.autograd.grad(answer.values.sum(), list(edges.values()), allow_unused=True)
+                found = in_memory_of_their_own(dict(zip(edges, grads, strict=True)), outputs)
+        logits = answer.class_logits
+        return Record(answer.values.detach(), outputs, found, None if logits is None else logits.detach())
 
     def responses(self, site: str, values: Tensor) -> Tensor:
         """Compute the responses with the output of a site replaced.
@@ -434,7 +314,7 @@ class Probe:
             >>> torch.allclose(probe.responses("relu1", values)[0], model(images)[:, 3])
             True
         """
-        _ = self.left_out  # looked at before anything is replaced
+        _ = self.left_out, self.target  # looked at before anything is replaced
         if len(values) > 1 and self._lanes.possible is None:
             self._lanes.possible = self._survives_without_write_back()
         if len(values) > 1 and self._lanes.possible:
@@ -481,7 +361,7 @@ class Probe:
                 left_out=self.left_out,
             ),
         ):
-            return self._run().gather(1, self.target.unsqueeze(1)).squeeze(1)
+            return self._reading.of(self._run())
 
     def no_sites_error(self) -> SiteError:
         """Make the error for a model that calls none of the activation functions that are sites.
@@ -505,20 +385,23 @@ class Probe:
             f"Known: {', '.join(ACTIVATIONS)}."
         )
 
-    def _run(self) -> Tensor:
-        """Run the model on a copy of the images, because a model may change its input in place."""
-        logits: Tensor = self._call(self.images.clone())
-        return logits
+    def _run(self) -> Any:
+        """Run the model on a copy of the inputs, because a model may change its input in place."""
+        return self._call(self.inputs.clone())
 
-    def _call(self, images: Tensor) -> Any:
-        """Run the model on ``images``, and add a note to an error of its own that says so."""
+    def _call(self, inputs: Inputs) -> Any:
+        """Run the model on ``inputs``, and add a note to an error of its own that says so."""
         try:
             with eagerly():
-                return self.model(images)
+                return inputs.call(self.model)
         except CpathError:
             raise
         except Exception as error:
-            error.add_note(f"This is an error of the model itself, given images of shape {tuple(images.shape)}.")
+            # Behind a first answer, the inputs are right, and an error may be one that `torch.vmap` causes.
+            wrong = None if self._reading.settled else wrong_input_error(self.model, inputs, error)
+            if wrong is not None:
+                raise wrong from error
+            error.add_note(f"This is an error of the model itself, given inputs of {inputs.shapes}.")
             raise
 
     def gated(self, gates: Mapping[str, Tensor]) -> Tensor:
@@ -549,7 +432,7 @@ class Probe:
             write_back=not self._survives_without_write_back(),
             left_out=self.left_out,
         ):
-            logits = self._run()
+            logits = logits_of(self._run())
         return check_gradient(logits) if differentiable else logits
 
     def _survives_without_write_back(self) -> bool:
@@ -569,42 +452,8 @@ class Probe:
                 write_back=write_back,
                 left_out=self.left_out,
             ):
-                return self._run()
+                return self._reading.numbers_of(self._run())
 
         with torch.no_grad():
             logits = shifted(True)
             return bool(logits.isfinite().all()) and torch.allclose(shifted(False), logits, rtol=1e-4, atol=1e-6)
-
-    def _resolve_target(self, logits: Tensor) -> Tensor:
-        if self._resolved is None:
-            classes = logits.shape[1]
-            wrong = None if self._asked is None else self._asked[(self._asked < 0) | (self._asked >= classes)]
-            if wrong is not None and len(wrong):
-                raise InputError(
-                    f"target {int(wrong[0])} is no class of the model: it has {classes}, 0 to {classes - 1}."
-                )
-            self._resolved = logits.argmax(1) if self._asked is None else self._asked
-        return self._resolved
-
-
-def _in_memory_of_their_own(
-    gradients: Mapping[str, Tensor | None], outputs: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Make gradients safe to be changed in place; zeros of the shape of ``outputs`` take the place of None.
-
-    Autograd gives several sites the same memory (both sides of an addition, the parts of a concatenation), and
-    views that repeat one number (behind a sum).
-    """
-    taken: set[int] = set()
-    owned = {}
-    for name, gradient in gradients.items():
-        if gradient is None:
-            owned[name] = torch.zeros_like(outputs[name])
-            continue
-        memory = gradient.untyped_storage()
-        repeats = memory.nbytes() < gradient.numel() * gradient.element_size()
-        if repeats or memory.data_ptr() in taken:
-            gradient = gradient.clone(memory_format=torch.contiguous_format)
-        taken.add(gradient.untyped_storage().data_ptr())
-        owned[name] = gradient
-    return owned

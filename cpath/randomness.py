@@ -1,11 +1,12 @@
-"""Random numbers that belong to an image, not to the batch that it is in."""
+"""Random numbers that belong to an input, not to the batch that it is in."""
 
 from __future__ import annotations
 
 import zlib
 
 import torch
-from torch import Tensor
+
+from cpath.inputs import Given, Inputs
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -20,14 +21,14 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def image_generators(images: Tensor, seed: int, stream: str) -> list[torch.Generator]:
-    """Make one random generator for each image, seeded by the image itself.
+def image_generators(inputs: Given | Inputs, seed: int, stream: str) -> list[torch.Generator]:
+    """Make one random generator for each input, seeded by the input itself: an image, or all its tensors.
 
-    The same image draws the same numbers in any batch, in any order, on any device.
+    The same input draws the same numbers in any batch, in any order, on any device.
 
     Args:
-        images: Images (B, …).
-        seed: Seed, combined with the image's own bytes.
+        inputs: Inputs (B, …): a tensor such as images, a tuple or a mapping, see `cpath.inputs`.
+        seed: Seed, combined with the input's own bytes.
         stream: Name of the purpose. Two methods with one seed must not draw the same numbers.
 
     Returns:
@@ -42,7 +43,9 @@ def image_generators(images: Tensor, seed: int, stream: str) -> list[torch.Gener
     """
     start = (seed * 0x9E3779B1 + zlib.crc32(stream.encode())) * 0x9E3779B1
     generators = []
-    for image in images.detach().resolve_neg().cpu().contiguous():
-        digest = zlib.crc32(image.view(torch.uint8).numpy().tobytes())
+    for tensors in Inputs.of(inputs).on_cpu().rows():
+        digest = 0
+        for tensor in tensors:
+            digest = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().tobytes(), digest)
         generators.append(seeded((start + digest) % 2**63))
     return generators

@@ -31,12 +31,14 @@ At the site that a method changes it calls ``stop``, and from there on everythin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from cpath.inputs import Inputs
 
 # Operations that cost more than copying their result, and that write it to memory of its own.
 _COSTLY: frozenset[Callable[..., Any]] = frozenset(
@@ -47,11 +49,13 @@ _COSTLY: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
+Batch = TypeVar("Batch", Tensor, Inputs)
+
 Operation = tuple[Callable[..., Any], nn.Parameter | None]
 """A costly operation and its weight, by which it is recognised in the next run."""
 
 Step = tuple[Operation, Tensor | None]
-"""An operation and its result, with one row per image; None if the rows are not images."""
+"""An operation and its result, with one row per input; None if the rows are not inputs."""
 
 
 def _operation(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
@@ -64,7 +68,7 @@ def _same(one: Operation, other: Operation) -> bool:
 
 
 class Replay:
-    """Results of the costly operations of a model for a batch of images, in call order. Made by `record`.
+    """Results of the costly operations of a model for a batch of inputs, in call order. Made by `record`.
 
     Args:
         steps: Operations and their results.
@@ -74,19 +78,19 @@ class Replay:
         self._steps = steps
 
     @classmethod
-    def record(cls, run: Callable[[Tensor], object], images: Tensor) -> Self:
+    def record(cls, run: Callable[[Batch], object], inputs: Batch) -> Self:
         """Run a model and keep the results of its costly operations.
 
         Args:
-            run: The model's forward pass, which must leave ``images`` as they are.
-            images: Images (B, C, H, W).
+            run: The model's forward pass, which must leave ``inputs`` as they are.
+            inputs: Inputs (B, …): a tensor, or `cpath.inputs.Inputs`.
 
         Returns:
-            The replay. It is empty if the model calls other operations for one image than for the batch.
+            The replay. It is empty if the model calls other operations for one input than for the batch.
         """
-        steps = _steps(run, images)
-        # A run of the first image alone tells rows that are images from other dimensions of the same size.
-        alone = steps if len(images) == 1 else _steps(run, images[:1])
+        steps = _steps(run, inputs)
+        # A run of the first input alone tells rows that are inputs from other dimensions of the same size.
+        alone = steps if len(inputs) == 1 else _steps(run, inputs[:1])
         if len(alone) != len(steps):
             return cls([])
         return cls(
@@ -96,17 +100,17 @@ class Replay:
             ]
         )
 
-    def part(self, images: slice | Tensor) -> Self:
-        """Select images.
+    def part(self, rows: slice | Tensor) -> Self:
+        """Select inputs.
 
         Args:
-            images: A slice, or a tensor of numbers or booleans.
+            rows: A slice, or a tensor of numbers or booleans.
 
         Returns:
-            The replay of these images.
+            The replay of these inputs.
         """
         return type(self)(
-            [(operation, output if output is None else output[images]) for operation, output in self._steps]
+            [(operation, output if output is None else output[rows]) for operation, output in self._steps]
         )
 
     def handing_out(self) -> HandingOut:
@@ -118,20 +122,20 @@ class Replay:
         return HandingOut(self._steps)
 
 
-def _steps(run: Callable[[Tensor], object], images: Tensor) -> list[Step]:
-    mode = _Recording(len(images))
+def _steps(run: Callable[[Batch], object], inputs: Batch) -> list[Step]:
+    mode = _Recording(len(inputs))
     with torch.no_grad(), mode:
-        run(images)
+        run(inputs)
     return mode.steps
 
 
 class _Recording(TorchFunctionMode):
-    """Mode that keeps the results of costly operations for a number of images."""
+    """Mode that keeps the results of costly operations for a number of inputs."""
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, inputs: int) -> None:
         super().__init__()
         self.steps: list[Step] = []
-        self._images = images
+        self._inputs = inputs
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -139,7 +143,7 @@ class _Recording(TorchFunctionMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if func in _COSTLY:
-            rows = isinstance(output, Tensor) and output.dim() > 0 and output.shape[0] == self._images
+            rows = isinstance(output, Tensor) and output.dim() > 0 and output.shape[0] == self._inputs
             # A copy, because a model may change the original in place.
             self.steps.append((_operation(func, args, kwargs), output.detach().clone() if rows else None))
         return output

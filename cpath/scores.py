@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from cpath.checks import SomeImages, check_count, check_image, warn, within_memory
 from cpath.errors import EmptyPathwayWarning, InputError, SiteError, described
+from cpath.inputs import Given, Inputs
 from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Contributions, Method, check_contributions, get
 from cpath.pathway import Pathway
-from cpath.probe import Probe, Target, check_images
+from cpath.probe import Probe
+from cpath.response import Target
 from cpath.sites import DEFAULT_SITES, check_sites, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import any_true, check_sparsity, keep_above
@@ -26,15 +28,15 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Magnitude of each neuron's contribution to the response, for every image of a batch. Made by `score`.
+    """Magnitude of each neuron's contribution to the response, for every input of a batch. Made by `score`.
 
-    ``len(scores)`` is the number of images; indexing selects images.
+    ``len(scores)`` is the number of inputs; indexing selects inputs.
 
     Attributes:
         flat: Scores (B, neurons), non-negative floats. `values` are views of it.
         layout: Shape of each site.
         method: Name of the extraction method.
-        target: Class (B,) that each image is explained for.
+        target: Class (B,) that each input is explained for; None if the response is a function of the output.
         sites: Names of the activation functions that are sites.
         residual: Relative completeness residual (B,) of each site, for `neuron_intgrad`:
             |Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)|, NaN for 0/0. None for other methods.
@@ -51,7 +53,7 @@ class Scores:
     flat: Tensor
     layout: SiteLayout
     method: str
-    target: Tensor
+    target: Tensor | None
     sites: tuple[str, ...] = DEFAULT_SITES
     residual: dict[str, Tensor] | None = None
     left_out: tuple[str, ...] = ()
@@ -74,7 +76,8 @@ class Scores:
         """
         images = check_image(images, len(self), "scores belong")
         residual = self.residual and {name: value[images] for name, value in self.residual.items()}
-        return replace(self, flat=self.flat[images], target=self.target[images], residual=residual)
+        target = None if self.target is None else self.target[images]
+        return replace(self, flat=self.flat[images], target=target, residual=residual)
 
     def __repr__(self) -> str:
         sites, neurons = len(self.layout.shapes), self.layout.neurons
@@ -128,7 +131,8 @@ class Scores:
             The scores on ``device``.
         """
         residual = self.residual and {name: value.to(device) for name, value in self.residual.items()}
-        return replace(self, flat=self.flat.to(device), target=self.target.to(device), residual=residual)
+        target = None if self.target is None else self.target.to(device)
+        return replace(self, flat=self.flat.to(device), target=target, residual=residual)
 
     def save(self, path: str | Path) -> None:
         """Write the scores to a safetensors file. The file appears whole or not at all.
@@ -141,7 +145,9 @@ class Scores:
             >>> cpath.Scores.load(folder / "scores.safetensors").method
             'neuron_mct'
         """
-        tensors = {"scores": self.flat, "target": self.target}
+        tensors = {"scores": self.flat}
+        if self.target is not None:
+            tensors["target"] = self.target
         if self.residual is not None:
             tensors["residual"] = torch.stack(list(self.residual.values()), 1)
         metadata = {
@@ -178,7 +184,7 @@ class Scores:
             tensors["scores"],
             layout,
             metadata["method"],
-            tensors["target"],
+            tensors.get("target"),
             tuple(metadata["activations"]),
             residual,
             tuple(metadata.get("left_out", ())),
@@ -187,34 +193,36 @@ class Scores:
 
 def score(
     model: nn.Module,
-    images: Tensor,
+    inputs: Given | Inputs,
     method: str | Method = "neuron_mct",
     target: Target = None,
     *,
     sites: Iterable[str] = DEFAULT_SITES,
     max_batch: int = 64,
 ) -> Scores:
-    """Score every neuron of a model by its contribution to the response, for each image.
+    """Score every neuron of a model by its contribution to the response, for each input.
 
     The model runs in eval mode and is left as it was.
 
     Args:
-        model: A classifier that maps ``images`` to logits (B, classes).
-        images: Floats (B, C, H, W) on the model's device, normalised as the model expects.
+        model: A model that maps ``inputs`` to logits (B, classes), see `cpath.response`.
+        inputs: Tensor (B, …) on the model's device, such as images (B, C, H, W), normalised as the model expects,
+            or token ids; a tuple of positional or a mapping of keyword arguments, see `cpath.inputs`.
         method: Name of an extraction method (see `cpath.methods.names`), or a `Method`.
-        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
+            output that returns the response, floats (B,).
         sites: Names of the activation functions whose calls are sites.
-        max_batch: Largest number of images in one forward pass, counting repetitions. It bounds the memory and
+        max_batch: Largest number of inputs in one forward pass, counting repetitions. It bounds the memory and
             does not change the result.
 
     Returns:
-        The scores of all neurons for each image.
+        The scores of all neurons for each input.
 
     Raises:
-        InputError: If images, target, method or ``max_batch`` are unusable.
+        InputError: If inputs, target, method or ``max_batch`` are unusable.
         SiteError: If the model has no site.
         UnknownNameError: If no method or activation function has the given name.
-        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+        OutOfMemoryError: If a pass of ``max_batch`` inputs does not fit into the device's memory.
 
     Example:
         >>> scores = cpath.score(model, images, "neuron_intgrad", target=3)
@@ -224,15 +232,15 @@ def score(
     method = _method(method)
     sites = check_sites(sites)
     max_batch = check_count("max_batch", max_batch)
-    remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
+    remedy = f"pass a smaller max_batch than {max_batch}, or fewer inputs at once"
     with evaluating(model), differentiating(), within_memory(remedy):
-        whole = Probe(model, check_images(model, images), target, sites=sites, max_batch=max_batch)
+        whole = Probe(model, inputs, target, sites=sites, max_batch=max_batch)
         return _score(method, whole)
 
 
 def find_pathway(
     model: nn.Module,
-    images: Tensor,
+    inputs: Given | Inputs,
     method: str | Method = "neuron_mct",
     sparsity: float = 90,
     target: Target = None,
@@ -240,29 +248,31 @@ def find_pathway(
     sites: Iterable[str] = DEFAULT_SITES,
     max_batch: int = 64,
 ) -> Pathway:
-    """Find the pathway of each image at a sparsity: `score` and `Scores.pathway` in one call.
+    """Find the pathway of each input at a sparsity: `score` and `Scores.pathway` in one call.
 
     A method that only tells which neurons to keep (``graded`` is False: `active`, and `greedy_released`,
     which searches for this sparsity) has its pathway without a threshold. Its ``requested_sparsity`` is the one
     asked for.
 
     Args:
-        model: A classifier that maps ``images`` to logits (B, classes).
-        images: Floats (B, C, H, W) on the model's device, normalised as the model expects.
+        model: A model that maps ``inputs`` to logits (B, classes), see `cpath.response`.
+        inputs: Tensor (B, …) on the model's device, such as images (B, C, H, W), normalised as the model expects,
+            or token ids; a tuple of positional or a mapping of keyword arguments, see `cpath.inputs`.
         method: Name of an extraction method (see `cpath.methods.names`), or a `Method`.
         sparsity: Per cent of all neurons to prune, 0 ≤ sparsity < 100.
-        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
+            output that returns the response, floats (B,).
         sites: Names of the activation functions whose calls are sites.
-        max_batch: Largest number of images in one forward pass, counting repetitions.
+        max_batch: Largest number of inputs in one forward pass, counting repetitions.
 
     Returns:
-        The pathway of every image.
+        The pathway of every input.
 
     Raises:
         InputError: If an argument is unusable.
         SiteError: If the model has no site.
         UnknownNameError: If no method or activation function has the given name.
-        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+        OutOfMemoryError: If a pass of ``max_batch`` inputs does not fit into the device's memory.
 
     Example:
         >>> pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=75)
@@ -271,7 +281,7 @@ def find_pathway(
     """
     sparsity = check_sparsity(sparsity)
     method = _method(method).at(sparsity)
-    scores = score(model, images, method, target, sites=sites, max_batch=max_batch)
+    scores = score(model, inputs, method, target, sites=sites, max_batch=max_batch)
     if method.graded:
         return scores.pathway(sparsity)
     return replace(scores.pathway(0), requested_sparsity=sparsity)
@@ -299,10 +309,16 @@ def _check_values(method: Method, values: object, batch: int) -> None:
             raise InputError(f"method '{method.name}' must return real numbers, not {value.dtype} ('{name}').")
 
 
+def _whole(targets: list[Tensor | None]) -> Tensor | None:
+    """Join the classes of all parts; None where the target is a function."""
+    known = [classes for classes in targets if classes is not None]
+    return torch.cat(known) if known else None
+
+
 def _score(method: Method, whole: Probe) -> Scores:
     flat: Tensor | None = None
     layout: SiteLayout | None = None
-    targets: list[Tensor] = []
+    targets: list[Tensor | None] = []
     residuals: list[Mapping[str, Tensor]] = []
     for start in range(0, len(whole), whole.max_batch):
         probe = whole.part(slice(start, start + whole.max_batch))
@@ -314,7 +330,7 @@ def _score(method: Method, whole: Probe) -> Scores:
             device = next(iter(values.values())).device
             flat = torch.empty(len(whole), layout.neurons, dtype=common_dtype(values), device=device)
         elif SiteLayout.of(values).shapes != layout.shapes:
-            raise SiteError("the model's sites differ from one image to another: their scores cannot be compared.")
+            raise SiteError("the model's sites differ from one input to another: their scores cannot be compared.")
         rows = flat[start : start + len(probe)]
         for name, view in layout.views(rows).items():
             torch.abs(values[name].to(flat.dtype), out=view)
@@ -331,7 +347,7 @@ def _score(method: Method, whole: Probe) -> Scores:
         flat,
         layout,
         method.name,
-        torch.cat(targets),
+        _whole(targets),
         whole.sites,
         residual,
         tuple(sorted(whole.left_out)),

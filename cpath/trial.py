@@ -35,7 +35,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from cpath._torch import compiled_from, eagerly, running
 from cpath.checks import warn
 from cpath.errors import SiteError
+from cpath.inputs import Given, Inputs
 from cpath.keeping import Keeping
+from cpath.response import raw_logits
 from cpath.sites import intercept
 
 _KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], frozenset[str]]] = WeakKeyDictionary()
@@ -62,15 +64,15 @@ def known(model: nn.Module, sites: tuple[str, ...]) -> frozenset[str]:
     return _KNOWN.get(model, {}).get(sites, frozenset())
 
 
-def left_out(model: nn.Module, images: Tensor, sites: tuple[str, ...]) -> frozenset[str]:
+def left_out(model: nn.Module, inputs: Given | Inputs, sites: tuple[str, ...]) -> frozenset[str]:
     """Find the sites that do not depend on the input, and warn or refuse what would give wrong numbers.
 
-    The first call for a model runs it on three images, without gradients; later ones only look up what was found.
+    The first call for a model runs it on three inputs, without gradients; later ones only look up what was found.
     A model that cannot be run so, because it takes only batches of a certain size, is not looked at.
 
     Args:
         model: The model, in eval mode.
-        images: Images (B, C, H, W).
+        inputs: Inputs (B, …), see `cpath.inputs`.
         sites: Names of the activation functions that are sites.
 
     Returns:
@@ -81,20 +83,17 @@ def left_out(model: nn.Module, images: Tensor, sites: tuple[str, ...]) -> frozen
     """
     of_model = _KNOWN.setdefault(model, {})
     if sites not in of_model:
-        found = _look(model, images, sites)
+        found = _look(model, Inputs.of(inputs), sites)
         if found is None:
             return frozenset()
         of_model[sites] = found
     return of_model[sites]
 
 
-def _look(model: nn.Module, images: Tensor, sites: tuple[str, ...]) -> frozenset[str] | None:
-    first = images[:1].detach()
-    second = images[1:2].detach()
-    if not len(second) or torch.equal(first, second):
-        second = first / 2 + 0.25  # any other input
-    pair = torch.cat([first, second])
-    kept, devices = Keeping(model), [images.device] if images.is_cuda else []
+def _look(model: nn.Module, inputs: Inputs, sites: tuple[str, ...]) -> frozenset[str] | None:
+    first = inputs[:1].detach()
+    pair = first.paired(inputs[1:2].detach())
+    kept, devices = Keeping(model), [inputs.device] if inputs.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad(), eagerly(), _elsewhere(model) as parts:
         try:
             alone = _run(model, first, sites)
@@ -117,7 +116,7 @@ def _look(model: nn.Module, images: Tensor, sites: tuple[str, ...]) -> frozenset
 
 
 def _run(
-    model: nn.Module, images: Tensor, sites: tuple[str, ...], before: Mapping[str, Tensor] | None = None
+    model: nn.Module, inputs: Inputs, sites: tuple[str, ...], before: Mapping[str, Tensor] | None = None
 ) -> _Run:
     """Run the model; the outputs are kept with their values if the run ``before``, if any, has the same shape."""
     run = _Run()
@@ -127,7 +126,7 @@ def _run(
         run.sites[name] = output.clone() if wanted else torch.empty(output.shape, device="meta")
 
     with intercept(model, visit, sites=sites):
-        run.output = model(images.clone())
+        run.output = raw_logits(inputs.clone().call(model))
     return run
 
 

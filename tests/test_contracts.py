@@ -432,9 +432,9 @@ BAD_IMAGES = {
     "ints": (torch.zeros(3, 3, 8, 8, dtype=torch.int64), "floats.*int64"),
     "float64": (
         zoo.images(dtype=torch.float64),
-        r"images are torch.float64.*torch.float32.*images.to\(torch.float32\)",
+        r"inputs are torch.float64.*torch.float32.*inputs.to\(torch.float32\)",
     ),
-    "elsewhere": (zoo.images().to("meta"), r"images are meta .* parameters are cpu: pass images.to\('cpu'\)"),
+    "elsewhere": (zoo.images().to("meta"), r"inputs are meta .* parameters are cpu: pass inputs.to\('cpu'\)"),
     "list": ([[1.0]], "must be a tensor.*not an object of type list"),
     "none": (None, "must be a tensor.*not None"),
     "vector": (torch.ones(3), "must be a batch"),
@@ -459,7 +459,7 @@ def test_model_without_a_site_is_refused(method, images):
 NO_LOGITS = {
     "NaN": (lambda y: y / 0 - y / 0, "logits hold NaN"),
     "tuple": (lambda y: (y, y), "returned a tuple, not logits"),
-    "dict": (lambda y: {"logits": y}, "returned a dict, not logits"),
+    "dict": (lambda y: {"scores": y}, "returned a dict, not logits"),
     "maps": (lambda y: y[:, :, None], r"returned shape \(3, 5, 1\), not logits \(3, classes\)"),
     "one row": (lambda y: y[:1], r"returned shape \(1, 5\), not logits \(3, classes\)"),
     "number": (lambda y: y.sum(), r"returned shape \(\)"),

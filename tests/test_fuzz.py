@@ -82,17 +82,20 @@ MODELS = {
     "scripted": Case(lambda: torch.jit.script(zoo.make("vgg")), SCRIPTED),
     "traced by jit": Case(lambda: torch.jit.trace(zoo.make("vgg"), zoo.images()), SCRIPTED),
     "a tuple": Case(lambda: Returning(lambda y: (y,)), NO_LOGITS),
-    "a dict": Case(lambda: Returning(lambda y: {"logits": y}), NO_LOGITS),
+    "a dict of logits": Case(lambda: Returning(lambda y: {"logits": y})),
+    "a dict": Case(lambda: Returning(lambda y: {"scores": y}), NO_LOGITS),
     "nothing": Case(lambda: Returning(lambda y: None), NO_LOGITS),
-    "(B,)": Case(lambda: Returning(lambda y: y[:, 0]), NO_LOGITS),
+    "(1, classes)": Case(lambda: Returning(lambda y: y[:1]), NO_LOGITS),
     "(B, C, H, W)": Case(lambda: Returning(lambda y: y[:, :, None, None]), NO_LOGITS),
     "no classes": Case(lambda: Returning(lambda y: y[:, :0]), NO_LOGITS),
     "integers": Case(lambda: Returning(lambda y: y.long()), NO_LOGITS),
     "NaN": Case(lambda: Returning(lambda y: y * NAN), "logits hold NaN"),
     "detached": Case(lambda: Returning(Tensor.detach), NO_GRADIENT),
     "no sites": Case(lambda: zoo.make(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5))), NO_SITES),
-    "on meta": Case(lambda: zoo.make("vgg").to("meta"), "images are cpu but the model's parameters are meta"),
-    "in double": Case(lambda: zoo.make("vgg").double(), r"pass images\.to\(torch\.float64\)"),
+    "on meta": Case(
+        lambda: zoo.make("vgg").to("meta"), "(inputs|images) are cpu but the model's parameters are meta"
+    ),
+    "in double": Case(lambda: zoo.make("vgg").double(), r"pass (inputs|images)\.to\(torch\.float64\)"),
     "None": Case(lambda: None, NO_MODULE),
     "a function": Case(lambda: zoo.make("vgg").forward, NO_MODULE),
     "a class": Case(lambda: nn.ReLU, NO_MODULE),
@@ -107,7 +110,7 @@ FINE_FOR = {
     "detached": WITHOUT_GRADIENTS | WITHOUT_BOTH,
 }
 
-DTYPE, DEVICE = r"images are torch\.\w+ but .* pass images\.to\(torch\.float32\)", "images are meta"
+DTYPE, DEVICE = r"(inputs|images) are torch\.\w+ but .* pass \w+\.to\(torch\.float32\)", "(inputs|images) are meta"
 IMAGES = {
     "plain": Case(zoo.images),
     "not contiguous": Case(lambda: zoo.images().transpose(2, 3).contiguous().transpose(2, 3)),
@@ -122,9 +125,9 @@ IMAGES = {
     "bfloat16": Case(lambda: zoo.images().bfloat16(), DTYPE),
     "double": Case(lambda: zoo.images().double(), DTYPE),
     "float8": Case(lambda: zoo.images().to(torch.float8_e4m3fn), DTYPE),
-    "bytes": Case(lambda: zoo.images().byte(), "images must be floats"),
-    "booleans": Case(lambda: zoo.images() > 0, "images must be floats"),
-    "complex": Case(lambda: zoo.images().to(torch.complex64), "images must be floats"),
+    "bytes": Case(lambda: zoo.images().byte(), "(inputs|images) must be floats"),
+    "booleans": Case(lambda: zoo.images() > 0, "(inputs|images) must be floats"),
+    "complex": Case(lambda: zoo.images().to(torch.complex64), "(inputs|images) must be floats"),
     "on meta": Case(lambda: zoo.images().to("meta"), DEVICE),
     "sparse": Case(lambda: zoo.images().to_sparse(), r"must be dense.*to_dense\(\)"),
     "none at all": Case(lambda: zoo.images()[:0], "B ≥ 1"),
@@ -157,8 +160,8 @@ TARGETS = {
     "NaN": Case(lambda: NAN, "integers"),
     "floats": Case(lambda: torch.tensor([0.0, 1.0, 2.0]), "integers"),
     "masks": Case(lambda: torch.tensor([True, False, True]), "integers"),
-    "too few": Case(lambda: [0, 1], "one per image"),
-    "a column": Case(lambda: torch.tensor([[0], [1], [2]]), "one per image"),
+    "too few": Case(lambda: [0, 1], "one per input"),
+    "a column": Case(lambda: torch.tensor([[0], [1], [2]]), "one per input"),
     "a word": Case(lambda: "cat", "must be a class index"),
     "a dict": Case(dict, "must be a class index"),
     "on meta": Case(lambda: torch.zeros(SIZE, dtype=torch.long, device="meta"), "must be a class index"),

@@ -181,7 +181,7 @@ def test_target_defaults_to_the_predicted_class(images):
     assert cpath.Probe(model, images, torch.tensor(0)).target.tolist() == [0, 0, 0]
     part = cpath.Probe(model, images, [4, 3, 0]).part(slice(1, 2))
     assert (len(part), part.target.tolist()) == (1, [3])
-    assert torch.equal(part.images, images[1:2])
+    assert torch.equal(part.inputs.tensors[0], images[1:2])
 
 
 # Responses

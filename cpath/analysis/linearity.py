@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from cpath.checks import check_count
 from cpath.errors import SiteError
+from cpath.inputs import check_images
 from cpath.pathway import Pathway, check_pathway
-from cpath.probe import check_images
 from cpath.randomness import seeded
 from cpath.sites import differentiating, evaluating, intercept, unwrap
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from cpath.devices import widest
 from cpath.errors import InputError, described
+from cpath.inputs import Given, check_inputs
 from cpath.layout import SiteLayout
 from cpath.pathway import Pathway, check_pathway
-from cpath.probe import check_images, check_logits
+from cpath.response import class_logits
 from cpath.sites import evaluating
 
 
@@ -39,15 +40,15 @@ def site_counts(flat: Tensor, layout: SiteLayout) -> Tensor:
 
 
 def response_preservation(
-    model: nn.Module, images: Tensor, pathway: Pathway, logits: Tensor | None = None
+    model: nn.Module, inputs: Given, pathway: Pathway, logits: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Measure what is left of the response in the restricted network.
 
     Args:
         model: The model that the pathway was found in.
-        images: Floats (B, C, H, W) on the model's device.
-        pathway: Pathway of the same images, or of one image, which then applies to all.
-        logits: Logits (B, classes) of the unrestricted network, which save a forward pass.
+        inputs: Tensor (B, …) on the model's device, a tuple or a mapping, see `cpath.inputs`.
+        pathway: Pathway of the same inputs, or of one input, which then applies to all.
+        logits: Logits (B, classes) of the unrestricted network, or its output, which save a forward pass.
 
     Returns:
         Two tensors (B,). The first is the relative change (p′ − p) / p of the probability of the pathway's target
@@ -55,8 +56,8 @@ def response_preservation(
         is True where both networks predict the same class.
 
     Raises:
-        InputError: If images or logits are unusable.
-        MaskError: If the pathway does not fit the model or the images.
+        InputError: If inputs or logits are unusable.
+        MaskError: If the pathway does not fit the model or the inputs.
 
     Example:
         >>> pathway = cpath.find_pathway(model, images, "active", sparsity=0)  # keeps all active neurons
@@ -65,14 +66,14 @@ def response_preservation(
         (True, [True, True])
     """
     check_pathway(pathway)
-    check_images(model, images)
+    checked = check_inputs(model, inputs)
     with torch.no_grad(), evaluating(model):
         # Copies go in, because a model may change its input in place.
-        logits = check_logits(model(images.clone()) if logits is None else logits, len(images))
+        logits = class_logits(checked.clone().call(model) if logits is None else logits, len(checked))
         with pathway.restrict(model) as seen:
-            restricted = check_logits(model(images.clone()), len(images))
+            restricted = class_logits(checked.clone().call(model), len(checked))
         pathway.check_reached(seen)
-    target = logits.argmax(1) if pathway.target is None else pathway.target.to(logits.device).expand(len(images))
+    target = logits.argmax(1) if pathway.target is None else pathway.target.to(logits.device).expand(len(checked))
     target = target.unsqueeze(1)
     exact = widest(logits.device)
     before = logits.to(exact).softmax(1).gather(1, target).squeeze(1)

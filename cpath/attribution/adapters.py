@@ -14,7 +14,7 @@ from cpath.attribution.api import attribute, get
 from cpath.attribution.base import Attribution
 from cpath.errors import InputError
 from cpath.methods.base import Method
-from cpath.probe import Target
+from cpath.response import Target
 from cpath.sites import DEFAULT_SITES, check_sites
 
 
@@ -82,33 +82,38 @@ class CaptumAttribution:
 
     @_captum_wrapped
     def attribute(
-        self, inputs: Tensor | tuple[Tensor], target: Any = None, additional_forward_args: None = None
-    ) -> Tensor | tuple[Tensor]:
+        self, inputs: Tensor | tuple[Tensor, ...], target: Any = None, additional_forward_args: None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Compute the attribution.
 
         Args:
-            inputs: Images (B, C, H, W), or a tuple of one such tensor.
-            target: Class to explain, as for `cpath.attribute`, or a list of B classes.
-            additional_forward_args: Only None is supported.
+            inputs: Inputs (B, …) such as images (B, C, H, W), or a tuple of the model's positional arguments.
+            target: Class to explain or function, as for `cpath.attribute`, or a list of B classes.
+            additional_forward_args: Only None is supported: pass all arguments as ``inputs``.
 
         Returns:
-            Attributions of the shape of ``inputs``, in a tuple if ``inputs`` is one. If the attribution has one
-            number per pixel, each of the C channels gets 1/C of it, so that the sum over a pixel is kept.
+            Attributions of the shape of ``inputs``, in a tuple if ``inputs`` is one, with 0 for whole numbers. If
+            the attribution has one number per pixel, each of the C channels gets 1/C of it, so that the sum over a
+            pixel is kept.
 
         Raises:
-            InputError: If there are several inputs, or additional arguments of the model.
+            InputError: If there are additional arguments of the model.
         """
-        images = inputs[0] if isinstance(inputs, tuple) else inputs
-        if isinstance(inputs, tuple) and len(inputs) != 1:
-            raise InputError(f"cpath attributes one input tensor, not {len(inputs)}.")
         if additional_forward_args is not None:
-            raise InputError("cpath's models take images only: wrap the model to bind its additional arguments.")
+            raise InputError("pass the additional arguments of the model in inputs, a tuple, or bind them in it.")
         if isinstance(target, (list, tuple)):
             target = torch.as_tensor(target, device="cpu")
-        maps = attribute(self.forward_func, images, self._method, target, **self._settings)
-        if maps.shape != images.shape:
-            maps = (maps / images.shape[1]).expand_as(images).contiguous()
-        return (maps,) if isinstance(inputs, tuple) else maps
+        if isinstance(inputs, Tensor):
+            return _whole(attribute(self.forward_func, inputs, self._method, target, **self._settings), inputs)
+        maps = attribute(self.forward_func, inputs, self._method, target, **self._settings)
+        return tuple(_whole(found, tensor) for found, tensor in zip(maps, inputs, strict=True))
+
+
+def _whole(found: Tensor | None, tensor: Tensor) -> Tensor:
+    """Give an attribution the shape of its tensor."""
+    if found is None:
+        return torch.zeros(tensor.shape, device=tensor.device)
+    return found if found.shape == tensor.shape else (found / tensor.shape[1]).expand_as(tensor).contiguous()
 
 
 def quantus_explain(

@@ -15,8 +15,9 @@ from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, within_memory
 from cpath.devices import making_tensors_on
 from cpath.errors import InputError, described, unknown_name
+from cpath.inputs import GivenT
 from cpath.methods.base import Method
-from cpath.probe import Target
+from cpath.response import Target
 from cpath.sites import DEFAULT_SITES, differentiating, evaluating
 
 
@@ -78,39 +79,43 @@ def _pathway_gradient(method: str | Method, settings: dict[str, Any]) -> Pathway
 
 def attribute(
     model: nn.Module,
-    images: Tensor,
+    inputs: GivenT,
     method: str | Attribution | Method = "neuron_mct",
     target: Target = None,
     *,
     sites: Iterable[str] = DEFAULT_SITES,
     max_batch: int = 64,
     **settings: Any,
-) -> Tensor:
-    """Attribute the response to the input, for each image.
+) -> GivenT:
+    """Attribute the response to the input, for each input of a batch.
 
-    The model runs in eval mode. The model and the images are left as they were.
+    The model runs in eval mode. The model and the inputs are left as they were.
 
     Args:
-        model: A classifier that maps ``images`` to logits (B, classes).
-        images: Floats (B, C, H, W) on the model's device, normalised as the model expects.
+        model: A model that maps ``inputs`` to logits (B, classes), see `cpath.response`.
+        inputs: Floats (B, …) on the model's device, such as images (B, C, H, W), normalised as the model expects; a
+            tuple of positional arguments or a mapping of keyword arguments, see `cpath.inputs`. Whole numbers such
+            as token ids have no gradient: pass their embeddings.
         method: Name of an attribution (see `names`), an `Attribution`, or an extraction method, which stands for
             its pathway gradient.
-        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
+            output that returns the response, floats (B,).
         sites: Names of the activation functions whose calls are sites.
-        max_batch: Largest number of images in one forward pass, counting repetitions. It bounds the memory and
+        max_batch: Largest number of inputs in one forward pass, counting repetitions. It bounds the memory and
             does not change the result.
         settings: Settings of the attribution, if ``method`` is a name, and ``sparsity`` of a pathway gradient.
 
     Returns:
-        Attributions (B, C, H, W), detached; (B, 1, H, W) of those with one number per pixel (GradCAM,
-        NeuronIntGrad*, random map, Sobel).
+        Attributions (B, …) of the shape of ``inputs``, detached; (B, 1, H, W) of those with one number per pixel
+        (GradCAM, NeuronIntGrad*, random map, Sobel), which need images. For a tuple or a mapping, the attributions
+        of all tensors of floats in the same structure, with None in the place of everything else.
 
     Raises:
-        InputError: If images, target or settings are unusable.
+        InputError: If inputs, target or settings are unusable, or the attribution needs images.
         SiteError: If the attribution needs a site and the model has none.
         UnknownNameError: If no attribution or method has the given name.
         MissingPackageError: If the attribution needs Captum, which is not installed.
-        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+        OutOfMemoryError: If a pass of ``max_batch`` inputs does not fit into the device's memory.
 
     Example:
         >>> cpath.attribute(model, images, "neuron_mct", sparsity=80).shape
@@ -127,23 +132,41 @@ def attribute(
         raise InputError(f"method must be a name, an Attribution or a Method, not {described(method)}.")
     elif settings:
         raise _settings_error(method, settings)
-    remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
+    remedy = f"pass a smaller max_batch than {max_batch}, or fewer inputs at once"
     with evaluating(model), differentiating(), within_memory(remedy):
-        probe = ResponseProbe(model, images, target, sites=sites, max_batch=max_batch)
-        if images.dim() != 4:
-            raise InputError(f"an attribution needs images (B, C, H, W), not {tuple(images.shape)}.")
+        probe = ResponseProbe(model, inputs, target, sites=sites, max_batch=max_batch)
+        _ = probe.inputs.leaves()  # raises where there are none
         at_once = max(1, probe.rows_at_once // method.rows)
-        with making_tensors_on(images.device):
+        with making_tensors_on(probe.device):
             parts = [
-                method.maps(probe.part(slice(start, start + at_once))) for start in range(0, len(probe), at_once)
+                _found(method, probe.part(slice(start, start + at_once))) for start in range(0, len(probe), at_once)
             ]
-    maps = torch.cat(parts)
-    shape = tuple(images.shape)
-    if tuple(maps.shape) not in (shape, (shape[0], 1, *shape[2:])):
-        raise InputError(
-            f"attribution '{method.name}' gave shape {tuple(maps.shape)} for images {shape}: it must give the same "
-            "shape, or one with a single channel."
-        )
-    if not torch.isfinite(maps).all():
-        raise InputError(f"attribution '{method.name}' gave NaN or infinite values: gradients overflow.")
+    maps: GivenT = probe.inputs.structured(
+        {number: torch.cat([part[number] for part in parts]) for number in parts[0]}
+    )
     return maps
+
+
+def _found(method: Attribution, probe: ResponseProbe) -> dict[int, Tensor]:
+    """Compute the maps of a part of the inputs, by the number of their tensor."""
+    found = method.maps(probe)
+    if isinstance(found, tuple):
+        maps = dict(zip(probe.inputs.sources, found, strict=True))
+    elif len(probe.inputs.sources) == 1:
+        maps = {probe.inputs.sources[0]: found}
+    else:
+        maps = {probe.image_number: found}
+    for number, values in maps.items():
+        _check_map(method.name, values, tuple(probe.inputs.tensors[number].shape))
+    return maps
+
+
+def _check_map(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
+    one_a_pixel = (shape[0], 1, *shape[2:]) if len(shape) == 4 else shape
+    if tuple(values.shape) not in (shape, one_a_pixel):
+        raise InputError(
+            f"attribution '{name}' gave shape {tuple(values.shape)} for inputs {shape}: it must give the same "
+            "shape, or for images one with a single channel."
+        )
+    if not torch.isfinite(values).all():
+        raise InputError(f"attribution '{name}' gave NaN or infinite values: gradients overflow.")

@@ -6,9 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
-from torch import Tensor
-
-from cpath.attribution.response import ResponseProbe
+from cpath.attribution.response import Maps, ResponseProbe
 from cpath.checks import Checked
 from cpath.registry import Registry
 
@@ -38,21 +36,22 @@ class Attribution(Checked, ABC):
 
     @property
     def rows(self) -> int:
-        """Number of forward rows that one image takes, for `attribute` to keep to its ``max_batch``."""
+        """Number of forward rows that one input takes, for `attribute` to keep to its ``max_batch``."""
         return 1
 
     @abstractmethod
-    def maps(self, probe: ResponseProbe) -> Tensor:
-        """Compute the map of each image of a batch.
+    def maps(self, probe: ResponseProbe) -> Maps:
+        """Compute the map of each input of a batch.
 
-        The map of an image must not depend on the rest of the batch. Randomness comes from
-        `cpath.methods.image_generators`, so that a batch gives what its images give one by one.
+        The map of an input must not depend on the rest of the batch. Randomness comes from
+        `cpath.methods.image_generators`, so that a batch gives what its inputs give one by one.
 
         Args:
-            probe: The images in front of the model.
+            probe: The inputs in front of the model.
 
         Returns:
-            Maps (B, C, H, W) of the images' shape, or (B, 1, H, W) for one number per pixel.
+            Map of the only tensor in ``probe.sources``, or a tuple with the map of each, of the tensors' shapes; or
+            a map of ``probe.images`` with one number per pixel, (B, 1, H, W).
         """
 
 

@@ -7,7 +7,7 @@ functions (GBP, GradCAM), the function that Captum gets handles them through cpa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpath.attribution.base import Attribution, register
-from cpath.attribution.response import ResponseProbe, no_influence_error
+from cpath.attribution.response import Maps, ResponseProbe, no_influence_error, one_or_all
 from cpath.checks import check_count, check_seed
 from cpath.errors import InputError, SiteError, unknown_name
 from cpath.methods.quadrature import quadrature
@@ -43,11 +43,6 @@ def captum(purpose: str) -> Any:
     return optional("captum.attr", "captum>=0.9", f"the attribution '{purpose}'")
 
 
-def _leaf(images: Tensor) -> Tensor:
-    """Copy no values, but make a tensor of our own that requires gradients: the user's tensor never does."""
-    return images.detach().requires_grad_()
-
-
 @register("gradients")
 @dataclass(frozen=True, kw_only=True)
 class Gradients(Attribution):
@@ -60,10 +55,10 @@ class Gradients(Attribution):
         torch.Size([2, 3, 8, 8])
     """
 
-    def maps(self, probe: ResponseProbe) -> Tensor:
+    def maps(self, probe: ResponseProbe) -> Maps:
         """Compute the signed gradients."""
         saliency = captum(self.name).Saliency(probe.response)
-        return saliency.attribute(_leaf(probe.images), abs=False)  # type: ignore[no-any-return]
+        return one_or_all(saliency.attribute(probe.inputs.leaves(), abs=False))
 
 
 @register("input_mct")
@@ -76,10 +71,10 @@ class InputMCT(Attribution):
         torch.Size([2, 3, 8, 8])
     """
 
-    def maps(self, probe: ResponseProbe) -> Tensor:
+    def maps(self, probe: ResponseProbe) -> Maps:
         """Compute gradient times input."""
         product = captum(self.name).InputXGradient(probe.response)
-        return product.attribute(_leaf(probe.images)).detach()  # type: ignore[no-any-return]
+        return one_or_all(found.detach() for found in product.attribute(probe.inputs.leaves()))
 
 
 @register("input_intgrad")
@@ -118,21 +113,23 @@ class InputIntGrad(Attribution):
         """Number of nodes: one row each."""
         return self.nodes
 
-    def maps(self, probe: ResponseProbe) -> Tensor:
+    def maps(self, probe: ResponseProbe) -> Maps:
         """Compute (x − baseline) · Σ w_k ∂f(baseline + α_k (x − baseline))/∂x."""
         integrated = captum(self.name).IntegratedGradients(probe.response)
-        _ = probe.target  # of the images, before the first scaled ones pass
-        found: Tensor = integrated.attribute(
-            probe.images,
-            baselines=self.baseline,
+        _ = probe.target  # of the inputs, before the first scaled ones pass
+        maps: tuple[Tensor, ...] = integrated.attribute(
+            probe.sources,
+            baselines=(self.baseline,) * len(probe.sources),
             n_steps=self.nodes,
             # With one node, "midpoint" and "legendre" are the same rule, but Captum accepts only the latter.
             method=_RULES["legendre" if self.nodes == 1 else self.rule],
             internal_batch_size=max(len(probe), probe.rows_at_once),
         )
         if self.rule == "trapezoid":
-            found = found * (self.nodes / (self.nodes - 1))  # Captum's weights sum to 1 - 1/nodes
-        return found.detach().to(probe.images.dtype)
+            maps = tuple(found * (self.nodes / (self.nodes - 1)) for found in maps)  # Captum's sum to 1 - 1/nodes
+        return one_or_all(
+            found.detach().to(source.dtype) for found, source in zip(maps, probe.sources, strict=True)
+        )
 
 
 @register("smoothgrad")
@@ -173,27 +170,38 @@ class SmoothGrad(Attribution):
         """Number of samples: one row each."""
         return self.samples
 
-    def maps(self, probe: ResponseProbe) -> Tensor:
+    def maps(self, probe: ResponseProbe) -> Maps:
         """Compute the signed mean gradient."""
         saliency = captum(self.name).Saliency(probe.response)
-        _ = probe.target  # of the images, before the first noisy ones pass
-        images = probe.images
-        generators = image_generators(images, self.seed, self.name)
-        sigma = self.noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
-        total = torch.zeros_like(images)
+        _ = probe.target  # of the inputs, before the first noisy ones pass
+        sources = probe.sources
+        generators = image_generators(probe.inputs, self.seed, self.name)
+        sigmas = [self.noise * _range(source) for source in sources]
+        totals = tuple(torch.zeros_like(source) for source in sources)
         at_once = max(1, probe.rows_at_once // len(probe))
         for start in range(0, self.samples, at_once):
             count = min(at_once, self.samples - start)
-            draws = [
-                torch.stack(
-                    [torch.randn(images.shape[1:], generator=generator, device="cpu") for generator in generators]
-                )
-                for _ in range(count)
-            ]
-            noisy = images + sigma * torch.stack(draws).to(images)  # (count, B, C, H, W)
-            gradients: Tensor = saliency.attribute(_leaf(noisy.flatten(0, 1)), abs=False)
-            total += gradients.view(count, *images.shape).sum(0)
-        return total / self.samples
+            draws = [_draw(sources, generators) for _ in range(count)]
+            noisy = tuple(
+                (source + sigma * torch.stack(noise).to(source)).flatten(0, 1).requires_grad_()
+                for source, sigma, noise in zip(sources, sigmas, zip(*draws, strict=True), strict=True)
+            )  # each (count · B, …)
+            gradients: tuple[Tensor, ...] = saliency.attribute(noisy, abs=False)
+            for total, gradient in zip(totals, gradients, strict=True):
+                total += gradient.view(count, *total.shape).sum(0)
+        return one_or_all(total / self.samples for total in totals)
+
+
+def _range(values: Tensor) -> Tensor:
+    """Compute the range of values of each input (B, 1, …)."""
+    each = values.reshape(len(values), -1)
+    return (each.amax(1) - each.amin(1)).view(-1, *[1] * (values.dim() - 1))
+
+
+def _draw(sources: Sequence[Tensor], generators: Sequence[torch.Generator]) -> list[Tensor]:
+    """Draw standard normal noise for every source, each input's from its own generator."""
+    rows = [[torch.randn(s.shape[1:], generator=one, device="cpu") for s in sources] for one in generators]
+    return [torch.stack(noise) for noise in zip(*rows, strict=True)]
 
 
 @register("gbp")
@@ -213,7 +221,7 @@ class GBP(Attribution):
         torch.Size([2, 3, 8, 8])
     """
 
-    def maps(self, probe: ResponseProbe) -> Tensor:
+    def maps(self, probe: ResponseProbe) -> Maps:
         """Compute the signed guided gradients."""
         seen = 0
 
@@ -227,7 +235,7 @@ class GBP(Attribution):
             # The ReLU then zeroes the gradient where z = 0, as its derivative says.
             output.register_hook(lambda gradient: gradient.clamp(min=0))  # type: ignore[no-untyped-call]
 
-        def response(inputs: Tensor) -> Tensor:
+        def response(*inputs: Tensor) -> Tensor:
             # Edited though nothing is replaced: the hook then sits on a tensor that no in-place operation shares.
             with intercept(
                 probe.model,
@@ -236,13 +244,13 @@ class GBP(Attribution):
                 sites=probe.sites,
                 left_out=probe.left_out,
             ):
-                found = probe.response(inputs)
+                found = probe.response(*inputs)
             if not seen:
                 raise probe.no_sites_error()
             return found
 
         saliency = captum(self.name).Saliency(response)
-        return saliency.attribute(_leaf(probe.images), abs=False)  # type: ignore[no-any-return]
+        return one_or_all(saliency.attribute(probe.inputs.leaves(), abs=False))
 
 
 @register("gradcam")
@@ -278,6 +286,7 @@ class GradCAM(Attribution):
 
     def maps(self, probe: ResponseProbe) -> Tensor:
         """Compute ReLU(Σ_c z_c · mean(∂f/∂z_c)), upsampled, (B, 1, H, W)."""
+        _ = probe.images  # raises where there are none
         if self.layer is not None:
             return upsample(self._signed_at_layer(probe, self.layer).clamp(min=0), probe.images)
         cams = [self._signed(probe, site) for site in probe.spatial_sites(self.site)]
@@ -298,17 +307,17 @@ class GradCAM(Attribution):
             found: Tensor = layer(output)
             return found.clone()  # the model may go on with it in place
 
-        def response(inputs: Tensor) -> Tensor:
+        def response(*inputs: Tensor) -> Tensor:
             nonlocal seen
             seen = 0
-            found = probe.response(inputs)
+            found = probe.response(*inputs)
             if seen != 1:
                 raise SiteError(f"the model calls layer '{name}' {seen} times for an answer: name one called once.")
             return found
 
         handle = modules[name].register_forward_hook(through_layer)
         try:
-            return self._cam(name, response, layer, probe.images)
+            return self._cam(name, response, layer, probe)
         finally:
             handle.remove()
 
@@ -318,7 +327,7 @@ class GradCAM(Attribution):
         def through_layer(name: str, output: Tensor) -> Tensor | None:
             return layer(output) if name == site else None
 
-        def response(inputs: Tensor) -> Tensor:
+        def response(*inputs: Tensor) -> Tensor:
             with intercept(
                 probe.model,
                 through_layer,
@@ -326,16 +335,16 @@ class GradCAM(Attribution):
                 sites=probe.sites,
                 left_out=probe.left_out,
             ):
-                found = probe.response(inputs)
+                found = probe.response(*inputs)
             if not found.requires_grad:
                 raise no_influence_error(site)
             return found
 
-        return self._cam(site, response, layer, probe.images)
+        return self._cam(site, response, layer, probe)
 
-    def _cam(self, name: str, response: Callable[[Tensor], Tensor], layer: nn.Module, images: Tensor) -> Tensor:
+    def _cam(self, name: str, response: Callable[..., Tensor], layer: nn.Module, probe: ResponseProbe) -> Tensor:
         try:
-            cam: Tensor = captum(self.name).LayerGradCam(response, layer).attribute(images)
+            cam: Tensor = captum(self.name).LayerGradCam(response, layer).attribute(probe.sources)
         except RuntimeError as error:
             if "appears to not have been used" in str(error):
                 raise no_influence_error(name) from error

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cpath.attribution.base import Attribution, register
-from cpath.attribution.response import ResponseProbe
+from cpath.attribution.response import Maps, ResponseProbe, one_or_all
 from cpath.checks import check_seed
 from cpath.randomness import image_generators
 
@@ -17,7 +17,9 @@ from cpath.randomness import image_generators
 @register("random")
 @dataclass(frozen=True, kw_only=True)
 class RandomMap(Attribution):
-    """Random map: U(0, 1) for every pixel, drawn from the seed and the image itself.
+    """Random map: U(0, 1) for every pixel, drawn from the seed and the input itself.
+
+    Of inputs that are no single tensor of images, it is U(0, 1) for every element.
 
     Args:
         seed: Seed of the draws.
@@ -32,15 +34,18 @@ class RandomMap(Attribution):
     def __post_init__(self) -> None:
         check_seed(self.seed)
 
-    def maps(self, probe: ResponseProbe) -> Tensor:
-        """Draw a map (B, 1, H, W) from U(0, 1)."""
+    def maps(self, probe: ResponseProbe) -> Maps:
+        """Draw maps from U(0, 1): (B, 1, H, W) for images, and otherwise of the shape of the inputs."""
         _ = probe.target  # not needed, but an unusable target or model must be reported as everywhere
-        size = (1, *probe.images.shape[2:])
+        sources = probe.sources
+        alone = len(sources) == 1 and sources[0].dim() == 4
+        sizes = [(1, *source.shape[2:]) if alone else source.shape[1:] for source in sources]
         draws = [
-            torch.rand(size, generator=g, device="cpu")
-            for g in image_generators(probe.images, self.seed, self.name)
+            [torch.rand(size, generator=one, device="cpu") for size in sizes]
+            for one in image_generators(probe.inputs, self.seed, self.name)
         ]
-        return torch.stack(draws).to(probe.images)
+        found = [torch.stack(rows) for rows in zip(*draws, strict=True)]
+        return one_or_all(drawn.to(source) for drawn, source in zip(found, sources, strict=True))
 
 
 @register("sobel")

@@ -9,39 +9,43 @@ from torch import Tensor, nn
 
 from cpath.attribution.base import Attribution, register
 from cpath.attribution.by_captum import upsample
-from cpath.attribution.response import ResponseProbe, no_influence_error
+from cpath.attribution.response import Maps, ResponseProbe, no_influence_error, one_or_all
 from cpath.checks import check_count, within_memory
 from cpath.errors import MaskError
+from cpath.inputs import GivenT, Inputs, check_inputs
 from cpath.methods.base import Method
 from cpath.methods.contribution import NeuronIntGrad, integrate
 from cpath.methods.quadrature import quadrature
 from cpath.pathway import Pathway, check_pathway
-from cpath.probe import Target, check_images
+from cpath.response import Target
 from cpath.scores import find_pathway
 from cpath.sites import differentiating, evaluating
 from cpath.threshold import check_sparsity
 
 
 def pathway_gradient(
-    model: nn.Module, images: Tensor, pathway: Pathway, target: Target = None, *, max_batch: int = 64
-) -> Tensor:
+    model: nn.Module, inputs: GivenT, pathway: Pathway, target: Target = None, *, max_batch: int = 64
+) -> GivenT:
     """Compute the gradient ∂f/∂x of the response of the network restricted to a pathway.
 
     Args:
         model: The model that the pathway was found in.
-        images: Floats (B, C, H, W) on the model's device.
-        pathway: Pathway of the same images, or of one image, which then applies to all.
+        inputs: Floats (B, …) on the model's device, such as images (B, C, H, W); a tuple or a mapping, see
+            `cpath.inputs`.
+        pathway: Pathway of the same inputs, or of one input, which then applies to all.
         target: Class of the response: an int, ints (B,), or None for the class that the pathway was found for, or,
-            if the pathway names none, the class that the unrestricted network predicts.
-        max_batch: Largest number of images in one forward pass.
+            if the pathway names none, the class that the unrestricted network predicts. Or a function of the
+            model's output that returns floats (B,), also for a pathway that was found for it.
+        max_batch: Largest number of inputs in one forward pass.
 
     Returns:
-        Gradients (B, C, H, W), detached.
+        Gradients (B, …), detached; for a tuple or a mapping in the same structure, with None in the place of what
+        has no gradient.
 
     Raises:
-        InputError: If images or target are unusable, or ``pathway`` is not a `Pathway`.
-        MaskError: If the pathway does not fit the model or the images.
-        OutOfMemoryError: If a pass of ``max_batch`` images does not fit into the device's memory.
+        InputError: If inputs or target are unusable, or ``pathway`` is not a `Pathway`.
+        MaskError: If the pathway does not fit the model or the inputs.
+        OutOfMemoryError: If a pass of ``max_batch`` inputs does not fit into the device's memory.
 
     Source: Khakzar et al. 2021, section 4.
 
@@ -52,32 +56,51 @@ def pathway_gradient(
     """
     check_pathway(pathway)
     max_batch = check_count("max_batch", max_batch)
-    remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
+    remedy = f"pass a smaller max_batch than {max_batch}, or fewer inputs at once"
     with evaluating(model), differentiating(), within_memory(remedy):
-        check_images(model, images)
-        if len(pathway) not in (1, len(images)):
-            raise MaskError(f"the pathway belongs to {len(pathway)} images, the batch has {len(images)}.")
-        if target is None and pathway.target is not None:
-            # A pathway read from a file is on the CPU. A pathway of one image applies to any number.
-            target = pathway.target.to(images.device).expand(len(images))
-        probe = ResponseProbe(model, images, target, max_batch=max_batch)
-        at_once = probe.rows_at_once
-        parts = [
-            _restricted_gradient(probe.part(part), pathway if len(pathway) == 1 else pathway[part])
-            for part in (slice(start, start + at_once) for start in range(0, len(probe), at_once))
-        ]
-    return torch.cat(parts)
+        checked = check_inputs(model, inputs)
+        if len(pathway) not in (1, len(checked)):
+            raise MaskError(f"the pathway belongs to {len(pathway)} inputs, the batch has {len(checked)}.")
+        probe = ResponseProbe(model, checked, _target(pathway, checked, target), max_batch=max_batch)
+        found = gradients_in_parts(probe, pathway)
+    gradients: GivenT = probe.inputs.structured(dict(zip(probe.inputs.sources, found, strict=True)))
+    return gradients
 
 
-def _restricted_gradient(probe: ResponseProbe, pathway: Pathway) -> Tensor:
+def _target(pathway: Pathway, inputs: Inputs, target: Target) -> Target:
+    if target is not None or pathway.target is None:
+        return target
+    # A pathway read from a file is on the CPU. A pathway of one input applies to any number.
+    return pathway.target.to(inputs.device).expand(len(inputs))
+
+
+def gradients_in_parts(probe: ResponseProbe, pathway: Pathway) -> tuple[Tensor, ...]:
+    """Compute the gradients of the restricted network, as many inputs at once as fit into a pass.
+
+    Args:
+        probe: The inputs in front of the model.
+        pathway: Their pathway.
+
+    Returns:
+        Gradient (B, …) of each tensor in ``probe.sources``.
+    """
+    at_once = probe.rows_at_once
+    parts = [
+        _restricted_gradient(probe.part(part), pathway if len(pathway) == 1 else pathway[part])
+        for part in (slice(start, start + at_once) for start in range(0, len(probe), at_once))
+    ]
+    return tuple(torch.cat(found) for found in zip(*parts, strict=True))
+
+
+def _restricted_gradient(probe: ResponseProbe, pathway: Pathway) -> tuple[Tensor, ...]:
     _ = probe.left_out  # looked at before anything is restricted
     if probe.asked is None:
         _ = probe.target  # of the unrestricted network, before the restricted one runs
+    leaves = probe.inputs.leaves()
     with pathway.restrict(probe.model) as seen:
-        source = probe.images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(probe.response(source).sum(), source)
+        gradients = torch.autograd.grad(probe.response(*leaves).sum(), leaves)
     pathway.check_reached(seen)
-    return gradient
+    return gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +133,20 @@ class PathwayGradient(Attribution):
         """Name of the extraction method."""
         return self.method if isinstance(self.method, str) else self.method.name
 
-    def maps(self, probe: ResponseProbe) -> Tensor:
+    def maps(self, probe: ResponseProbe) -> Maps:
         """Compute ∂f/∂x of the restricted network."""
         pathway = find_pathway(
             probe.model,
-            probe.images,
+            probe.inputs,
             self.method,
             self.sparsity,
             probe.asked,
             sites=probe.sites,
             max_batch=probe.max_batch,
         )
-        return pathway_gradient(probe.model, probe.images, pathway, max_batch=probe.max_batch)
+        if probe.asked is None:
+            probe = probe.asking(pathway.target)
+        return one_or_all(gradients_in_parts(probe, pathway))
 
 
 @register("neuron_intgrad_star")
@@ -160,6 +185,7 @@ class NeuronIntGradStar(Attribution):
 
     def maps(self, probe: ResponseProbe) -> Tensor:
         """Compute ReLU(Σ_c z_c · Σ_k w_k ∂f(α_k z)/∂z_c), upsampled, (B, 1, H, W)."""
+        _ = probe.images  # raises where there are none
         found = [self._signed(probe, site) for site in probe.spatial_sites(self.site)]
         return upsample(torch.stack(found).sum(0).clamp(min=0), probe.images)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cpath.devices import widest
-from cpath.errors import SiteError
-from cpath.probe import Probe, Target, check_logits, check_site
+from cpath.errors import InputError, SiteError
+from cpath.inputs import Given, Inputs
+from cpath.probe import Probe, check_site
+from cpath.response import Answer, Response, Target
 from cpath.sites import DEFAULT_SITES, RightGradients, intercept
 
 # On a CPU, larger batches take longer per image: their activations, some ten times the size of the input, are more
@@ -21,15 +24,33 @@ from cpath.sites import DEFAULT_SITES, RightGradients, intercept
 _CPU_INPUT_BYTES = 4 * 2**20
 
 
-class ResponseProbe(Probe):
-    """Probe whose response is a differentiable function of the images; see `cpath.Probe`.
+Maps = Tensor | tuple[Tensor, ...]
+"""Map of the only tensor that has a gradient, or of each."""
+
+
+def one_or_all(maps: Iterable[Tensor]) -> Maps:
+    """Unpack a single map.
 
     Args:
-        model: A classifier that maps ``images`` to logits (B, classes).
-        images: Floats (B, C, H, W) on the model's device.
-        target: Class to explain: None for the predicted class, an int, or ints (B,).
+        maps: The maps.
+
+    Returns:
+        The only map, or a tuple of several.
+    """
+    several = tuple(maps)
+    return several[0] if len(several) == 1 else several
+
+
+class ResponseProbe(Probe):
+    """Probe whose response is a differentiable function of the inputs; see `cpath.Probe`.
+
+    Args:
+        model: A model that maps ``inputs`` to logits (B, classes), see `cpath.response`.
+        inputs: Tensor (B, …) on the model's device, a tuple or a mapping, see `cpath.inputs`.
+        target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
+            output that returns floats (B,).
         sites: Names of the activation functions whose calls are sites.
-        max_batch: Largest number of images in one forward pass, counting repetitions.
+        max_batch: Largest number of inputs in one forward pass, counting repetitions.
 
     Example:
         >>> probe = cpath.attribution.ResponseProbe(model, images, target=3)
@@ -40,67 +61,116 @@ class ResponseProbe(Probe):
     def __init__(
         self,
         model: nn.Module,
-        images: Tensor,
+        inputs: Given | Inputs,
         target: Target = None,
         *,
         sites: Iterable[str] = DEFAULT_SITES,
         max_batch: int = 64,
     ) -> None:
-        super().__init__(model, images, target, sites=sites, max_batch=max_batch)
-        self.images = self.images.detach()  # what is made from the user's images must not reach back to them
+        super().__init__(model, inputs, target, sites=sites, max_batch=max_batch)
+        self.inputs = self.inputs.detach()  # what is made from the user's inputs must not reach back to them
         self._sites: list[tuple[dict[str, tuple[int, ...]], list[tuple[str, ...]]]] = []  # shared by the parts
 
     @property
-    def asked(self) -> Tensor | None:
-        """Class (B,) to explain as far as it is known; None while it is still to be predicted."""
-        return self._asked if self._resolved is None else self._resolved
+    def asked(self) -> Target:
+        """Target as far as it is known: a function, or classes (B,); None while these are still to be predicted."""
+        return self._reading.function or self._reading.classes
+
+    def asking(self, target: Target) -> Self:
+        """Ask another question about the same inputs.
+
+        Args:
+            target: The target, as for the constructor.
+
+        Returns:
+            A probe of the same inputs.
+        """
+        probe = copy.copy(self)
+        probe._reading = Response(target, len(self), self.device)
+        return probe
+
+    @property
+    def sources(self) -> tuple[Tensor, ...]:
+        """Tensors of the inputs that have a gradient, without one of their own: the floats."""
+        return tuple(self.inputs.tensors[number] for number in self.inputs.sources)
+
+    @property
+    def images(self) -> Tensor:
+        """The images (B, C, H, W) among the inputs, for what needs one.
+
+        Raises:
+            InputError: If no tensor of floats has this shape, or several have.
+        """
+        return self.inputs.tensors[self.image_number]
+
+    @property
+    def image_number(self) -> int:
+        """Number of the images' tensor among those of the inputs."""
+        found = [number for number in self.inputs.sources if self.inputs.tensors[number].dim() == 4]
+        if len(found) != 1:
+            how_many = "several such tensors" if found else "none"
+            raise InputError(
+                f"this attribution needs images (B, C, H, W), of which the inputs have {how_many}: they are "
+                f"{self.inputs.shapes}."
+            )
+        return found[0]
 
     @property
     def rows_at_once(self) -> int:
-        """Number of images, counting repetitions, per pass: ``max_batch``, or fewer large ones on a CPU."""
-        if self.images.device.type != "cpu":
+        """Number of inputs, counting repetitions, per pass: ``max_batch``, or fewer large ones on a CPU."""
+        if self.device.type != "cpu":
             return self.max_batch
-        return min(
-            self.max_batch, max(1, _CPU_INPUT_BYTES // (self.images[0].numel() * self.images.element_size()))
-        )
+        return min(self.max_batch, max(1, _CPU_INPUT_BYTES // self.inputs.bytes_each))
 
-    def response(self, inputs: Tensor) -> Tensor:
+    def response(self, *versions: Tensor) -> Tensor:
         """Compute the responses to versions of the batch.
 
-        Unless a target is given or known, the first call takes the class that it predicts as the target: ``inputs``
-        must then be the images themselves.
+        Unless a target is given or known, the first call takes the class that it predicts as the target:
+        ``versions`` must then be the inputs themselves.
 
         Args:
-            inputs: K versions of the batch (K·B, C, H, W), one whole batch after another.
+            versions: For each of `sources`, K versions of its batch (K·B, …), one whole batch after another. The
+                other tensors of the inputs are repeated. None at all for the inputs themselves.
 
         Returns:
             Responses (K·B,).
         """
-        logits, labels = self._answer(inputs)
-        return logits.gather(1, labels).squeeze(1)
+        return self._answer(versions).values
 
-    def probability(self, inputs: Tensor) -> Tensor:
-        """Compute the response as a softmax probability.
+    def probability(self, *versions: Tensor) -> Tensor:
+        """Compute the probability of the target class.
 
         It is float64, if the device has it, so that small changes near 1 are kept.
 
         Args:
-            inputs: As for `response`.
+            versions: As for `response`.
 
         Returns:
             Probabilities (K·B,).
+
+        Raises:
+            InputError: If the target is a function.
         """
-        logits, labels = self._answer(inputs)
+        self.need_classes("a probability")
+        logits = self._answer(versions).class_logits
+        classes = self._reading.classes
+        assert logits is not None
+        assert classes is not None
+        labels = classes.repeat(len(logits) // len(self)).unsqueeze(1)
         return logits.to(widest(logits.device)).softmax(1).gather(1, labels).squeeze(1)
 
-    def _answer(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _answer(self, versions: tuple[Tensor, ...]) -> Answer:
         _ = self.left_out
-        # A non-leaf goes in, so that a model may change its input in place.
-        wanted = inputs.requires_grad and torch.is_grad_enabled()
+        inputs = self.inputs.versions(versions)
+        # Non-leaves go in, so that a model may change its input in place.
+        wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs.tensors)
         with RightGradients() if wanted else nullcontext():
-            logits = check_logits(self._call(inputs.clone()), len(inputs), differentiable=wanted)
-        labels = self._resolve_target(logits.detach()).repeat(len(inputs) // len(self))
-        return logits, labels.unsqueeze(1)
+            answer = self._reading.read(self._call(inputs.clone()), len(inputs), differentiable=wanted)
+        if not wanted or len(versions) < 2:
+            return answer
+        # A tensor that the model does not use has a gradient of zero. (Zero times its values could be NaN.)
+        nothing = sum(tensor.flatten()[:0].sum() for tensor in versions if tensor.requires_grad)
+        return Answer(answer.values + nothing, answer.class_logits)
 
     def activation(self, site: str) -> Tensor:
         """Compute the output of a site. Resolves the target on the way.
@@ -112,7 +182,7 @@ class ResponseProbe(Probe):
             Output (B, *site).
 
         Raises:
-            SiteError: If the model does not reach the site for these images.
+            SiteError: If the model does not reach the site for these inputs.
         """
         seen: list[Tensor] = []
 
@@ -122,10 +192,10 @@ class ResponseProbe(Probe):
 
         left_out = self.left_out
         with torch.no_grad(), intercept(self.model, visit, sites=self.sites, left_out=left_out):
-            self.response(self.images)
+            self.response()
         if not seen:
             raise SiteError(
-                f"the model reached site '{site}' for some images but not for others: pass those for which it does."
+                f"the model reached site '{site}' for some inputs but not for others: pass those for which it does."
             )
         return seen[-1]
 
@@ -154,7 +224,7 @@ class ResponseProbe(Probe):
                 raise SiteError(f"the model has no site '{wanted}'. Its sites: {', '.join(shapes)}.")
             if len(shapes[wanted]) != 3:
                 raise SiteError(
-                    f"site '{wanted}' gives {shapes[wanted]} per image, but a map needs channels, height and width."
+                    f"site '{wanted}' gives {shapes[wanted]} per input, but a map needs channels, height and width."
                 )
             return (wanted,)
         maps = {name: shape for name, shape in shapes.items() if len(shape) == 3}
@@ -223,7 +293,7 @@ def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple
         joins,
         intercept(probe.model, visit, sites=probe.sites, left_out=left_out),
     ):
-        check_logits(probe._call(probe.images[:1].clone()), 1)
+        probe._call(probe.inputs[:1].clone())
     if not shapes:
         raise probe.no_sites_error()
     return shapes, [(name,) for name in shapes] + [sites for _, sites in joins.sites.values()]

@@ -19,7 +19,7 @@ from cpath.checks import copied
 from cpath.decoding.objectives import Task
 from cpath.decoding.starts import Start
 from cpath.errors import CpathError, InputError, MaskError, unknown_name
-from cpath.probe import check_logits
+from cpath.response import class_logits, logits_of
 from cpath.sites import EVERY_SITE, check_sites, intercept, observe, unwrap
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Network:
             seen = stack.enter_context(observe(self._model, sites=self._sites))
             pixels = start.image()
             try:
-                logits = check_logits(self._model(self._prepare(pixels)), 1)
+                logits = class_logits(self._model(self._prepare(pixels)), 1)
             except CpathError:
                 raise
             except (RuntimeError, ValueError) as error:
@@ -161,8 +161,8 @@ class Network:
             edits = () if masks is None else EVERY_SITE
             left_out = () if reference is None else reference.left_out
             with intercept(self._model, visit, edits=edits, sites=self._sites, left_out=left_out):
-                logits: Tensor = self._model(self._prepare(pixels))
-            return logits
+                output = self._model(self._prepare(pixels))
+            return logits_of(output)
 
         return run
 

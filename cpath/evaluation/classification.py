@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cpath.data import Batches, Split
+from cpath.response import check_logits, predicted
 
 
 @torch.no_grad()
@@ -15,7 +16,7 @@ def accuracy(model: nn.Module, split: Split, device: torch.device | str = "cpu",
     The model is moved to ``device`` and put into eval mode, and stays so.
 
     Args:
-        model: A classifier that maps images to logits.
+        model: A classifier that maps images to logits, see `cpath.response`.
         split: Images and labels.
         device: Device to compute on.
         batch_size: Number of images in one forward pass.
@@ -32,4 +33,8 @@ def accuracy(model: nn.Module, split: Split, device: torch.device | str = "cpu",
     device = torch.device(device)
     model.to(device).eval()
     batches = Batches(split.placed(device), batch_size)
-    return torch.cat([model(images.to(device)).argmax(1).cpu() == labels.cpu() for images, labels in batches])
+    right = []
+    for images, labels in batches:
+        logits = check_logits(model(images.to(device)), len(images))
+        right.append(predicted(logits).cpu() == labels.cpu())
+    return torch.cat(right)

@@ -16,7 +16,8 @@ from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, within_memory
 from cpath.errors import InputError
 from cpath.evaluation.removal import Fill, rank_pixels, remove_pixels
-from cpath.probe import Target
+from cpath.inputs import check_images
+from cpath.response import Target
 from cpath.sites import evaluating
 
 PERCENT = (*range(1, 11), *range(20, 100, 10))
@@ -65,7 +66,7 @@ def degrade(
     ``change.nanmean(0)``.
 
     Args:
-        model: A classifier that maps ``images`` to logits (B, classes).
+        model: A classifier that maps ``images`` to logits, see `cpath.response`.
         images: Floats (B, C, H, W) on the model's device.
         attribution: Attributions (B, C, H, W) or (B, 1, H, W) of these images.
         target: Class c: None for the predicted class, an int, or ints (B,).
@@ -99,7 +100,8 @@ def degrade(
         raise InputError("percent is empty: name at least one share of pixels to remove.")
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
     with evaluating(model), torch.no_grad(), within_memory(remedy):
-        probe = ResponseProbe(model, images, target)
+        probe = ResponseProbe(model, check_images(model, images), target)
+        probe.need_classes("degradation")
         at_once = probe.rows_at_once
         ranks = rank_pixels(attribution, probe.images, rank_by=rank_by, seed=seed)
         parts = [
@@ -124,4 +126,6 @@ def _degrade(
             for share in percent[start : start + at_once]
         ]
         degraded.append(probe.probability(torch.cat(versions)).view(len(versions), len(probe)))
-    return probability, torch.cat(degraded).T, probe.target
+    classes = probe.target
+    assert classes is not None
+    return probability, torch.cat(degraded).T, classes

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cpath._torch import initialiser
-from cpath.errors import InputError, described, unknown_name
+from cpath.errors import InputError, unknown_name
+from cpath.inputs import Given, Inputs
 from cpath.sites import evaluating, unwrap
 
 INITS = ("normal", "own")
@@ -25,7 +26,7 @@ _NORMS = (
 )
 
 
-def find_blocks(model: nn.Module, images: Tensor) -> dict[str, tuple[str, ...]]:
+def find_blocks(model: nn.Module, inputs: Given | Inputs) -> dict[str, tuple[str, ...]]:
     """Find the blocks of a model, from the logits to the input.
 
     A block is a module in the model itself, its Sequentials or module lists: a convolution, a linear layer, or a
@@ -35,7 +36,7 @@ def find_blocks(model: nn.Module, images: Tensor) -> dict[str, tuple[str, ...]]:
 
     Args:
         model: The model.
-        images: Images (B, C, H, W) that the model can take. One is enough.
+        inputs: Inputs (B, …) that the model can take, see `cpath.inputs`. One is enough.
 
     Returns:
         Names of the parameters of each block, by the block's name. Parameters that the forward pass does not use
@@ -49,13 +50,12 @@ def find_blocks(model: nn.Module, images: Tensor) -> dict[str, tuple[str, ...]]:
         ['fc', 'conv2', 'conv1']
     """
     model = unwrap(model)
-    if not isinstance(images, Tensor):
-        raise InputError(f"images must be a tensor (B, C, H, W), not {described(images)}.")
+    inputs = Inputs.of(inputs)
     modules = dict(model.named_modules())
     opened = _opened(model)
     blocks: dict[str, list[str]] = {}
     previous = None
-    for parameter in _in_order_of_use(model, images):
+    for parameter in _in_order_of_use(model, inputs):
         block = _block_of(parameter, opened)
         if previous is not None and block not in blocks and isinstance(modules.get(block), _NORMS):
             block = previous
@@ -171,9 +171,9 @@ class _Uses(TorchFunctionMode):
                 self.seen[self._names[id(value)]] = None
 
 
-def _in_order_of_use(model: nn.Module, images: Tensor) -> list[str]:
+def _in_order_of_use(model: nn.Module, inputs: Inputs) -> list[str]:
     with evaluating(model), torch.no_grad(), _Uses(model) as uses:
-        model(images[:1].clone())
+        inputs[:1].clone().call(model)
     return list(uses.seen)
 
 

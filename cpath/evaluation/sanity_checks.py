@@ -22,9 +22,10 @@ from cpath.checks import check_count, check_seed, copied
 from cpath.errors import InputError, described, unknown_name
 from cpath.evaluation.randomization import INITS, Blocks, find_blocks, redraw, resolve_blocks
 from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
+from cpath.inputs import check_images
 from cpath.methods.base import Method
-from cpath.probe import Target, check_images
 from cpath.randomness import image_generators, seeded
+from cpath.response import Target
 from cpath.sites import DEFAULT_SITES, check_sites, evaluating, unwrap
 
 Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribution | Method]
@@ -40,13 +41,13 @@ class SanityCheck:
         baseline: Values (draws, B) by attribution and measure: a random map, which has the original one's values in
             random places, compared with the original map. It tells the value that a measure takes by chance.
         blocks: Names of the blocks, from the logits to the input.
-        target: Class (B,) that the original maps explain.
+        target: Class (B,) that the original maps explain; None if the response is a function of the output.
     """
 
     similarity: dict[str, dict[str, np.ndarray]]
     baseline: dict[str, dict[str, np.ndarray]]
     blocks: tuple[str, ...]
-    target: Tensor
+    target: Tensor | None
 
 
 def sanity_check(
@@ -71,11 +72,11 @@ def sanity_check(
     The randomised networks are copies: ``model`` itself is never changed.
 
     Args:
-        model: A classifier that maps ``images`` to logits (B, classes).
+        model: A classifier that maps ``images`` to logits, see `cpath.response`.
         images: Floats (B, C, H, W) on the model's device, one batch for every randomised network.
         attributions: Names, attributions or methods, or a mapping of labels to them.
         target: Class that the maps explain: None for the class that the original network predicts, an int, or
-            ints (B,).
+            ints (B,). Or a function of the model's output that returns floats (B,).
         blocks: Names of modules or parameters from the logits to the input, or lists of them by a block's name;
             None for those of `find_blocks`.
         draws: Number of times that the weights are drawn.
@@ -121,9 +122,10 @@ def sanity_check(
     images = check_images(model, images).detach()
     cascade = find_blocks(model, images) if blocks is None else resolve_blocks(model, blocks)
     labels = _labels(model, images, target, max_batch)
+    explain = target if labels is None else labels
     run = _Run(images, explained, sites, max_batch, on_step, len(explained) * (1 + draws * len(cascade)))
 
-    originals = dict(run.maps(model, labels))
+    originals = dict(run.maps(model, explain))
     comparisons = {label: Comparison(original, measures) for label, original in originals.items()}
     similarity = _table(explained, measures, (draws, len(cascade), len(images)))
     baseline = _table(explained, measures, (draws, len(images)))
@@ -132,7 +134,7 @@ def sanity_check(
             for measure, values in comparisons[label].to(_shuffled(original, images, seed, draw)).items():
                 baseline[label][measure][draw] = values
         for depth, (_, network) in enumerate(randomise(model, cascade, init, std, seed=seed, draw=draw)):
-            for label, found in run.maps(network, None if repredict else labels):
+            for label, found in run.maps(network, None if repredict else explain):
                 for measure, values in comparisons[label].to(found).items():
                     similarity[label][measure][draw, depth] = values
     return SanityCheck(similarity, baseline, tuple(cascade), labels)
@@ -249,11 +251,14 @@ def _check_attribution(one: object) -> str | Attribution | Method:
     return one
 
 
-def _labels(model: nn.Module, images: Tensor, target: Target, max_batch: int) -> Tensor:
+def _labels(model: nn.Module, images: Tensor, target: Target, max_batch: int) -> Tensor | None:
+    """Find the class that is explained (B,); None if the target is a function."""
     with evaluating(model), torch.no_grad():
         whole = ResponseProbe(model, images, target)
         parts = [whole.part(slice(start, start + max_batch)) for start in range(0, len(whole), max_batch)]
-        return torch.cat([part.target for part in parts])
+        classes = [part.target for part in parts]
+    known = [one for one in classes if one is not None]
+    return torch.cat(known) if known else None
 
 
 def _shuffled(attribution: Tensor, images: Tensor, seed: int, draw: int) -> Tensor:

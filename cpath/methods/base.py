@@ -82,7 +82,7 @@ class Method(Checked, ABC):
         `cpath.methods.image_generators`, so that a batch gives what its images give one by one.
 
         Args:
-            probe: The images in front of the model.
+            probe: The inputs in front of the model.
 
         Returns:
             Contributions (B, *site) by site, in call order. Boolean values, of a method that only tells which

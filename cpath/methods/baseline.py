@@ -45,10 +45,10 @@ class Random(Method):
         flat = torch.stack(
             [
                 torch.rand(layout.neurons, generator=g, device="cpu")
-                for g in image_generators(probe.images, self.seed, self.name)
+                for g in image_generators(probe.inputs, self.seed, self.name)
             ]
         )
-        return layout.views(flat.to(probe.images.device, dtype))
+        return layout.views(flat.to(probe.device, dtype))
 
 
 @register("active")

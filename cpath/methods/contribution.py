@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cpath.gradients import gradient_at
 from cpath.methods.base import Contributions, Method, register
 from cpath.methods.quadrature import quadrature
-from cpath.probe import Probe, Record, gradient_at
+from cpath.probe import Probe, Record
 
 
 @register("neuron_mct")
@@ -89,7 +90,7 @@ def weighted_gradients(
     for gradient in record.gradients.values():
         gradient.mul_(at_one)
     sites = list(record.activations)
-    zeroed = {site: torch.empty_like(record.logits[:, 0]) for site in sites} if residual else {}
+    zeroed = {site: torch.empty_like(record.response) for site in sites} if residual else {}
     starts_at_zero = bool(nodes) and nodes[0][0] == 0
     rows = _rows_per_pass(record, max(1, len(nodes)), probe.max_batch)
     single = _rows_per_pass(record, 1, probe.max_batch)
@@ -110,8 +111,7 @@ def weighted_gradients(
     values = {site: record.gradients[site].mul_(record.activations[site]) for site in sites}
     if not residual:
         return Contributions(values)
-    response = record.logits.gather(1, probe.target.unsqueeze(1)).squeeze(1)
-    drops = {site: response - zeroed[site] for site in sites}
+    drops = {site: record.response - zeroed[site] for site in sites}
     return Contributions(
         values,
         {site: (values[site].flatten(1).sum(1) - drop).abs() / drop.abs() for site, drop in drops.items()},
@@ -125,7 +125,7 @@ _REMEMBERED_BYTES = 2**30
 def _groups(record: Record) -> list[slice]:
     """Divide the images into groups whose results can be kept at once."""
     each = sum(activation[0].numel() * activation.element_size() for activation in record.activations.values())
-    return _parts(len(record.logits), max(1, _REMEMBERED_BYTES // each))
+    return _parts(len(record.response), max(1, _REMEMBERED_BYTES // each))
 
 
 def _parts(count: int, size: int) -> list[slice]:

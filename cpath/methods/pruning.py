@@ -80,7 +80,7 @@ class _Pruning:
 
     def __init__(self, probe: Probe, method: str) -> None:
         record = probe.record()
-        dtype, device = common_dtype(record.activations), record.logits.device
+        dtype, device = common_dtype(record.activations), record.response.device
         self.layout = SiteLayout.of(record.activations)
         self._probe, self._method = probe, method
         shape = (len(probe), self.layout.neurons)

@@ -92,7 +92,7 @@ class GreedyReleased(Method):
         """Mark the neurons that the last round keeps."""
         record = probe.record()
         layout = SiteLayout.of(record.activations)
-        dtype, device = common_dtype(record.activations), record.logits.device
+        dtype, device = common_dtype(record.activations), record.response.device
         scores = torch.empty(len(probe), layout.neurons, dtype=dtype, device=device)
         kept = torch.ones_like(scores)
         for done in range(1, self.rounds + 1):

@@ -71,6 +71,7 @@ class DGR(Method):
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
         """Train the gates (B, *site) by site."""
+        probe.need_classes(f"method '{self.name}'")
         record = probe.record(gradients=False)
         layout = SiteLayout.of(record.activations)
         device = record.logits.device
@@ -105,7 +106,7 @@ class DGR(Method):
 
     def _start(self, probe: Probe, layout: SiteLayout) -> Tensor:
         """Make the gates (B, neurons) to start from."""
-        return torch.ones(len(probe), layout.neurons, device=probe.images.device)
+        return torch.ones(len(probe), layout.neurons, device=probe.device)
 
     def _train(
         self,
@@ -218,6 +219,6 @@ class DGRRandomInit(DGR):
         return torch.stack(
             [
                 torch.rand(layout.neurons, generator=g, device="cpu")
-                for g in image_generators(probe.images, self.seed, self.name)
+                for g in image_generators(probe.inputs, self.seed, self.name)
             ]
         )
