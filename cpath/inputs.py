@@ -414,7 +414,7 @@ def wrong_input_error(model: nn.Module, inputs: Inputs, error: Exception) -> Inp
     """
     if isinstance(error, TypeError) and (missing := _unfit(model, inputs)):
         return InputError(
-            f"the model does not take these inputs ({missing}): pass a tensor for its only argument, a tuple of its "
+            f"the model does not take these inputs ({missing}): pass a tensor, its only argument, a tuple of its "
             "positional arguments or a mapping of its keyword arguments."
         )
     if not isinstance(error, RuntimeError | ValueError | IndexError) or isinstance(error, torch.OutOfMemoryError):

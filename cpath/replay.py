@@ -86,11 +86,15 @@ class Replay:
             inputs: Inputs (B, …): a tensor, or `cpath.inputs.Inputs`.
 
         Returns:
-            The replay. It is empty if the model calls other operations for one input than for the batch.
+            The replay. It is empty if the model calls other operations for one input than for the batch, or cannot
+            take one input.
         """
         steps = _steps(run, inputs)
         # A run of the first input alone tells rows that are inputs from other dimensions of the same size.
-        alone = steps if len(inputs) == 1 else _steps(run, inputs[:1])
+        try:
+            alone = steps if len(inputs) == 1 else _steps(run, inputs[:1])
+        except (RuntimeError, ValueError, IndexError):  # the model holds something of each input of this batch
+            return cls([])
         if len(alone) != len(steps):
             return cls([])
         return cls(

@@ -64,6 +64,19 @@ def known(model: nn.Module, sites: tuple[str, ...]) -> frozenset[str]:
     return _KNOWN.get(model, {}).get(sites, frozenset())
 
 
+def takes_other_batches(model: nn.Module, sites: tuple[str, ...]) -> bool:
+    """Tell whether `left_out` could run a model on one input and on two.
+
+    Args:
+        model: The model.
+        sites: Names of the activation functions that are sites.
+
+    Returns:
+        False for a model that holds something of each input of one batch, and takes no other batch.
+    """
+    return sites in _KNOWN.get(model, {})
+
+
 def left_out(model: nn.Module, inputs: Given | Inputs, sites: tuple[str, ...]) -> frozenset[str]:
     """Find the sites that do not depend on the input, and warn or refuse what would give wrong numbers.
 

@@ -136,7 +136,7 @@ def attribute(
     with evaluating(model), differentiating(), within_memory(remedy):
         probe = ResponseProbe(model, inputs, target, sites=sites, max_batch=max_batch)
         _ = probe.inputs.leaves()  # raises where there are none
-        at_once = max(1, probe.rows_at_once // method.rows)
+        at_once = probe.inputs_at_once(method.rows)
         with making_tensors_on(probe.device):
             parts = [
                 _found(method, probe.part(slice(start, start + at_once))) for start in range(0, len(probe), at_once)

@@ -84,7 +84,7 @@ def gradients_in_parts(probe: ResponseProbe, pathway: Pathway) -> tuple[Tensor, 
     Returns:
         Gradient (B, …) of each tensor in ``probe.sources``.
     """
-    at_once = probe.rows_at_once
+    at_once = probe.inputs_at_once()
     parts = [
         _restricted_gradient(probe.part(part), pathway if len(pathway) == 1 else pathway[part])
         for part in (slice(start, start + at_once) for start in range(0, len(probe), at_once))

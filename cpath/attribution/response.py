@@ -17,6 +17,7 @@ from cpath.inputs import Given, Inputs
 from cpath.probe import Probe, check_site
 from cpath.response import Answer, Response, Target
 from cpath.sites import DEFAULT_SITES, RightGradients, intercept
+from cpath.trial import takes_other_batches
 
 # On a CPU, larger batches take longer per image: their activations, some ten times the size of the input, are more
 # than the allocator keeps, and fetching fresh pages costs more than the batch saves (SqueezeNet at 224 pixels: a
@@ -118,9 +119,28 @@ class ResponseProbe(Probe):
     @property
     def rows_at_once(self) -> int:
         """Number of inputs, counting repetitions, per pass: ``max_batch``, or fewer large ones on a CPU."""
+        if self._whole_only:
+            return len(self)
         if self.device.type != "cpu":
             return self.max_batch
         return min(self.max_batch, max(1, _CPU_INPUT_BYTES // self.inputs.bytes_each))
+
+    def inputs_at_once(self, rows: int = 1) -> int:
+        """Choose the number of inputs for one pass.
+
+        Args:
+            rows: Number of rows that one input takes.
+
+        Returns:
+            The number, at least 1; all inputs of a model that takes no other batch.
+        """
+        return len(self) if self._whole_only else max(1, self.rows_at_once // rows)
+
+    @property
+    def _whole_only(self) -> bool:
+        """True for a model that takes no part of this batch, because it holds something of each input."""
+        _ = self.left_out  # found by a look at the model
+        return len(self) <= self.max_batch and not takes_other_batches(self.model, self.sites)
 
     def response(self, *versions: Tensor) -> Tensor:
         """Compute the responses to versions of the batch.
@@ -278,13 +298,14 @@ class _Joins(TorchFunctionMode):
 _CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 
 
-def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, ...]]]:
+def _look_at_sites(probe: ResponseProbe) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, ...]]]:
     """Find the shape of each site without the batch, and the sites whose channels are concatenated somewhere."""
     shapes: dict[str, tuple[int, ...]] = {}
     joins = _Joins()
+    inputs = probe.inputs if probe._whole_only else probe.inputs[:1]
 
     def visit(name: str, output: Tensor) -> None:
-        shapes[name] = tuple(check_site(name, output, 1).shape[1:])
+        shapes[name] = tuple(check_site(name, output, len(inputs)).shape[1:])
         joins.note(output, (name,))
 
     left_out = probe.left_out
@@ -293,7 +314,7 @@ def _look_at_sites(probe: Probe) -> tuple[dict[str, tuple[int, ...]], list[tuple
         joins,
         intercept(probe.model, visit, sites=probe.sites, left_out=left_out),
     ):
-        probe._call(probe.inputs[:1].clone())
+        probe._call(inputs.clone())
     if not shapes:
         raise probe.no_sites_error()
     return shapes, [(name,) for name in shapes] + [sites for _, sites in joins.sites.values()]

@@ -102,7 +102,7 @@ def degrade(
     with evaluating(model), torch.no_grad(), within_memory(remedy):
         probe = ResponseProbe(model, check_images(model, images), target)
         probe.need_classes("degradation")
-        at_once = probe.rows_at_once
+        at_once = probe.inputs_at_once()
         ranks = rank_pixels(attribution, probe.images, rank_by=rank_by, seed=seed)
         parts = [
             _degrade(probe.part(part), ranks[part], percent, order, fill)
