@@ -120,6 +120,7 @@ class PathAnalysis(Experiment):
         overlap = {sparsity: torch.full((len(batch),), torch.nan) for sparsity in search.sparsities}
         count = min(max(self.self_overlap - batch.where.start, 0), len(batch))
         if count:
+            assert scores.target is not None  # of classes
             # The smallest change that every pixel feels: one unit in the last place.
             nudged = batch.images[:count] * (1 + torch.finfo(batch.images.dtype).eps)
             again = cpath.score(

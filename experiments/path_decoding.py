@@ -172,6 +172,7 @@ class PathDecoding(Experiment):
                 networks[Network(search.name, None if search.name == _ACTIVE else sparsity)] = pathway
             if search.method.graded and search.name not in top:
                 top |= _top_neuron(search.name, scores, sites)
+            assert scores.target is not None  # of classes
             target = int(scores.target)  # the class that the network predicts, for every method
         channels = list(dict.fromkeys((neuron["site"], neuron["channel"]) for neuron in top.values()))
         made = self._render(job, list(networks.values()), target, channels)

@@ -41,5 +41,5 @@ def test_pathway_gradient_takes_the_target_of_the_pathway() -> None:
     )
     with pytest.raises(cpath.InputError, match="no class"):
         cpath.pathway_gradient(model, images, pathway, zoo.CLASSES)
-    with pytest.raises(cpath.MaskError, match="belongs to 3 images"):
+    with pytest.raises(cpath.MaskError, match="belongs to 3 inputs"):
         cpath.pathway_gradient(model, images[:2], pathway)
