@@ -362,8 +362,8 @@ def _check_tensor(model: nn.Module, name: str, tensor: Tensor, *, alone: bool) -
         )
     parameters = [p for p in model.parameters() if p.is_floating_point()]
     for attribute, remedy in (("device", "to('{}')"), ("dtype", "to({})")):
-        if attribute == "dtype" and not tensor.is_floating_point():
-            continue
+        if tensor.dim() == 0 or (attribute == "dtype" and not tensor.is_floating_point()):
+            continue  # a number goes with tensors of any device and type of floats
         mine, theirs = getattr(tensor, attribute), {getattr(p, attribute) for p in parameters}
         if theirs and mine not in theirs:
             other = next(iter(theirs))

@@ -165,10 +165,12 @@ def embedded(model: texts.Encoder) -> dict[str, Tensor]:
     return {"inputs_embeds": embeddings, "attention_mask": encoding["attention_mask"]}
 
 
-def test_embeddings_get_the_scores_of_their_tokens(method):
-    model = texts.encoder()
-    if method.name in ("random", "dgr_random_init"):
-        pytest.skip("draws from the bytes of the input itself")
+DRAWN = {"random", "dgr_random_init"}  # from the bytes of the input itself
+
+
+@pytest.mark.parametrize("name", [name for name in cpath.methods.names() if name not in DRAWN])
+def test_embeddings_get_the_scores_of_their_tokens(name):
+    model, method = texts.encoder(), zoo.quick(name)
     tokens = cpath.score(model, texts.texts(), method, sites="gelu")
     embeddings = cpath.score(model, embedded(model), method, sites="gelu")
     torch.testing.assert_close(embeddings.flat, tokens.flat, **CLOSE)
