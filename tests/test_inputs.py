@@ -1,4 +1,4 @@
-"""Inputs of every structure: tuples and mappings, further tensors, any number of dimensions, and what is refused."""
+"""Inputs of every structure: tuples and mappings, further tensors, any number of dimensions, what is refused."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ class _Named(nn.Module):
         return self.model(x)
 
 
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024
+Pair = namedtuple("Pair", "first second")
 
 
 def test_nested_structures_are_handed_on_as_they_are():

@@ -1,4 +1,4 @@
-"""A small text encoder, as transformers have them: token ids and an attention mask in, an object with logits out."""
+"""A small text encoder, as transformers has them: token ids and an attention mask in, logits in an object out."""
 
 from __future__ import annotations
 
