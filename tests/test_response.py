@@ -63,7 +63,7 @@ def test_scores_of_one_logit_are_those_of_a_logit_for_each_class(method, images,
     assert torch.equal(found.target, expected.target)
     torch.testing.assert_close(found.flat, expected.flat, **CLOSE)
     if method.name.startswith("dgr"):
-        assert len(found.flat.unique()) > 100
+        assert len(found.flat.unique()) > (100 if method.name == "dgr" else 20)
 
 
 @pytest.mark.parametrize("name", cpath.attribution.names())
