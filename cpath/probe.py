@@ -19,9 +19,9 @@ from torch.autograd.graph import get_gradient_edge
 from cpath._torch import eagerly, version
 from cpath.checks import without_vmap_warnings
 from cpath.errors import CpathError, InputError, SiteError
-from cpath.gradients import in_memory_of_their_own, no_gradient_error
 from cpath.inputs import Given, Inputs, check_inputs, wrong_input_error
 from cpath.keeping import Keeping
+from cpath.outputs import check_site, in_memory_of_their_own, no_gradient_error
 from cpath.replay import Replay
 from cpath.response import Response, Target, check_gradient, logits_of
 from cpath.sites import (
@@ -58,28 +58,6 @@ class Record:
         if self.class_logits is None:
             raise InputError("a target that is a function of the output has no logits of classes: leave it out.")
         return self.class_logits
-
-
-def check_site(name: str, output: Tensor, batch: int) -> Tensor:
-    """Check that the first dimension of a site's output is the batch.
-
-    Args:
-        name: Name of the site.
-        output: Its output.
-        batch: Number of inputs B.
-
-    Returns:
-        ``output`` (B, *site).
-
-    Raises:
-        SiteError: If it is not.
-    """
-    if output.dim() == 0 or output.shape[0] != batch:
-        raise SiteError(
-            f"site '{name}' gives shape {tuple(output.shape)}, but its first dimension must be the batch "
-            f"({batch}): cpath works on each input's own neurons. A single input is a batch of one: input[None]."
-        )
-    return output
 
 
 @dataclass

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from cpath.devices import widest
 from cpath.errors import InputError, SiteError
 from cpath.inputs import Given, Inputs
-from cpath.probe import Probe, check_site
+from cpath.outputs import check_site
+from cpath.probe import Probe
 from cpath.response import Answer, Response, Target
 from cpath.sites import DEFAULT_SITES, RightGradients, intercept
 from cpath.trial import takes_other_batches

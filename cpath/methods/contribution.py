@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cpath.gradients import gradient_at
 from cpath.methods.base import Contributions, Method, register
 from cpath.methods.quadrature import quadrature
+from cpath.outputs import gradient_at
 from cpath.probe import Probe, Record
 
 

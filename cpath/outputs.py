@@ -1,4 +1,4 @@
-"""Gradients at sites, as autograd hands them out."""
+"""Outputs of sites, and gradients with respect to them: their checks and their memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,28 @@ import torch
 from torch import Tensor
 
 from cpath.errors import SiteError
+
+
+def check_site(name: str, output: Tensor, batch: int) -> Tensor:
+    """Check that the first dimension of a site's output is the batch.
+
+    Args:
+        name: Name of the site.
+        output: Its output.
+        batch: Number of inputs B.
+
+    Returns:
+        ``output`` (B, *site).
+
+    Raises:
+        SiteError: If it is not.
+    """
+    if output.dim() == 0 or output.shape[0] != batch:
+        raise SiteError(
+            f"site '{name}' gives shape {tuple(output.shape)}, but its first dimension must be the batch "
+            f"({batch}): cpath works on each input's own neurons. A single input is a batch of one: input[None]."
+        )
+    return output
 
 
 def gradient_at(value: Tensor, source: Tensor) -> Tensor | None:
