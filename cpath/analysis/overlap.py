@@ -14,7 +14,7 @@ from cpath.errors import InputError, described
 from cpath.inputs import Given, check_inputs
 from cpath.layout import SiteLayout
 from cpath.pathway import Pathway, check_pathway
-from cpath.response import class_logits
+from cpath.response import check_logits, class_logits, predicted
 from cpath.sites import evaluating
 
 
@@ -69,16 +69,18 @@ def response_preservation(
     checked = check_inputs(model, inputs)
     with torch.no_grad(), evaluating(model):
         # Copies go in, because a model may change its input in place.
-        logits = class_logits(checked.clone().call(model) if logits is None else logits, len(checked))
+        logits = check_logits(checked.clone().call(model) if logits is None else logits, len(checked))
         with pathway.restrict(model) as seen:
-            restricted = class_logits(checked.clone().call(model), len(checked))
+            restricted = check_logits(checked.clone().call(model), len(checked))
         pathway.check_reached(seen)
-    target = logits.argmax(1) if pathway.target is None else pathway.target.to(logits.device).expand(len(checked))
-    target = target.unsqueeze(1)
+    target = predicted(logits) if pathway.target is None else pathway.target.to(logits.device)
+    target = target.expand(len(checked)).unsqueeze(1)
     exact = widest(logits.device)
-    before = logits.to(exact).softmax(1).gather(1, target).squeeze(1)
-    after = restricted.to(exact).softmax(1).gather(1, target).squeeze(1)
-    return after / before - 1, restricted.argmax(1) == logits.argmax(1)
+    before, after = (
+        class_logits(values.to(exact), len(checked)).softmax(1).gather(1, target).squeeze(1)
+        for values in (logits, restricted)
+    )
+    return after / before - 1, predicted(restricted) == predicted(logits)
 
 
 def compare_pathways(

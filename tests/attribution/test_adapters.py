@@ -71,6 +71,32 @@ def test_captum_sensitivity_and_noise_tunnel_take_it_as_it_is() -> None:
     assert torch.allclose(still, explainer.attribute(images, target=1), rtol=1e-3, atol=1e-5)
 
 
+class _Weighted(nn.Module):
+    """A network of images, a weight of each, and the number of a class whose logit it doubles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = zoo.make("residual")
+
+    def forward(self, images: Tensor, weight: Tensor, number: Tensor) -> Tensor:
+        return self.net(images) * weight + torch.eye(zoo.CLASSES)[number]
+
+
+def test_captum_adapter_gives_the_map_of_every_input() -> None:
+    model, images = _Weighted(), zoo.images()
+    weight, number = torch.tensor([[0.5], [1.0], [2.0]]), torch.tensor([0, 3, 1])
+    found = CaptumAttribution(model, "gradients").attribute((images, weight, number), target=2)
+    assert [one.shape for one in found] == [images.shape, weight.shape, number.shape]
+    plain = cpath.attribute(model.net, images, "gradients", 2)
+    torch.testing.assert_close(found[0], plain * weight[:, :, None, None])
+    torch.testing.assert_close(found[1], model.net(images)[:, 2:3].detach())
+    assert found[2].count_nonzero() == 0
+    cam, *rest = CaptumAttribution(model, "gradcam").attribute((images, weight, number), target=2)
+    alone = CaptumAttribution(model.net, "gradcam").attribute(images, target=2)
+    torch.testing.assert_close(cam, alone * weight[:, :, None, None])
+    assert all(one.count_nonzero() == 0 for one in rest)
+
+
 def test_captum_adapter_refuses_what_it_cannot_do() -> None:
     model, images = zoo.make("residual"), zoo.images()
     with pytest.raises(cpath.UnknownNameError):  # at once, not at the first image
