@@ -153,19 +153,35 @@ class Inputs:
         return replace(self, tensors=tuple(changed))
 
     def clone(self) -> Inputs:
-        """Copy all tensors, because a model may change its input in place."""
+        """Copy all tensors, because a model may change its input in place.
+
+        Returns:
+            The copy.
+        """
         return self._with(Tensor.clone, shared=True)
 
     def detach(self) -> Inputs:
-        """Cut all tensors off from the graphs of autograd that they are part of."""
+        """Cut all tensors off from the graphs of autograd that they are part of.
+
+        Returns:
+            The inputs, in the same memory.
+        """
         return self._with(Tensor.detach, shared=True)
 
     def on_cpu(self) -> Inputs:
-        """Copy the values to plain memory of the CPU, one input after another, unless they lie there."""
+        """Copy the values to plain memory of the CPU, one input after another, unless they lie there.
+
+        Returns:
+            The inputs on the CPU.
+        """
         return self._with(lambda tensor: tensor.detach().resolve_neg().cpu().contiguous(), shared=True)
 
     def usable_by_autograd(self) -> Inputs:
-        """Copy the tensors made under ``inference_mode``, which cannot be saved for a backward pass."""
+        """Copy the tensors made under ``inference_mode``, which cannot be saved for a backward pass.
+
+        Returns:
+            The inputs, with the user's own tensors otherwise.
+        """
         return self._with(lambda tensor: tensor.clone() if tensor.is_inference() else tensor, shared=True)
 
     def tracked(self) -> Inputs:
@@ -269,7 +285,11 @@ class Inputs:
         return None if bare else structure
 
     def rows(self) -> Iterator[list[Tensor]]:
-        """Iterate over the tensors of each input alone, as they are in any batch that it is part of."""
+        """Iterate over the tensors of each input alone, as they are in any batch that it is part of.
+
+        Returns:
+            Iterator over lists of tensors without the dimension of the batch.
+        """
         of_all = [tensor for tensor in self.tensors if tensor.dim()]
         for row in range(len(self)):
             yield [tensor[min(row, len(tensor) - 1)] for tensor in of_all]

@@ -630,7 +630,7 @@ def test_sites_that_differ_between_images_are_refused(images):
 
     images = images.clone()
     images[:, 0, 0, 0] = torch.tensor([1.0, 3.0, 1.0])
-    with pytest.raises(cpath.SiteError, match="sites differ from one image to another"):
+    with pytest.raises(cpath.SiteError, match="sites differ from one input to another"):
         cpath.score(zoo.make(Choosy), images, max_batch=1)
     assert len(cpath.score(zoo.make(Choosy), images, max_batch=3)) == 3
 

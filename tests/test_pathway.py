@@ -173,7 +173,7 @@ def test_pathway_of_another_batch_is_refused(images):
     with pytest.raises(cpath.MaskError, match="belongs to 3 images, the batch has 2"), pathway.restrict(model):
         model(images[:2])
     for batch in (images[:2], images[:1]):
-        with pytest.raises(cpath.MaskError, match=f"belongs to 3 images, the batch has {len(batch)}"):
+        with pytest.raises(cpath.MaskError, match=f"belongs to 3 inputs, the batch has {len(batch)}"):
             cpath.pathway_gradient(model, batch, pathway)
 
 
