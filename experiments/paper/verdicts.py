@@ -27,8 +27,9 @@ WORDS = (FAILS, NO_DIFFERENCE, NOT_DECIDED, HOLDS, BY_CONSTRUCTION, NOT_TESTABLE
 
 RULE = (
     "Claims that compare methods are decided by differences that are paired by image (in ROAR by seed of the "
-    "retraining), the others by the difference from a limit, each with an interval of Student's t; the comparisons "
-    "of one claim are corrected together (Holm, 95 %). "
+    "retraining and explained network), the others by the difference from a limit, each with an interval of Student's "
+    "t; where there are several draws of random weights, or several explained networks, it covers these too. The "
+    "comparisons of one claim are corrected together (Holm, 95 %). "
     f"“{HOLDS.capitalize()}”: every comparison is as claimed. “{FAILS.capitalize()}”: one is the other way round. "
     f"“{NO_DIFFERENCE.capitalize()}”: the interval of at least one covers 0, and none is the other way round. "
     f"“{NOT_DECIDED.capitalize()}”: the results lack the numbers of single images, or have one seed."
@@ -140,6 +141,7 @@ def _decide(claim: Claim, contrasts: list[Contrast]) -> list[Decided]:
             [sample.mean for sample in samples],
             [sample.error for sample in samples],
             [sample.n for sample in samples],
+            freedom=[max(sample.n - 1, 1) if sample.freedom is None else sample.freedom for sample in samples],
         )
     )
     return [
