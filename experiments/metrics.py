@@ -16,7 +16,7 @@ _ROUNDS = "least and largest of the rounds"
 _IMAGES_AND_DRAWS = "95 % interval over images and draws of the weights together"
 
 DRAW = "/draw_"
-"""Qualifier, with the draw's number from 1 behind it, of the numbers of single images in one draw of the weights."""
+"""Qualifier, with the draw's number from 1 behind it, of the numbers of images in one draw of the weights."""
 
 _TRAINING = (
     Metric(
@@ -407,10 +407,10 @@ _SANITY_CHECKS = (
         range=_CORRELATION,
         better="lower",
         meaning="Rank correlation of the map of the network that is randomised down to a block with the original "
-        "map. Each image counts with its mean over the draws of the weights; n counts images, each of them in all "
-        "draws. The interval is for other images and other draws (Student's t on the variance over images plus that "
-        "over draws); with a single draw it is over images alone. sd_of_draws: standard deviation of the draws' "
-        "means.",
+        "map. Each image counts with its mean over the draws of the weights; n counts images, each of them in "
+        "all draws. The interval is for other images and other draws (Student's t on the variance over images plus "
+        "that over draws); with a single draw it is over images alone. sd_of_draws: standard deviation of the "
+        "draws' means.",
         source=_ADEBAYO,
         interval=_IMAGES_AND_DRAWS,
     ),
@@ -486,9 +486,9 @@ _SANITY_CHECKS = (
         unit="%",
         range=_PER_CENT,
         better=None,
-        meaning="Per cent of the maps, of all images in all draws of the weights, that the measure behind the slash "
-        "has no value for, as they are constant: they are left out of its mean. n counts all images; no row where "
-        "no map is left out.",
+        meaning="Per cent of the maps, of all images in all draws of the weights, that the measure behind the "
+        "slash has no value for, as they are constant: they are left out of its mean. n counts all images; no row "
+        "where no map is left out.",
     ),
 )
 
@@ -528,7 +528,8 @@ _ROAR = (
         "roar_accuracy",
         "ROAR: test accuracy",
         "Per cent of the test images that are classified correctly after retraining without the most relevant "
-        "pixels.",
+        "pixels. n counts retrainings: the seeds, times the explained networks where there are several. The "
+        "interval is over seeds, and over explained networks too where there are several.",
         "lower",
     ),
     _roar(

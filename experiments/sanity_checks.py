@@ -124,8 +124,8 @@ class SanityChecks(Experiment):
                     for draw, values in enumerate(self._measure(job, batch, blocks)):
                         write_measures(_of_draw(part.folder, draw), values)
             of_draws = [read_measures(_of_draw(part.folder, draw)) for draw in range(self.draws)]
-            for per_image, values in zip(by_draw, of_draws, strict=True):
-                per_image.add(batch, values)
+            for per_image, numbers in zip(by_draw, of_draws, strict=True):
+                per_image.add(batch, numbers)
             found.add(batch, _mean_over_draws(of_draws) | _each_draw(of_draws))
             job.drawings += self._strips(job, batch, blocks)
         found.write(job.folder)
@@ -272,7 +272,9 @@ def _each_draw(draws: Sequence[ValuesOfImages]) -> dict[Measure, list[float]]:
 def _means(draws: Sequence[ValuesOfImages]) -> list[Row]:
     """Mean of each measure over images and draws, with its interval over both."""
     measures = list(draws[0])
-    interval = crossed_mean(np.array([[values[measure] for measure in measures] for values in draws]).swapaxes(1, 2))
+    interval = crossed_mean(
+        np.array([[values[measure] for measure in measures] for values in draws]).swapaxes(1, 2)
+    )
     return [
         Row(measure.method, measure.metric, float(mean), measure.x_name, measure.x, float(low), float(high), int(n))
         for measure, mean, low, high, n in zip(

@@ -1,5 +1,6 @@
-"""Means with intervals: over images by the bootstrap, over seeds by Student's t, over both together where the two are
-crossed. NaN are left out and counted.
+"""Means with intervals: over images by the bootstrap, over seeds by Student's t, and over two crossed kinds.
+
+NaN are left out and counted.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Interval:
         mean: Mean, or other summary.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        n: Number of values that were not NaN: of images, or of repetitions (`t_mean`). For `crossed_mean` the number
-            of images that have a value in any repetition.
+        n: Number of values that were not NaN: of images, or of repetitions (`t_mean`). For `crossed_mean` the
+            number of images that have a value in any repetition.
     """
 
     mean: NDArray[np.float64]
@@ -165,8 +166,8 @@ def crossed_error(
     A value is taken as the sum of a mean, of what is peculiar to its image, of what is peculiar to its repetition
     (of all images alike), and of a rest. The squared error of the mean is estimated as that of the images' means,
     plus that of the repetitions' means. Each covers the rest too, which so counts twice: where there is nothing but
-    the rest, errors are √2 times too large. In simulations, intervals of 95 % that are made of them hold the true mean
-    in 94 to 99.7 % of the cases with 5 repetitions, and in 89 to 98 % with 2.
+    the rest, errors are √2 times too large. In simulations, intervals of 95 % that are made of them hold the true
+    mean in 94 to 99.7 % of the cases with 5 repetitions, and in 89 to 98 % with 2.
 
     Args:
         values: Values (repetitions, images, K); NaN is left out.

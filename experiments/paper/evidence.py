@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,13 @@ from cpath.viz import label_of
 from experiments.engine.metric_entry import base_name
 from experiments.engine.table import place
 from experiments.metrics import DRAW, METRICS
+from experiments.roar.curves import explained_networks
 
 UNPAIRED = "unpaired data"
 ONE_SEED = "a single seed"
 _IMAGE = "image"
 REPETITION = "repetition"
-"""Level of an index for what all images were measured in, such as a draw of the weights."""
+"""Level of an index for what all images or seeds were measured in: a draw of the weights, an explained network."""
 _PER_IMAGE = (_IMAGE, "method", "metric", "x_name", "x", "value")
 
 
@@ -35,6 +37,8 @@ class Results:
     """Numbers of single images, with the columns of `read_per_image`; empty where no job left any."""
     sites: str = ""
     """Sites of the pathways; empty where unknown."""
+    cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Retrainings of a ROAR table, one a row; empty where no job left them."""
 
 
 @dataclass(frozen=True)
@@ -332,9 +336,12 @@ def paired_seeds(
     Returns:
         A contrast for each pair of methods that was compared.
     """
-    rows = {(row.method, row.metric): row for _, row in results.table.iterrows()}
     mode = metric.partition("_")[0]
     means, seeds = _accuracies(results.table, f"{mode}_accuracy")
+    networks = explained_networks(results.table)
+    if networks > 1:
+        return _paired_networks(results.cells, mode == "kar", means, networks, ours, others, claimed)
+    rows = {(row.method, row.metric): row for _, row in results.table.iterrows()}
     found = []
     for one in ours:
         for other in others:
@@ -351,6 +358,35 @@ def paired_seeds(
             elif sample is None or sample.n != seeds:  # rows of which the interval is not over seeds
                 sample, reason = None, UNPAIRED
             found.append(Contrast(words, claimed, sample, "seeds", reason, "%", seeds))
+    return found
+
+
+def _paired_networks(
+    cells: pd.DataFrame,
+    keep: bool,
+    means: Mapping[str, float],
+    networks: int,
+    ours: Iterable[str],
+    others: Sequence[str],
+    claimed: Literal["higher", "lower"],
+) -> list[Contrast]:
+    """Contrast methods by the differences of retrainings with the same explained network and seed."""
+    found = []
+    table = pd.DataFrame()
+    if len(cells):
+        touched = cells[(cells.percent > 0) & (cells.keep == keep)]
+        table = touched.pivot_table(index=["base_seed", "seed"], columns="attribution", values="test_accuracy")
+        table.index.names = [REPETITION, "seed"]
+    over = f"retrainings ({networks} explained networks × {len(table) // networks} seeds)"
+    for one, other in itertools.product(ours, others):
+        if one not in means or other not in means:
+            continue
+        words = ", ".join(f"{label_of(name)} {shown(means[name], '%')}" for name in (one, other))
+        sample, reason = None, UNPAIRED
+        if one in table and other in table:
+            # Degrees of freedom stand beside them: however many retrainings there are, networks and seeds are few.
+            sample, reason = replace(Sample.of(table[one] - table[other]), n=len(table)), ""
+        found.append(Contrast(words, claimed, sample, over, reason, "%"))
     return found
 
 

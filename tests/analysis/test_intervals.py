@@ -1,4 +1,4 @@
-"""Intervals over two crossed kinds of repetitions: by hand, against t over each kind alone, and by their coverage."""
+"""Intervals over two crossed kinds of repetitions: by hand, against t over each kind alone, by their coverage."""
 
 from __future__ import annotations
 
