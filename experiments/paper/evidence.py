@@ -54,6 +54,11 @@ class Sample:
     freedom: float | None = None
     """Degrees of freedom of Student's t, where they are not the number minus 1."""
 
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of Student's t."""
+        return float(max(self.n - 1, 1)) if self.freedom is None else self.freedom
+
     @classmethod
     def of(cls, differences: pd.Series) -> Sample:
         """Summarise differences.

@@ -18,6 +18,7 @@ from experiments.engine.metric_entry import base_name
 from experiments.engine.table import read_table
 from experiments.paper.claims import CLAIMS, Claim
 from experiments.paper.evidence import Contrast, Results, shown
+from experiments.paper.remarks import remarks
 from experiments.roar.table import CELLS
 
 HOLDS, FAILS, NO_DIFFERENCE = "holds", "does not hold", "no difference"
@@ -142,7 +143,7 @@ def _decide(claim: Claim, contrasts: list[Contrast]) -> list[Decided]:
             [sample.mean for sample in samples],
             [sample.error for sample in samples],
             [sample.n for sample in samples],
-            freedom=[max(sample.n - 1, 1) if sample.freedom is None else sample.freedom for sample in samples],
+            freedom=[sample.degrees for sample in samples],
         )
     )
     return [
@@ -176,27 +177,28 @@ def _exact(contrast: Contrast) -> Decided:
     return Decided(f"{contrast.words}, n = {sample.n} {contrast.over}", holds, sample.n, contrast.over)
 
 
-def results_of(parts: Iterable[tuple[Path, pd.DataFrame]]) -> Results:
+def results_of(parts: Iterable[tuple[Path, pd.DataFrame]], *, images: bool = True) -> Results:
     """Put the results of several jobs of one dataset and model together.
 
     Args:
         parts: folder and tidy table of each job.
+        images: whether the numbers of single images are read, which are many.
 
     Returns:
         Their numbers, with those of single images where a job left them.
     """
-    tables, images, sites = [], [], dict[str, None]()
+    tables, of_images, sites = [], [], dict[str, None]()
     cells = pd.DataFrame()
     for folder, table in parts:
         tables.append(table)
-        if (folder / PER_IMAGE).exists():
+        if images and (folder / PER_IMAGE).exists():
             frame = read_per_image(folder)
-            images.append(_with_distinct_images(frame[frame.metric.map(base_name).isin(_USED)]))
+            of_images.append(_with_distinct_images(frame[frame.metric.map(base_name).isin(_USED)]))
         if (folder / CELLS).exists():
             cells = pd.read_csv(folder / CELLS)
         sites |= dict.fromkeys(_sites_of(folder))
     results = Results(pd.concat(tables, ignore_index=True), sites=", ".join(sites), cells=cells)
-    return replace(results, per_image=pd.concat(images, ignore_index=True)) if images else results
+    return replace(results, per_image=pd.concat(of_images, ignore_index=True)) if of_images else results
 
 
 def _with_distinct_images(frame: pd.DataFrame) -> pd.DataFrame:
@@ -291,7 +293,18 @@ def as_markdown(settings: Mapping[str, Results], *, numbers: bool = False) -> st
             sites = f" (sites: {settings[name].sites})" if settings[name].sites else ""
             lines += ["", f"**{name}**{sites}", ""]
             lines += [line for one in column if one.comparisons for line in _numbers(one)]
+            lines += _remarks(settings[name])
     return "\n".join(lines)
+
+
+def _remarks(results: Results) -> list[str]:
+    """What the tables behind the verdicts leave out, or cannot tell."""
+    found = [
+        f"- {experiment.replace('_', ' ').capitalize()}: {sentence}"
+        for experiment, sentences in remarks(results).items()
+        for sentence in sentences
+    ]
+    return ["", "What these results leave out, or cannot tell:", "", *found] if found else []
 
 
 def _reasons() -> list[str]:
