@@ -73,6 +73,16 @@ _PATH_ANALYSIS = (
         "never split.",
     ),
     Metric(
+        name="empty_pathways",
+        label="empty pathways",
+        unit="%",
+        range=_PER_CENT,
+        better="lower",
+        meaning="Per cent of the images for which the pathway keeps no neuron, as the largest scores tie or are "
+        "zero: they have no dead share and, with another empty pathway, no overlap, and are left out of those "
+        "means.",
+    ),
+    Metric(
         name="dead_share",
         label="dead share",
         unit="%",

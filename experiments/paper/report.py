@@ -169,9 +169,7 @@ def _inlined(*files: Path) -> str:
     return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
-def _matrix(
-    rows: pd.DataFrame, beside: Mapping[tuple[str, str], str], twins: Mapping[str, str]
-) -> dict[str, Any]:
+def _matrix(rows: pd.DataFrame, beside: Mapping[tuple[str, str], str], twins: Mapping[str, str]) -> dict[str, Any]:
     """Cells of a table by method and x, with further numbers beside some of them, and one row for equal methods."""
     twins = {one: other for one, other in twins.items() if {one, other} <= set(rows.method)}
     published = {method for method, _ in beside}
@@ -183,7 +181,9 @@ def _matrix(
         "columns": [_number(column) for column in columns],
         "rows": [
             {
-                "method": f"{label_of(method)} = {label_of(twins[method])}" if method in twins else label_of(method),
+                "method": f"{label_of(method)} = {label_of(twins[method])}"
+                if method in twins
+                else label_of(method),
                 "cells": [
                     _cell(cells.get((method, column))) | {"published": beside.get((method, column), "")}
                     for column in columns

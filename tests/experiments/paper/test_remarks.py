@@ -44,7 +44,9 @@ def test_empty_pathways_are_counted_by_method_and_sparsity():
 
 def test_the_survival_of_the_class_is_that_at_the_papers_sparsity():
     found = _said(_pathways(20, 20, kept=65.0))["path_analysis"][1]
-    assert found.startswith("At a sparsity of 90 % the restricted network predicts the class of the whole one for 65 %")
+    assert found.startswith(
+        "At a sparsity of 90 % the restricted network predicts the class of the whole one for 65 %"
+    )
     assert "DGR chooses gates that keep the class" in found
 
 
@@ -99,7 +101,14 @@ def test_what_the_intervals_of_roar_cover_depends_on_the_number_of_networks():
         "network (experiment.base_seed=[0,1,2] explains several)."
     ]
     cells = pd.DataFrame(
-        {"attribution": name, "percent": 50.0, "keep": False, "seed": seed, "base_seed": base, "test_accuracy": value}
+        {
+            "attribution": name,
+            "percent": 50.0,
+            "keep": False,
+            "seed": seed,
+            "base_seed": base,
+            "test_accuracy": value,
+        }
         for base, seed, shift in ((0, 0, 0.1), (0, 1, 0.3), (1, 0, -0.2), (1, 1, 0.1))
         for name, value in (("neuron_mct", 41.0 + shift), ("random", 50.0))
     )
@@ -108,7 +117,8 @@ def test_what_the_intervals_of_roar_cover_depends_on_the_number_of_networks():
 
 def _sanity(fewest: int, *, draws: bool = True, left_out: float | None = None) -> pd.DataFrame:
     rows = [
-        Row("gbp", "spearman_abs", 0.5, "randomized_down_to", block, n=n) for block, n in (("fc", 16), ("conv", fewest))
+        Row("gbp", "spearman_abs", 0.5, "randomized_down_to", block, n=n)
+        for block, n in (("fc", 16), ("conv", fewest))
     ]
     rows += [Row("gbp", "spearman_abs/sd_of_draws", 0.1, "randomized_down_to", "fc")] if draws else []
     if left_out is not None:
@@ -126,7 +136,9 @@ def test_constant_maps_and_a_single_draw_are_said():
 
 def _areas(star: float, gradcam: float, experiment: str = "degradation", metric: str = "lerf_area") -> pd.DataFrame:
     values = {"neuron_intgrad_star": star, "gradcam": gradcam, "gbp": 0.1, "random": 0.9}
-    return _table(experiment, *(Row(name, metric, value, "up_to_percent", 10.0, n=9) for name, value in values.items()))
+    return _table(
+        experiment, *(Row(name, metric, value, "up_to_percent", 10.0, n=9) for name, value in values.items())
+    )
 
 
 def test_neuron_intgrad_star_is_gradcam_where_their_numbers_say_so():

@@ -46,7 +46,9 @@ def _decodes_as_published(config: Config, size: int) -> None:
 def _prunes_as_published(config: Config) -> None:
     """``prune_greedy(1, 99)`` at every sparsity; the definition stands beside it."""
     methods = Job(config).methods
-    released = [search for search in plan_searches(methods, config.experiment.sparsity) if "greedy_r" in search.name]
+    released = [
+        search for search in plan_searches(methods, config.experiment.sparsity) if "greedy_r" in search.name
+    ]
     assert [(search.name, search.sparsities) for search in released] == [("greedy_released", [80, 90, 99])]
     method = released[0].method
     assert isinstance(method, GreedyReleased)
