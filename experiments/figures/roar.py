@@ -78,7 +78,7 @@ def _seeds(table: pd.DataFrame, rows: pd.DataFrame | pd.Series) -> str:
 
 
 def _covered(table: pd.DataFrame) -> str:
-    """What the intervals are over, and what they are not over."""
+    """Sentence on the repetitions that the intervals are over."""
     if explained_networks(table) > 1:
         return "95 % intervals over explained networks and seeds of the retraining together."
     return "95 % intervals over seeds of the retraining alone: one network is explained."

@@ -298,7 +298,7 @@ def as_markdown(settings: Mapping[str, Results], *, numbers: bool = False) -> st
 
 
 def _remarks(results: Results) -> list[str]:
-    """What the tables behind the verdicts leave out, or cannot tell."""
+    """Lines on data that the tables behind the verdicts leave out, and on questions that they cannot decide."""
     found = [
         f"- {experiment.replace('_', ' ').capitalize()}: {sentence}"
         for experiment, sentences in remarks(results).items()
