@@ -99,12 +99,12 @@ def _empty_pathways(table: pd.DataFrame) -> Iterator[str]:
 
 def _class_survival(table: pd.DataFrame) -> Iterator[str]:
     sparsity, rows = _rows_at(table, "class_kept")
-    kept = [f"{shown(rows.value[name])} % with {label_of(name)}" for name in _PRUNING if name in rows.index]
+    kept = [f"{label_of(name)} {shown(rows.value[name], '%')}" for name in _PRUNING if name in rows.index]
     if kept:
         gates = " DGR chooses gates that keep the class; the pathway that a threshold makes of them need not."
         yield (
-            f"At a sparsity of {sparsity:g} % the restricted network predicts the class of the whole one for "
-            f"{', '.join(kept)} of the images." + (gates if "dgr" in rows.index else "")
+            "Images whose class the restricted network predicts as the whole one does, at a sparsity of "
+            f"{sparsity:g} %: {', '.join(kept)}." + (gates if "dgr" in rows.index else "")
         )
 
 
@@ -113,7 +113,7 @@ def _self_overlap(table: pd.DataFrame) -> Iterator[str]:
     for method, row in rows.iterrows():
         if row.value < _LOW and method != _RANDOM:
             yield (
-                f"{label_of(str(method))}'s pathway overlaps with its own after a change of the image by one "
+                f"The pathway of {label_of(str(method))} overlaps with its own after a change of the image by one "
                 f"rounding by {shown(row.value)} (Jaccard index at {sparsity:g} %, n = {row.n} images): none of "
                 "its overlaps with other methods means more."
             )

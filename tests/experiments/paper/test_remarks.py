@@ -45,7 +45,7 @@ def test_empty_pathways_are_counted_by_method_and_sparsity():
 def test_the_survival_of_the_class_is_that_at_the_papers_sparsity():
     found = _said(_pathways(20, 20, kept=65.0))["path_analysis"][1]
     assert found.startswith(
-        "At a sparsity of 90 % the restricted network predicts the class of the whole one for 65 %"
+        "Images whose class the restricted network predicts as the whole one does, at a sparsity of 90 %: DGR 65 %."
     )
     assert "DGR chooses gates that keep the class" in found
 
@@ -53,7 +53,7 @@ def test_the_survival_of_the_class_is_that_at_the_papers_sparsity():
 def test_a_method_that_differs_from_itself_is_named_and_a_stable_one_is_not():
     (found,) = [text for text in _said(_pathways(20, 20))["path_analysis"] if "one rounding" in text]
     assert found.startswith(
-        "Greedy's pathway overlaps with its own after a change of the image by one rounding by 0.31 (Jaccard index "
+        "The pathway of Greedy overlaps with its own after a change of the image by one rounding by 0.31 (Jaccard index "
         "at 90 %, n = 8 images)"
     )
 
