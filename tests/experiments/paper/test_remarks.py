@@ -53,8 +53,8 @@ def test_the_survival_of_the_class_is_that_at_the_papers_sparsity():
 def test_a_method_that_differs_from_itself_is_named_and_a_stable_one_is_not():
     (found,) = [text for text in _said(_pathways(20, 20))["path_analysis"] if "one rounding" in text]
     assert found.startswith(
-        "The pathway of Greedy overlaps with its own after a change of the image by one rounding by 0.31 (Jaccard index "
-        "at 90 %, n = 8 images)"
+        "The pathway of Greedy overlaps with its own after a change of the image by one rounding by 0.31 "
+        "(Jaccard index at 90 %, n = 8 images)"
     )
 
 
