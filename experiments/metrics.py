@@ -13,6 +13,10 @@ _PER_CENT = (0.0, 100.0)
 _POSITIVE = (0.0, float("inf"))
 _ANY = (float("-inf"), float("inf"))
 _ROUNDS = "least and largest of the rounds"
+_IMAGES_AND_DRAWS = "95 % interval over images and draws of the weights together"
+
+DRAW = "/draw_"
+"""Qualifier, with the draw's number from 1 behind it, of the numbers of images in one draw of the weights."""
 
 _TRAINING = (
     Metric(
@@ -67,6 +71,16 @@ _PATH_ANALYSIS = (
         better=None,
         meaning="Per cent of all neurons that the pathway prunes: the requested sparsity or more, as ties are "
         "never split.",
+    ),
+    Metric(
+        name="empty_pathways",
+        label="empty pathways",
+        unit="%",
+        range=_PER_CENT,
+        better="lower",
+        meaning="Per cent of the images for which the pathway keeps no neuron, as the largest scores tie or are "
+        "zero: they have no dead share and, with another empty pathway, no overlap, and are left out of those "
+        "means.",
     ),
     Metric(
         name="dead_share",
@@ -403,8 +417,12 @@ _SANITY_CHECKS = (
         range=_CORRELATION,
         better="lower",
         meaning="Rank correlation of the map of the network that is randomised down to a block with the original "
-        "map, as mean over the draws of the weights; sd_of_draws: standard deviation of the draws' means.",
+        "map. Each image counts with its mean over the draws of the weights; n counts images, each of them in "
+        "all draws. The interval is for other images and other draws (Student's t on the variance over images plus "
+        "that over draws); with a single draw it is over images alone. sd_of_draws: standard deviation of the "
+        "draws' means.",
         source=_ADEBAYO,
+        interval=_IMAGES_AND_DRAWS,
     ),
     Metric(
         name="spearman_abs",
@@ -414,6 +432,7 @@ _SANITY_CHECKS = (
         better="lower",
         meaning="As spearman, of the magnitudes of the maps.",
         source=_ADEBAYO,
+        interval=_IMAGES_AND_DRAWS,
     ),
     Metric(
         name="ssim",
@@ -423,6 +442,7 @@ _SANITY_CHECKS = (
         better="lower",
         meaning="As spearman, but the structural similarity of the maps scaled to 0 to 1 (window of 5 pixels).",
         source=_ADEBAYO,
+        interval=_IMAGES_AND_DRAWS,
     ),
     Metric(
         name="hog",
@@ -432,6 +452,7 @@ _SANITY_CHECKS = (
         better="lower",
         meaning="As spearman, but Pearson's correlation of histograms of oriented gradients (cells of 16 pixels).",
         source=_ADEBAYO,
+        interval=_IMAGES_AND_DRAWS,
     ),
     Metric(
         name="spearman_random_map",
@@ -440,6 +461,7 @@ _SANITY_CHECKS = (
         range=_CORRELATION,
         better=None,
         meaning="Level without any similarity: spearman of the original map with its own values in random places.",
+        interval=_IMAGES_AND_DRAWS,
     ),
     Metric(
         name="spearman_abs_random_map",
@@ -448,6 +470,7 @@ _SANITY_CHECKS = (
         range=_CORRELATION,
         better=None,
         meaning="As spearman_random_map, of the magnitudes.",
+        interval=_IMAGES_AND_DRAWS,
     ),
     Metric(
         name="ssim_random_map",
@@ -456,6 +479,7 @@ _SANITY_CHECKS = (
         range=_CORRELATION,
         better=None,
         meaning="As spearman_random_map, of ssim.",
+        interval=_IMAGES_AND_DRAWS,
     ),
     Metric(
         name="hog_random_map",
@@ -464,6 +488,17 @@ _SANITY_CHECKS = (
         range=_CORRELATION,
         better=None,
         meaning="As spearman_random_map, of hog.",
+        interval=_IMAGES_AND_DRAWS,
+    ),
+    Metric(
+        name="maps_left_out",
+        label="maps left out",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the maps, of all images in all draws of the weights, that the measure behind the "
+        "slash has no value for, as they are constant: they are left out of its mean. n counts all images; no row "
+        "where no map is left out.",
     ),
 )
 
@@ -503,7 +538,8 @@ _ROAR = (
         "roar_accuracy",
         "ROAR: test accuracy",
         "Per cent of the test images that are classified correctly after retraining without the most relevant "
-        "pixels.",
+        "pixels. n counts retrainings: the seeds, times the explained networks where there are several. The "
+        "interval is over seeds, and over explained networks too where there are several.",
         "lower",
     ),
     _roar(

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class PathAnalysis(Experiment):
         *(
             "base_sparsity",
             "realised_sparsity",
+            "empty_pathways",
             "dead_share",
             "jaccard",
             "self_overlap",
@@ -69,7 +71,7 @@ class PathAnalysis(Experiment):
                     write_measures(part.folder, self._measure(job, batch, searches, scoring))
             found.add(batch, read_measures(part.folder))
         found.write(job.folder)
-        return [*found.means(), *self._published(job)]
+        return [*found.means(), *_empty_pathways(found), *self._published(job)]
 
     def _published(self, job: Job) -> list[Row]:
         """The paper's numbers; none where the sites are not its ReLUs."""
@@ -88,7 +90,10 @@ class PathAnalysis(Experiment):
             scores = scoring.scores(batch, search)
             for sparsity, pathway in search.pathways(scores):
                 pathways[sparsity][search.name] = pathway
-            for sparsity, values in self._self_overlap(job, batch, search, scores).items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said of the same method and images when they were scored
+                self_overlap = self._self_overlap(job, batch, search, scores)
+            for sparsity, values in self_overlap.items():
                 measures[Measure(search.name, "self_overlap", "sparsity", sparsity)] = values
             for site, residual in (scores.residual or {}).items():
                 measures[Measure(search.name, f"residual/{site}")] = residual
@@ -132,15 +137,29 @@ class PathAnalysis(Experiment):
                 max_batch=self.max_batch,
             )
             pathways = zip(search.pathways(scores[:count]), search.pathways(again), strict=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", cpath.EmptyPathwayWarning)  # said of the pathways themselves
-                for (sparsity, pathway), (_, other) in pathways:
-                    overlap[sparsity][:count] = pathway.jaccard(other)
+            for (sparsity, pathway), (_, other) in pathways:
+                overlap[sparsity][:count] = pathway.jaccard(other)
         return overlap
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw overlap, dead share and responses, for the network and site by site, and the published numbers."""
         return path_analysis_figures(table)
+
+
+def _empty_pathways(found: PerImage) -> list[Row]:
+    """Per cent of the images whose pathway has no neuron, and so no share of dead ones."""
+    return [
+        Row(
+            measure.method,
+            "empty_pathways",
+            100 * float(np.isnan(shares).mean()),
+            measure.x_name,
+            measure.x,
+            n=len(shares),
+        )
+        for measure, shares in found.values.items()
+        if measure.metric == "dead_share"
+    ]
 
 
 def _base_sparsity(activations: Mapping[str, Tensor]) -> Tensor:

@@ -57,7 +57,7 @@ def agreement_rows(
     if len(shared) < 2:
         return []
     first, second = (
-        np.stack([np.asarray(area[name], dtype=np.float64) for name in shared], 1)
+        np.stack([np.asarray(area[name], dtype=np.float64) for name in shared], -1)
         * (-1 if criterion.startswith(_LOW_IS_GOOD) else 1)
         for criterion, area in zip(criteria, areas, strict=True)
     )

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor, nn
 
 import cpath
+from cpath.analysis import crossed_mean
 from cpath.attribution import single_channel
 from cpath.evaluation import INITS, MEASURES, find_blocks, randomise, sanity_check
 from cpath.storage import read_tensors, write_tensors
@@ -27,7 +28,7 @@ from experiments.engine.predictions import predictions
 from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, Row
 from experiments.figures.sanity_checks import sanity_check_figures, sanity_strip
-from experiments.metrics import pick
+from experiments.metrics import DRAW, pick
 from experiments.paper.published import published, published_rows
 
 _FILE, _KIND, _FORMAT = "strip.safetensors", "strip", 2
@@ -35,6 +36,8 @@ _X = "randomized_down_to"
 _PIXELS = "pixels"
 _PUBLISHED_STD, _PUBLISHED_SPARSITY = 0.1, 70
 
+ValuesOfImages = Mapping[Measure, list[float]]
+"""A number for each image, by measure."""
 Blocks = Mapping[str, Sequence[str]]
 """Modules or parameters by block, from the logits to the input."""
 
@@ -76,6 +79,7 @@ class SanityChecks(Experiment):
     metrics: ClassVar[tuple[Metric, ...]] = pick(
         *("spearman", "spearman_abs", "ssim", "hog"),
         *("spearman_random_map", "spearman_abs_random_map", "ssim_random_map", "hog_random_map"),
+        "maps_left_out",
     )
     explains_with = ("attribution",)
 
@@ -106,28 +110,30 @@ class SanityChecks(Experiment):
     def run(self, job: Job) -> Iterable[Row]:
         """Randomise the network and compare every attribution's maps, for each draw of the weights.
 
-        The numbers of single images are means over the draws.
+        The numbers of single images are means over the draws, and beside them those of every draw.
         """
         images = job.sample(self.images)
         # No image is decoded for it.
         blocks = self._blocks(job.model, torch.zeros(1, *job.data.shape, device=images.device, dtype=images.dtype))
         job.notes["blocks"] = {name: list(members) for name, members in blocks.items()}
         by_draw = [PerImage() for _ in range(self.draws)]
-        mean = PerImage()
+        found = PerImage()
         for batch in job.batches(images, self.batch, "randomising"):
             with job.part(batch, "measures", *job.attributions.values()) as part:
                 if part.missing:
                     for draw, values in enumerate(self._measure(job, batch, blocks)):
                         write_measures(_of_draw(part.folder, draw), values)
-            found = [read_measures(_of_draw(part.folder, draw)) for draw in range(self.draws)]
-            for per_image, values_of_draw in zip(by_draw, found, strict=True):
-                per_image.add(batch, values_of_draw)
-            mean.add(batch, _mean_over_draws(found))
+            of_draws = [read_measures(_of_draw(part.folder, draw)) for draw in range(self.draws)]
+            for per_image, numbers in zip(by_draw, of_draws, strict=True):
+                per_image.add(batch, numbers)
+            found.add(batch, _mean_over_draws(of_draws) | _each_draw(of_draws))
             job.drawings += self._strips(job, batch, blocks)
-        mean.write(job.folder)
+        found.write(job.folder)
+        values_of_draws = [per_image.values for per_image in by_draw]
         return [
-            *mean.means(),
-            *_spread_of_draws(by_draw),
+            *_means(values_of_draws),
+            *_spread_of_draws(values_of_draws),
+            *_left_out(values_of_draws),
             *self._published(job, list(blocks)),
         ]
 
@@ -235,7 +241,7 @@ class SanityChecks(Experiment):
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the similarity by block, with the published curves beside ours."""
-        return sanity_check_figures(table)
+        return sanity_check_figures(table, self.draws)
 
 
 def _of_draw(folder: Path, draw: int) -> Path:
@@ -243,21 +249,44 @@ def _of_draw(folder: Path, draw: int) -> Path:
     return folder / f"draw-{draw}"
 
 
-def _mean_over_draws(draws: Sequence[Mapping[Measure, list[float]]]) -> dict[Measure, list[float]]:
+def _mean_over_draws(draws: Sequence[ValuesOfImages]) -> dict[Measure, list[float]]:
     """Mean of each image over the draws; of those that have a value: one that leaves a map constant has none."""
     return {measure: _stacked(draws, measure).mean(0).filled(np.nan).tolist() for measure in draws[0]}
 
 
-def _stacked(draws: Sequence[Mapping[Measure, list[float]]], measure: Measure) -> np.ma.MaskedArray[Any, Any]:
+def _stacked(draws: Sequence[ValuesOfImages], measure: Measure) -> np.ma.MaskedArray[Any, Any]:
     """(draws, images) values, without those that are NaN."""
     return np.ma.masked_invalid(np.array([values[measure] for values in draws]))
 
 
-def _spread_of_draws(by_draw: Sequence[PerImage]) -> list[Row]:
+def _each_draw(draws: Sequence[ValuesOfImages]) -> dict[Measure, list[float]]:
+    """Numbers of every draw of the weights, under a name of its own, as they are compared draw by draw."""
+    return {
+        measure._replace(metric=f"{measure.metric}{DRAW}{number + 1}"): column
+        for number, values in enumerate(draws)
+        for measure, column in values.items()
+        if measure.x_name
+    }
+
+
+def _means(draws: Sequence[ValuesOfImages]) -> list[Row]:
+    """Mean of each measure over images and draws, with its interval over both."""
+    measures = list(draws[0])
+    interval = crossed_mean(
+        np.array([[values[measure] for measure in measures] for values in draws]).swapaxes(1, 2)
+    )
+    return [
+        Row(measure.method, measure.metric, float(mean), measure.x_name, measure.x, float(low), float(high), int(n))
+        for measure, mean, low, high, n in zip(
+            measures, interval.mean, interval.low, interval.high, interval.n, strict=True
+        )
+    ]
+
+
+def _spread_of_draws(draws: Sequence[ValuesOfImages]) -> list[Row]:
     """Standard deviation of the draws' means over images; no rows for a single draw."""
-    if len(by_draw) < 2:
+    if len(draws) < 2:
         return []
-    draws = [per_image.values for per_image in by_draw]
     return [
         Row(
             measure.method,
@@ -269,6 +298,18 @@ def _spread_of_draws(by_draw: Sequence[PerImage]) -> list[Row]:
         for measure in draws[0]
         if measure.x_name
     ]
+
+
+def _left_out(draws: Sequence[ValuesOfImages]) -> list[Row]:
+    """Per cent of the maps that have no value; no rows where all have one."""
+    rows = []
+    for measure in draws[0]:
+        missing = np.ma.getmaskarray(_stacked(draws, measure))
+        if missing.any():
+            share = 100 * float(missing.mean())
+            name = f"maps_left_out/{measure.metric}"
+            rows.append(Row(measure.method, name, share, measure.x_name, measure.x, n=missing.shape[1]))
+    return rows
 
 
 def _evenly_spread(names: list[str], most: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Measures on pathways: composition, overlap, responses; intervals of means, and comparisons of several."""
 
 from cpath.analysis.comparisons import Comparison, compare_means, compare_paired
-from cpath.analysis.intervals import Interval, bootstrap_mean, t_mean
+from cpath.analysis.intervals import Interval, bootstrap_mean, crossed_mean, t_mean
 from cpath.analysis.linearity import affine_radius
 from cpath.analysis.overlap import compare_pathways, response_preservation, site_counts
 
@@ -13,6 +13,7 @@ __all__ = [
     "compare_means",
     "compare_paired",
     "compare_pathways",
+    "crossed_mean",
     "response_preservation",
     "site_counts",
     "t_mean",

@@ -59,7 +59,12 @@ def compare_paired(differences: ArrayLike, *, level: float = 0.95) -> list[Compa
 
 
 def compare_means(
-    means: ArrayLike, errors: ArrayLike, counts: Sequence[int] | NDArray[np.int64], *, level: float = 0.95
+    means: ArrayLike,
+    errors: ArrayLike,
+    counts: Sequence[int] | NDArray[np.int64],
+    *,
+    freedom: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> list[Comparison]:
     """Decide which of several means are not 0, by Student's t with Holm's correction.
 
@@ -79,6 +84,8 @@ def compare_means(
         errors: Standard errors (K,) of the means; NaN where there is none.
         counts: Number of values (K,) behind each mean. Means of fewer than two are not tested, and do not count as
             members of the family.
+        freedom: Degrees of freedom (K,) of Student's t, where they are not the counts minus 1, as of means over two
+            crossed kinds of repetitions (`cpath.analysis.intervals.crossed_error`).
         level: Confidence level of the whole family, a fraction.
 
     Returns:
@@ -96,12 +103,12 @@ def compare_means(
 
     mean, error, n = np.asarray(means, np.float64), np.asarray(errors, np.float64), np.asarray(counts, np.int64)
     tested = (n > 1) & ~np.isnan(mean) & ~np.isnan(error)
-    freedom = np.maximum(n - 1, 1)
+    degrees = np.maximum(n - 1, 1) if freedom is None else np.asarray(freedom, np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         statistic = np.where(mean == 0, 0.0, np.abs(mean) / error)  # no scatter at all is no evidence against 0
-    single = np.where(tested, 2 * t.sf(statistic, freedom), np.nan)
+    single = np.where(tested, 2 * t.sf(statistic, degrees), np.nan)
     adjusted, alpha = _holm(single, tested, 1 - level)
-    half = t.isf(alpha / 2, freedom) * error
+    half = t.isf(alpha / 2, degrees) * error
     return [
         Comparison(
             float(mean[i]),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpath.analysis.intervals import Interval, resamples, t_mean
+from cpath.analysis.intervals import Interval, crossed_mean, resamples, t_mean
 from cpath.errors import InputError
 
 
@@ -113,13 +113,15 @@ def mean_rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0
     This is for few repetitions, of which a bootstrap would only draw the same means again.
 
     Args:
-        first: Values (repetitions, methods) of the first quantity.
-        second: Values (repetitions, methods) of the second.
+        first: Values (repetitions, methods) of the first quantity, or (R, S, methods) where R repetitions of one
+            kind were each made with the same S repetitions of another kind.
+        second: Values of the second, in the same shape.
         level: Confidence level of the interval, a fraction.
 
     Returns:
-        Mean τ_b with Student's t interval, cut at −1 and 1, and the number of repetitions that have a τ. There is
-        no interval (NaN) if all repetitions give the same τ: it has too few steps for that to say how it varies.
+        Mean τ_b with Student's t interval (for two kinds of repetitions that of `cpath.analysis.crossed_mean`), cut
+        at −1 and 1, and the number of repetitions that have a τ. There is no interval (NaN) if all repetitions give
+        the same τ: it has too few steps for that to say how it varies.
 
     Raises:
         InputError: If the two tables differ in shape.
@@ -130,17 +132,20 @@ def mean_rank_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0
         >>> float(found.mean), float(found.low), float(found.high)
         (0.0, -1.0, 1.0)
     """
-    tau = kendall(*_two_tables(first, second))
-    found = t_mean(tau[:, None], level=level)
+    one, other = _two_tables(first, second, most=3)
+    tau = kendall(one.reshape(-1, one.shape[-1]), other.reshape(-1, one.shape[-1])).reshape(one.shape[:-1])
+    found = (t_mean if tau.ndim == 1 else crossed_mean)(tau[..., None], level=level)
     low, high = np.clip([found.low[0], found.high[0]], -1, 1)
-    if found.n[0] > 1 and np.nanmax(tau) - np.nanmin(tau) < 1e-9:
+    count = int((~np.isnan(tau)).sum())
+    if count > 1 and np.nanmax(tau) - np.nanmin(tau) < 1e-9:
         low = high = np.nan
-    return Interval(found.mean[0], np.array(low), np.array(high), found.n[0])
+    return Interval(found.mean[0], np.array(low), np.array(high), np.array(count))
 
 
-def _two_tables(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _two_tables(first: ArrayLike, second: ArrayLike, most: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Two tables of one shape, with the methods last and at most so many axes."""
     one, other = (np.asarray(values, dtype=np.float64) for values in (first, second))
-    if one.ndim != 2 or one.shape != other.shape:
+    if not 2 <= one.ndim <= most or one.shape != other.shape:
         raise InputError("rank agreement needs two tables of one shape (images or seeds, methods).")
     return one, other
 

@@ -57,7 +57,7 @@ def sanity_check(
     target: Target = None,
     *,
     blocks: Blocks | None = None,
-    draws: int = 3,
+    draws: int = 5,
     init: str = "normal",
     std: float = 0.1,
     repredict: bool = False,
@@ -79,7 +79,8 @@ def sanity_check(
             ints (B,). Or a function of the model's output that returns floats (B,).
         blocks: Names of modules or parameters from the logits to the input, or lists of them by a block's name;
             None for those of `find_blocks`.
-        draws: Number of times that the weights are drawn.
+        draws: Number of times that the weights are drawn. A single draw is one observation of what randomising
+            does; `cpath.analysis.crossed_mean` gives intervals over draws and images.
         init: "normal" or "own", as for `redraw`.
         std: Standard deviation of "normal".
         repredict: Let each randomised network explain the class that it predicts itself.

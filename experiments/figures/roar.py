@@ -21,6 +21,7 @@ from cpath.viz.style import (
 from experiments.engine.table import PseudoMethod
 from experiments.figures.curves import beside_published, coinciding, curve, spread
 from experiments.figures.train import training_figures
+from experiments.roar.curves import explained_networks
 
 _Mode = tuple[str, str, str, str]
 _MODES: tuple[_Mode, ...] = (
@@ -68,9 +69,19 @@ def _at(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table[table.metric == metric].assign(x=lambda frame: frame.x.astype(float))
 
 
-def _seeds(rows: pd.DataFrame) -> str:
-    count = int(rows.n.max())
-    return f"{count} seed{'s' if count > 1 else ''}"
+def _seeds(table: pd.DataFrame, rows: pd.DataFrame | pd.Series) -> str:
+    """Words on what the means of rows are over."""
+    networks = explained_networks(table)
+    count = int(np.max(rows.n)) // networks
+    seeds = f"{count} seed{'s' if count > 1 else ''}"
+    return f"{seeds} for each of {networks} explained networks" if networks > 1 else seeds
+
+
+def _covered(table: pd.DataFrame) -> str:
+    """Sentence on the repetitions that the intervals are over."""
+    if explained_networks(table) > 1:
+        return "95 % intervals over explained networks and seeds of the retraining together."
+    return "95 % intervals over seeds of the retraining alone: one network is explained."
 
 
 def _curves(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
@@ -83,7 +94,7 @@ def _curves(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
             curve(panel, rows[rows.method == method].sort_values("x"), method)
         panel.set(title=f"{title}\n({better})", xlabel=x_label, xlim=(0, rows.x.max() * 1.03))
         if len(base):
-            panel.axhline(base.iloc[0], color="#3C3C3C", linestyle=":", linewidth=1, label="untouched images")
+            panel.axhline(base.mean(), color="#3C3C3C", linestyle=":", linewidth=1, label="untouched images")
     means = table[table.metric.isin([f"{mode[0]}_accuracy" for mode in modes])].value
     # The means decide what is shown: intervals over two seeds are wider than 0 to 100 %.
     panels[0].set_ylim(max(0, means.min() - 10), min(102, means.max() + 10))
@@ -92,7 +103,7 @@ def _curves(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
     rows = _at(table, f"{modes[0][0]}_accuracy")
     caption = (
         "Retraining on images whose pixels were replaced by the mean colour, in training, validation and test "
-        f"images. Mean over {_seeds(rows)}" + ("; bands: 95 % intervals." if rows.n.max() > 1 else ".")
+        f"images. Mean over {_seeds(table, rows)}" + (f"; bands: {_covered(table)}" if rows.n.max() > 1 else ".")
     )
     metrics = table[table.metric.isin([f"{mode[0]}_accuracy" for mode in modes])]
     return Drawing("roar", figure, caption + coinciding(metrics.assign(value=metrics.value / 100)))
@@ -113,7 +124,11 @@ def _areas(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
     rows = table[table.metric == f"{modes[0][0]}_area"]
     caption = (
         f"Area under the curves, as mean accuracy over the range up to {float(rows.x.iloc[0]):g} % of the pixels"
-        + (f", with 95 % intervals over {_seeds(rows)}." if rows.n.max() > 1 else " (one seed: no intervals).")
+        + (
+            f", with 95 % intervals over {_seeds(table, rows)}."
+            if rows.n.max() > 1
+            else " (one seed: no intervals)."
+        )
     )
     return Drawing("areas", figure, caption)
 
@@ -139,10 +154,10 @@ def _comparisons(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
     caption = (
         "Every method (row) against every other (column): by how many percentage points of accuracy it is better, "
         "that is lower in ROAR and higher in KAR; mean over the shares, paired by seed "
-        f"({_seeds(rows)}"
+        f"({_seeds(table, rows)}"
         + (
-            "). Positive and blue: the method of the row is better. Bold: the 95 % interval of the difference over "
-            "seeds excludes zero, not corrected for the number of pairs."
+            "). Positive and blue: the method of the row is better. Bold: the 95 % interval of the difference "
+            "excludes zero, not corrected for the number of pairs."
             if rows.n.max() > 1
             else ": no intervals). Positive and blue: the method of the row is better."
         )
@@ -209,14 +224,14 @@ def _agreement(table: pd.DataFrame, modes: list[_Mode]) -> list[Drawing]:
     row = tau.iloc[0]
     caption = (
         "Whether both criteria put the methods into the same order, the best at the upper right: Kendall's τ, "
-        f"without the controls, {_tau(row)}; 1: the same order, 0: unrelated, −1: the reverse."
+        f"without the controls, {_tau(row, table)}; 1: the same order, 0: unrelated, −1: the reverse."
     )
     return [Drawing("rank_agreement", figure, caption)]
 
 
-def _tau(row: pd.Series) -> str:
+def _tau(row: pd.Series, table: pd.DataFrame) -> str:
     interval = "" if pd.isna(row.ci_low) else f", 95 % interval {row.ci_low:.2f} to {row.ci_high:.2f}"
-    return f"{row.value:.2f} (mean over {row.n} seeds{interval})" if row.n > 1 else f"{row.value:.2f}"
+    return f"{row.value:.2f} (mean over {_seeds(table, row)}{interval})" if row.n > 1 else f"{row.value:.2f}"
 
 
 def _published(table: pd.DataFrame) -> list[Drawing]:
@@ -228,5 +243,5 @@ def _published(table: pd.DataFrame) -> list[Drawing]:
     caption = "ROAR curves beside the published ones (dashed), method by method."
     tau = table[table.metric == "roar_rank_agreement/roar/published"]
     if len(tau):
-        caption += f" Kendall's τ between the orders of the methods, by area: {_tau(tau.iloc[0])}."
+        caption += f" Kendall's τ between the orders of the methods, by area: {_tau(tau.iloc[0], table)}."
     return [Drawing("published", figure, caption)]

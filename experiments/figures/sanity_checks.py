@@ -26,11 +26,12 @@ from experiments.metrics import METRICS
 _MEASURES = ("spearman", "spearman_abs", "ssim", "hog")
 
 
-def sanity_check_figures(table: pd.DataFrame) -> list[Drawing]:
+def sanity_check_figures(table: pd.DataFrame, draws: int = 1) -> list[Drawing]:
     """Draw the similarity to the original map over the blocks, and the published curves beside ours.
 
     Args:
         table: tidy table of the sanity checks.
+        draws: number of draws of the weights behind it, for the caption.
 
     Returns:
         A figure with a panel for each measure, and one for each measure that was published.
@@ -42,7 +43,7 @@ def sanity_check_figures(table: pd.DataFrame) -> list[Drawing]:
     places = {"original": 0} | {block: place for place, block in enumerate(blocks, 1)}
     at = at.assign(place=at.x.map(places))
     with mpl.rc_context(STYLE):
-        return [*_curves(at, table, blocks), *_published(at, blocks)]
+        return [*_curves(at, table, blocks, draws), *_published(at, blocks)]
 
 
 def _measures(at: pd.DataFrame, suffix: str = "") -> list[str]:
@@ -67,7 +68,7 @@ def _ticks(panel: Axes, blocks: Sequence[str], last: str | None = None) -> None:
     panel.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
 
 
-def _curves(at: pd.DataFrame, table: pd.DataFrame, blocks: list[str]) -> list[Drawing]:
+def _curves(at: pd.DataFrame, table: pd.DataFrame, blocks: list[str], draws: int) -> list[Drawing]:
     measures = _measures(at)
     across = min(2, len(measures))
     down = -(-len(measures) // across)
@@ -97,10 +98,19 @@ def _curves(at: pd.DataFrame, table: pd.DataFrame, blocks: list[str]) -> list[Dr
     caption = (
         "Cascading randomisation from the logits to the input: similarity of each attribution to that of the "
         "trained network. What depends on the weights falls to the level of a random map, whose similarity stands "
-        "at the right. Mean over images and weight draws; bands: 95 % intervals over images."
+        f"at the right. {_repetitions(at[at.metric.isin(measures)], draws)}"
         + coinciding(at[at.metric.isin(measures)])
     )
     return [Drawing("sanity_checks", figure, caption)]
+
+
+def _repetitions(rows: pd.DataFrame, draws: int) -> str:
+    """Sentence on what means and bands are over."""
+    low, high = int(rows.n.min()), int(rows.n.max())
+    images = f"{high} images" if low == high else f"{low} to {high} images (constant maps are left out)"
+    if draws == 1:
+        return f"Mean over {images} and one draw of the weights; bands: 95 % intervals over images alone."
+    return f"Mean over {images} and {draws} draws of the weights; bands: 95 % intervals over both together."
 
 
 def _published(at: pd.DataFrame, blocks: list[str]) -> list[Drawing]:

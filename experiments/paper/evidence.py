@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from cpath.analysis.intervals import crossed_error
 from cpath.evaluation import area_under_curve
 from cpath.viz import label_of
 from experiments.engine.metric_entry import base_name
 from experiments.engine.table import place
-from experiments.metrics import METRICS
+from experiments.metrics import DRAW, METRICS
+from experiments.roar.curves import explained_networks
 
 UNPAIRED = "unpaired data"
 ONE_SEED = "a single seed"
 _IMAGE = "image"
+REPETITION = "repetition"
+"""Level of an index for what all images or seeds were measured in: a draw of the weights, an explained network."""
 _PER_IMAGE = (_IMAGE, "method", "metric", "x_name", "x", "value")
 
 
@@ -32,6 +37,8 @@ class Results:
     """Numbers of single images, with the columns of `read_per_image`; empty where no job left any."""
     sites: str = ""
     """Sites of the pathways; empty where unknown."""
+    cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Retrainings of a ROAR table, one a row; empty where no job left them."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,28 @@ class Sample:
     """Standard error of the mean; NaN where there is none."""
     n: int
     """Number of images or seeds."""
+    freedom: float | None = None
+    """Degrees of freedom of Student's t, where they are not the number minus 1."""
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of Student's t."""
+        return float(max(self.n - 1, 1)) if self.freedom is None else self.freedom
 
     @classmethod
     def of(cls, differences: pd.Series) -> Sample:
         """Summarise differences.
 
         Args:
-            differences: one of each image, without NaN.
+            differences: one of each image, or of each image in each repetition (`REPETITION`), without NaN.
 
         Returns:
-            Their mean, its standard error and their number.
+            Their mean, its standard error and the number of images.
         """
+        if REPETITION in differences.index.names:
+            table = differences.unstack(REPETITION).to_numpy(np.float64).T
+            mean, error, freedom, count = (values[0] for values in crossed_error(table[..., None]))
+            return cls(float(mean), float(error), int(count), float(freedom))
         values = differences.to_numpy(np.float64)
         n = len(values)
         if n == 0:
@@ -91,9 +109,22 @@ class Numbers:
     means: Mapping[str, float]
     """Means by method, from the tidy table."""
     images: pd.DataFrame
-    """Numbers of every image (rows) by method (columns); several rows of an image are averaged."""
+    """Numbers of every image (rows) by method (columns); several rows of an image, and of a repetition where the
+    index names them, are averaged."""
     samples: Mapping[str, Sample] = field(default_factory=dict)
     """Means by method with the standard errors that the tidy table tells, for comparisons with a limit."""
+
+    @property
+    def over(self) -> str:
+        """Words on what a number of images is multiplied with: the draws in which they were measured, if any."""
+        if REPETITION not in self.images.index.names:
+            return "images"
+        draws = self.images.index.get_level_values(REPETITION).nunique()
+        return f"images × {draws} draw{'s' if draws > 1 else ''} of the weights"
+
+    @property
+    def _unit_of_pairing(self) -> list[str]:
+        return [name for name in (_IMAGE, REPETITION) if name in self.images.index.names]
 
     @property
     def total(self) -> int:
@@ -124,7 +155,7 @@ class Numbers:
         for one in ours:
             for other in others:
                 if one in self.images and other in self.images:
-                    both = self.images[[one, other]].dropna().groupby(level=_IMAGE).mean()
+                    both = self.images[[one, other]].dropna().groupby(level=self._unit_of_pairing).mean()
                     means, sample = both.mean(), Sample.of(both[one] - both[other])
                 elif one in self.means and other in self.means:
                     means, sample = pd.Series(self.means), None
@@ -132,7 +163,7 @@ class Numbers:
                     continue
                 words = ", ".join(f"{name(method)} {shown(means[method], self.unit)}" for method in (one, other))
                 reason = "" if sample else UNPAIRED
-                found.append(Contrast(words, claimed, sample, "images", reason, self.unit, self.total))
+                found.append(Contrast(words, claimed, sample, self.over, reason, self.unit, self.total))
         return found
 
     def against(
@@ -156,14 +187,14 @@ class Numbers:
         found = []
         for one in ours:
             if one in self.images:
-                sample = Sample.of(self.images[one].dropna().groupby(level=_IMAGE).mean())
+                sample = Sample.of(self.images[one].dropna().groupby(level=self._unit_of_pairing).mean())
             elif one in self.samples:
                 sample = self.samples[one]
             else:
                 continue
             words = f"{name(one)} {shown(sample.mean, self.unit)}, limit {shown(limit, self.unit)}"
-            difference = Sample(sample.mean - limit, sample.error, sample.n)
-            found.append(Contrast(words, claimed, difference, unit=self.unit, total=self.total))
+            difference = replace(sample, mean=sample.mean - limit)
+            found.append(Contrast(words, claimed, difference, self.over, unit=self.unit, total=self.total))
         return found
 
 
@@ -256,7 +287,8 @@ def degradation_areas(results: Results) -> Numbers:
 def courses(results: Results, metric: str) -> Numbers:
     """Collect a similarity of maps of all methods over the whole course of the randomisation.
 
-    Every image counts once, with the mean over the blocks at which there are maps to compare.
+    Every image counts once in every draw of the weights, with the mean over the blocks at which there are maps to
+    compare.
 
     Args:
         results: numbers of a dataset and model.
@@ -276,14 +308,22 @@ def courses(results: Results, metric: str) -> Numbers:
             float(np.mean([block.error for block in blocks])),
             min(block.n for block in blocks),
         )
-    frame = results.per_image
-    frame = frame[(frame.metric == metric) & (frame.x_name == "randomized_down_to")]
     return Numbers(
         METRICS[metric].unit,
         {method: sample.mean for method, sample in samples.items()},
-        frame.pivot(index=[_IMAGE, "x"], columns="method", values="value"),
+        _of_draws(results.per_image[results.per_image.x_name == "randomized_down_to"], metric),
         samples,
     )
+
+
+def _of_draws(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Numbers by method (columns) of every image and block, in every draw of the weights where those are known."""
+    drawn = frame[frame.metric.str.startswith(metric + DRAW)]
+    if drawn.empty:
+        frame = frame[frame.metric == metric]
+        return frame.pivot(index=[_IMAGE, "x"], columns="method", values="value")
+    drawn = drawn.assign(**{REPETITION: drawn.metric.str.removeprefix(metric + DRAW)})
+    return drawn.pivot(index=[_IMAGE, REPETITION, "x"], columns="method", values="value")
 
 
 def paired_seeds(
@@ -301,9 +341,12 @@ def paired_seeds(
     Returns:
         A contrast for each pair of methods that was compared.
     """
-    rows = {(row.method, row.metric): row for _, row in results.table.iterrows()}
     mode = metric.partition("_")[0]
     means, seeds = _accuracies(results.table, f"{mode}_accuracy")
+    networks = explained_networks(results.table)
+    if networks > 1:
+        return _paired_networks(results.cells, mode == "kar", means, networks, ours, others, claimed)
+    rows = {(row.method, row.metric): row for _, row in results.table.iterrows()}
     found = []
     for one in ours:
         for other in others:
@@ -320,6 +363,35 @@ def paired_seeds(
             elif sample is None or sample.n != seeds:  # rows of which the interval is not over seeds
                 sample, reason = None, UNPAIRED
             found.append(Contrast(words, claimed, sample, "seeds", reason, "%", seeds))
+    return found
+
+
+def _paired_networks(
+    cells: pd.DataFrame,
+    keep: bool,
+    means: Mapping[str, float],
+    networks: int,
+    ours: Iterable[str],
+    others: Sequence[str],
+    claimed: Literal["higher", "lower"],
+) -> list[Contrast]:
+    """Contrast methods by the differences of retrainings with the same explained network and seed."""
+    found = []
+    table = pd.DataFrame()
+    if len(cells):
+        touched = cells[(cells.percent > 0) & (cells.keep == keep)]
+        table = touched.pivot_table(index=["base_seed", "seed"], columns="attribution", values="test_accuracy")
+        table.index.names = [REPETITION, "seed"]
+    over = f"retrainings ({networks} explained networks × {len(table) // networks} seeds)"
+    for one, other in itertools.product(ours, others):
+        if one not in means or other not in means:
+            continue
+        words = ", ".join(f"{label_of(name)} {shown(means[name], '%')}" for name in (one, other))
+        sample, reason = None, UNPAIRED
+        if one in table and other in table:
+            # Degrees of freedom stand beside them: however many retrainings there are, networks and seeds are few.
+            sample, reason = replace(Sample.of(table[one] - table[other]), n=len(table)), ""
+        found.append(Contrast(words, claimed, sample, over, reason, "%"))
     return found
 
 

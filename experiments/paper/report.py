@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from experiments.engine.provenance import read_manifest
 from experiments.engine.settings import ExperimentSettings
 from experiments.metrics import METRICS
 from experiments.paper.published import MARK
+from experiments.paper.remarks import equals_gradcam, remarks
 from experiments.paper.stages import FinishedStage
 from experiments.paper.verdicts import RULE, WORDS, results_of, verdicts
 from experiments.rank_agreement import Agreement, agreement
@@ -39,6 +40,8 @@ class Section:
 
     stage: FinishedStage
     """The finished stage."""
+    remarks: Sequence[str] = ()
+    """Sentences on what the numbers leave out, or cannot tell."""
 
     @property
     def name(self) -> str:
@@ -132,7 +135,13 @@ class Section:
     ) -> dict[str, Any]:
         names = list(dict.fromkeys([*(name for name in self.table.metric.unique() if "/" not in name), metric]))
         known = by_name(self.experiment.metrics)
-        return {**_words(told_apart(names, known)[metric], known.get(metric)), **_matrix(rows, beside or {})}
+        words = _words(told_apart(names, known)[metric], known.get(metric))
+        return {**words, **_matrix(rows, beside or {}, self._twins)}
+
+    @cached_property
+    def _twins(self) -> dict[str, str]:
+        """Methods whose numbers are those of another one, by the other: both are one row."""
+        return {"gradcam": "neuron_intgrad_star"} if equals_gradcam(self.table) else {}
 
 
 def _beside(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -160,8 +169,11 @@ def _inlined(*files: Path) -> str:
     return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
-def _matrix(rows: pd.DataFrame, beside: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    """Cells of a table by method and x, with further numbers beside some of them."""
+def _matrix(rows: pd.DataFrame, beside: Mapping[tuple[str, str], str], twins: Mapping[str, str]) -> dict[str, Any]:
+    """Cells of a table by method and x, with further numbers beside some of them, and one row for equal methods."""
+    twins = {one: other for one, other in twins.items() if {one, other} <= set(rows.method)}
+    published = {method for method, _ in beside}
+    twins = {one: other for one, other in twins.items() if not {one, other} & published}
     columns = list(dict.fromkeys(rows.x))
     cells = {(row.method, row.x): row for row in rows.itertuples()}
     return {
@@ -169,13 +181,16 @@ def _matrix(rows: pd.DataFrame, beside: Mapping[tuple[str, str], str]) -> dict[s
         "columns": [_number(column) for column in columns],
         "rows": [
             {
-                "method": label_of(method),
+                "method": f"{label_of(method)} = {label_of(twins[method])}"
+                if method in twins
+                else label_of(method),
                 "cells": [
                     _cell(cells.get((method, column))) | {"published": beside.get((method, column), "")}
                     for column in columns
                 ],
             }
             for method in in_order(rows.method)
+            if method not in twins.values()
         ],
     }
 
@@ -244,7 +259,7 @@ def write_report(
     table = pd.concat([stage.table for stage in stages], ignore_index=True)
     results = results_of((stage.folder, stage.table) for stage in _deciding(stages))
     found, agreed = verdicts(results), agreement(table)
-    sections = [Section(stage) for stage in stages]
+    sections = [Section(stage, _remarks(stage, stages)) for stage in stages]
     seconds = [float(section.manifest["seconds"]) for section in sections]
     page = environment.get_template("report.html.j2").render(
         title=title,
@@ -271,6 +286,14 @@ def _deciding(stages: list[FinishedStage]) -> list[FinishedStage]:
     for stage in stages:
         first.setdefault(next(iter(stage.table.experiment), stage.name), stage)
     return list(first.values())
+
+
+def _remarks(stage: FinishedStage, stages: list[FinishedStage]) -> list[str]:
+    """Remarks on a stage, in the light of the other experiments."""
+    experiment = next(iter(stage.table.experiment), stage.name)
+    others = [other for other in _deciding(stages) if next(iter(other.table.experiment), None) != experiment]
+    results = results_of(((one.folder, one.table) for one in [*others, stage]), images=False)
+    return remarks(results).get(str(experiment), [])
 
 
 def _others(stages: list[FinishedStage]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +18,8 @@ from experiments.engine.metric_entry import base_name
 from experiments.engine.table import read_table
 from experiments.paper.claims import CLAIMS, Claim
 from experiments.paper.evidence import Contrast, Results, shown
+from experiments.paper.remarks import remarks
+from experiments.roar.table import CELLS
 
 HOLDS, FAILS, NO_DIFFERENCE = "holds", "does not hold", "no difference"
 NOT_DECIDED, NOT_TESTABLE, NOT_MEASURED = "not decided", "not testable", "not measured"
@@ -27,8 +29,9 @@ WORDS = (FAILS, NO_DIFFERENCE, NOT_DECIDED, HOLDS, BY_CONSTRUCTION, NOT_TESTABLE
 
 RULE = (
     "Claims that compare methods are decided by differences that are paired by image (in ROAR by seed of the "
-    "retraining), the others by the difference from a limit, each with an interval of Student's t; the comparisons "
-    "of one claim are corrected together (Holm, 95 %). "
+    "retraining and explained network), the others by the difference from a limit, each with an interval of "
+    "Student's t; where there are several draws of random weights, or several explained networks, it covers these "
+    "too. The comparisons of one claim are corrected together (Holm, 95 %). "
     f"“{HOLDS.capitalize()}”: every comparison is as claimed. “{FAILS.capitalize()}”: one is the other way round. "
     f"“{NO_DIFFERENCE.capitalize()}”: the interval of at least one covers 0, and none is the other way round. "
     f"“{NOT_DECIDED.capitalize()}”: the results lack the numbers of single images, or have one seed."
@@ -140,6 +143,7 @@ def _decide(claim: Claim, contrasts: list[Contrast]) -> list[Decided]:
             [sample.mean for sample in samples],
             [sample.error for sample in samples],
             [sample.n for sample in samples],
+            freedom=[sample.degrees for sample in samples],
         )
     )
     return [
@@ -173,24 +177,28 @@ def _exact(contrast: Contrast) -> Decided:
     return Decided(f"{contrast.words}, n = {sample.n} {contrast.over}", holds, sample.n, contrast.over)
 
 
-def results_of(parts: Iterable[tuple[Path, pd.DataFrame]]) -> Results:
+def results_of(parts: Iterable[tuple[Path, pd.DataFrame]], *, images: bool = True) -> Results:
     """Put the results of several jobs of one dataset and model together.
 
     Args:
         parts: folder and tidy table of each job.
+        images: whether the numbers of single images are read, which are many.
 
     Returns:
         Their numbers, with those of single images where a job left them.
     """
-    tables, images, sites = [], [], dict[str, None]()
+    tables, of_images, sites = [], [], dict[str, None]()
+    cells = pd.DataFrame()
     for folder, table in parts:
         tables.append(table)
-        if (folder / PER_IMAGE).exists():
+        if images and (folder / PER_IMAGE).exists():
             frame = read_per_image(folder)
-            images.append(_with_distinct_images(frame[frame.metric.map(base_name).isin(_USED)]))
+            of_images.append(_with_distinct_images(frame[frame.metric.map(base_name).isin(_USED)]))
+        if (folder / CELLS).exists():
+            cells = pd.read_csv(folder / CELLS)
         sites |= dict.fromkeys(_sites_of(folder))
-    results = Results(pd.concat(tables, ignore_index=True), sites=", ".join(sites))
-    return Results(results.table, pd.concat(images, ignore_index=True), results.sites) if images else results
+    results = Results(pd.concat(tables, ignore_index=True), sites=", ".join(sites), cells=cells)
+    return replace(results, per_image=pd.concat(of_images, ignore_index=True)) if of_images else results
 
 
 def _with_distinct_images(frame: pd.DataFrame) -> pd.DataFrame:
@@ -285,7 +293,18 @@ def as_markdown(settings: Mapping[str, Results], *, numbers: bool = False) -> st
             sites = f" (sites: {settings[name].sites})" if settings[name].sites else ""
             lines += ["", f"**{name}**{sites}", ""]
             lines += [line for one in column if one.comparisons for line in _numbers(one)]
+            lines += _remarks(settings[name])
     return "\n".join(lines)
+
+
+def _remarks(results: Results) -> list[str]:
+    """Lines on data that the tables behind the verdicts leave out, and on questions that they cannot decide."""
+    found = [
+        f"- {experiment.replace('_', ' ').capitalize()}: {sentence}"
+        for experiment, sentences in remarks(results).items()
+        for sentence in sentences
+    ]
+    return ["", "What these results leave out, or cannot tell:", "", *found] if found else []
 
 
 def _reasons() -> list[str]:

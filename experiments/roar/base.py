@@ -15,7 +15,6 @@ from experiments.roar.ranks import Ranking, Ranks
 class RoarExperiment(Experiment):
     """Retrains the network on images that lost the pixels which attributions find relevant."""
 
-    base_seed: fields.Seed
     batch: fields.Batch
     max_batch: fields.MaxBatch
     rank_by: Literal["absolute", "signed"]
@@ -41,20 +40,21 @@ class RoarExperiment(Experiment):
         except InputError as error:
             raise InputError(f"ROAR retrains the network, and there is nothing to train on: {error}") from error
 
-    def explained(self, job: Job) -> Job:
-        """Job with the network that is explained: trained with `base_seed`, which also seeds its maps.
+    def explained(self, job: Job, seed: int) -> Job:
+        """Job with a network that is explained: trained with a seed of its own, which also seeds its maps.
 
         The network does not vary with the seed of a retraining.
 
         Args:
             job: the job that retrains.
+            seed: of the network that is explained.
 
         Returns:
             The same job, or one with another seed and the same data.
         """
-        if job.config.seed == self.base_seed:
+        if job.config.seed == seed:
             return job
-        explained = Job(job.config.changed(seed=self.base_seed))
+        explained = Job(job.config.changed(seed=seed))
         explained.data = job.data
         return explained
 

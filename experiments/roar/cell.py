@@ -43,6 +43,7 @@ class RoarCell(RoarExperiment):
         *("untouched_accuracy", "val_accuracy", "loss", "val_loss"),
     )
 
+    base_seed: fields.Seed
     percent: Annotated[fields.Number, Field(ge=0, le=100)]
     keep: Annotated[bool, BeforeValidator(_one)]
 
@@ -64,7 +65,7 @@ class RoarCell(RoarExperiment):
         ranks: dict[str, Ranks] = {}
         name = UNTOUCHED
         if self.percent > 0:
-            ranks = self.rank(self.explained(job))
+            ranks = self.rank(self.explained(job, self.base_seed))
             (name,) = ranks
         cell = Cell(name, self.percent, self.keep, job.config.seed)
         history = self.retrainings(job, ranks).history(cell)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import pandas as pd
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cpath.errors import InputError
 from cpath.evaluation import accuracy
@@ -18,17 +18,23 @@ from experiments.engine.devices import device_of
 from experiments.engine.job import Job
 from experiments.engine.metric_entry import Metric
 from experiments.engine.table import Row, write_table
+from experiments.engine.training import pretrained_weights
 from experiments.figures.roar import roar_figures
 from experiments.metrics import pick
 from experiments.paper.published import has_published_schedule, published, published_rows
 from experiments.roar.base import RoarExperiment
 from experiments.roar.cells import Cell, History, Mode
 from experiments.roar.curves import Curves, Plan, prediction_reach
-from experiments.roar.workers import process_count, train_cells
+from experiments.roar.ranks import Ranks
+from experiments.roar.workers import Speed, process_count, train_cells
 
 _LOG = logging.getLogger(__name__)
 _PUBLISHED = {"test_accuracy_percent": "roar_accuracy"}
 CELLS = "cells.csv"
+
+
+BaseSeeds = Annotated[list[fields.Seed], Field(min_length=2), AfterValidator(fields.distinct)]
+"""Seeds of several explained networks."""
 
 
 class RoarTable(RoarExperiment):
@@ -41,19 +47,25 @@ class RoarTable(RoarExperiment):
         *("roar_difference", "kar_difference"),
     )
 
+    base_seed: fields.Seed | BaseSeeds
     percent: fields.Ascending[Annotated[fields.Number, Field(gt=0, le=100)]]
     keep: fields.Distinct[bool]
     seeds: fields.Distinct[fields.Seed]
     side_by_side: Annotated[fields.Count | Literal["auto"], fields.NOT_KEYED]
 
+    @property
+    def bases(self) -> list[int]:
+        """Seed of every network that is explained."""
+        return [self.base_seed] if isinstance(self.base_seed, int) else self.base_seed
+
     def check(self, job: Job) -> None:
         """Refuse a seed that would change nothing, and what no retraining can be made with.
 
         Raises:
-            InputError: if the job has a seed of its own or several processes with trainer=ddp, or as
-                `RoarExperiment.check`.
+            InputError: if the job has a seed of its own or several processes with trainer=ddp, if several networks
+                are to be explained and weights are given, or as `RoarExperiment.check`.
         """
-        if job.config.seed not in (default_of("seed"), self.base_seed):
+        if job.config.seed not in (default_of("seed"), *self.bases):
             raise InputError(
                 f"seed={job.config.seed} would change nothing in a table: experiment.seeds=[…] are those of the "
                 "retrainings, over which its intervals are, and experiment.base_seed=… is that of the network that "
@@ -61,23 +73,33 @@ class RoarTable(RoarExperiment):
             )
         process_count(job.config, self.side_by_side)
         super().check(job)
+        if len(self.bases) > 1 and (job.config.checkpoint or pretrained_weights(job.config, job.data)):
+            raise InputError(
+                f"experiment.base_seed={self.bases} trains {len(self.bases)} networks to explain, but the weights "
+                "of the only one are given (checkpoint=… or model.weights=…): leave out one of the two."
+            )
 
     def run(self, job: Job) -> Iterable[Row]:
-        """Train the explained network, rank the pixels, and train all cells, each unless that was done before."""
-        explained = self.explained(job)
-        hits = 100.0 * accuracy(explained.model, job.data.test, device_of(job.config)).double()
-        ranks = self.rank(explained)
-        plan = Plan(
-            tuple(Mode(keep) for keep in self.keep), tuple(self.percent), tuple(self.seeds), tuple(in_order(ranks))
-        )
+        """Train the explained networks, rank the pixels, and train all cells, each unless that was done before."""
+        hits: dict[int, list[float]] = {}
+        found: dict[int, dict[Cell, History]] = {}
+        speeds: list[Speed] = []
         processes = process_count(job.config, self.side_by_side)
-        found, speed = train_cells(self.retrainings(job, ranks), plan.cells(), processes)
-        job.notes.update(cells=len(found), side_by_side=processes, speed=speed)
-        if speed["cells_trained"]:
-            _LOG.info("trained %(cells_trained)d cells, %(training_images_per_second).0f images/s", speed)
+        for seed in self.bases:
+            explained = self.explained(job, seed)
+            hits[seed] = (100.0 * accuracy(explained.model, job.data.test, device_of(job.config)).double()).tolist()
+            ranks = self.rank(explained)
+            plan = self._plan(ranks)
+            found[seed], speed = train_cells(self.retrainings(job, ranks), plan.cells(), processes)
+            speeds.append(speed)
+        speed = Speed.of(speeds)
+        job.notes.update(cells=len(found) * len(plan.cells()), side_by_side=processes, speed=speed.noted)
+        if speed.cells_trained:
+            _LOG.info("trained %d cells, %.0f images/s", speed.cells_trained, speed.images_per_second)
         write_table(_cells_table(found), job.folder / CELLS)
-        curves = Curves(plan, {cell: history.accuracy for cell, history in found.items()})
-        control = curves.control(hits.tolist())
+        accuracies = [{cell: history.accuracy for cell, history in cells.items()} for cells in found.values()]
+        curves = Curves(plan, accuracies)
+        control = curves.control(hits)
         _warn_of(control)
         theirs = self._published(job)
         return [
@@ -88,6 +110,11 @@ class RoarTable(RoarExperiment):
             *curves.comparisons(),
             *published_rows(theirs, _PUBLISHED, plan.methods),
         ]
+
+    def _plan(self, ranks: Mapping[str, Ranks]) -> Plan:
+        """The cells of each explained network."""
+        modes = tuple(Mode(keep) for keep in self.keep)
+        return Plan(modes, tuple(self.percent), tuple(self.seeds), tuple(in_order(ranks)))
 
     def _published(self, job: Job) -> pd.DataFrame:
         """The paper's curves; none with another fill, or where CIFAR-10's networks are trained in another way."""
@@ -116,23 +143,29 @@ def _warn_of(control: list[Row]) -> None:
     inside = rows.get("within_interval_of_untouched")
     if inside is not None and not inside.value:
         untouched = rows["untouched_accuracy"]
+        explained = [f"{row.value:.2f}" for row in control if row.metric == "test_accuracy"]
         _LOG.warning(
-            "control failed: the explained network has %.2f %% test accuracy, its retrainings on untouched images "
+            "control failed: the explained network has %s %% test accuracy, its retrainings on untouched images "
             "%.2f ± %.2f %%",
-            rows["test_accuracy"].value,
+            ", ".join(explained),
             untouched.value,
             prediction_reach(untouched),
         )
 
 
-def _cells_table(found: Mapping[Cell, History]) -> pd.DataFrame:
-    """Table of all cells, for analyses of one's own."""
+def _cells_table(found: Mapping[int, Mapping[Cell, History]]) -> pd.DataFrame:
+    """Table of all cells by the seed of the explained network, for paired comparisons and analyses of one's own.
+
+    Retrainings on untouched images have no explained network: they are the same for each.
+    """
     return pd.DataFrame(
         {
             **vars(cell),
+            "base_seed": base_seed,
             "test_accuracy": history.accuracy,
             "val_accuracy": history.val_accuracy,
             "best_epoch": history.best_epoch,
         }
-        for cell, history in found.items()
+        for base_seed, cells in found.items()
+        for cell, history in cells.items()
     )

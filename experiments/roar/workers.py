@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -59,9 +60,51 @@ def process_count(config: Config, asked: int | Literal["auto"]) -> int:
     return min(_AT_MOST, torch.get_num_threads())
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Work that was done now, all processes together."""
+
+    cells_trained: int
+    """Cells that were not trained before."""
+    seconds: float
+    """Time on the clock, also of what was only read."""
+    images: int
+    """Training images, counted in every epoch."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Speed]) -> Speed:
+        """Add up what was done one after the other.
+
+        Args:
+            parts: of several tables.
+
+        Returns:
+            The whole.
+        """
+        return cls(
+            sum(part.cells_trained for part in parts),
+            sum(part.seconds for part in parts),
+            sum(part.images for part in parts),
+        )
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second."""
+        return self.images / self.seconds
+
+    @property
+    def noted(self) -> dict[str, float]:
+        """Numbers for a manifest."""
+        return {
+            "cells_trained": self.cells_trained,
+            "seconds": round(self.seconds, 3),
+            "training_images_per_second": round(self.images_per_second, 1),
+        }
+
+
 def train_cells(
     retrainings: Retrainings, cells: Sequence[Cell], processes: int
-) -> tuple[dict[Cell, History], dict[str, float]]:
+) -> tuple[dict[Cell, History], Speed]:
     """Train cells, as far as that was not done before. The first error stops all; finished cells stay.
 
     Args:
@@ -70,8 +113,7 @@ def train_cells(
         processes: number of worker processes; 1 for this process alone.
 
     Returns:
-        The result of every cell; and the speed: cells trained now, seconds, and training images a second, all
-        processes together.
+        The result of every cell, and the speed.
     """
     begin = time.perf_counter()
     missing = [cell for cell in cells if not retrainings.is_trained(cell)]
@@ -86,11 +128,7 @@ def train_cells(
                 bar.update()
     seconds = time.perf_counter() - begin
     images = len(retrainings.data.training_splits()[0]) * sum(len(found[cell].epochs) for cell in missing)
-    return found, {
-        "cells_trained": len(missing),
-        "seconds": round(seconds, 3),
-        "training_images_per_second": round(images / seconds, 1),
-    }
+    return found, Speed(len(missing), seconds, images)
 
 
 def _train_in_workers(retrainings: Retrainings, cells: Sequence[Cell], processes: int, bar: tqdm[Any]) -> None:

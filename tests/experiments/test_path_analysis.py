@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -91,6 +92,43 @@ def test_methods_are_compared_with_themselves_after_one_rounding(job, trained):
     assert 0.1 < row_of(table, "greedy", "self_overlap", 95).value <= 1
     without = job(*settings, "experiment.self_overlap=0").run()
     assert "self_overlap" not in set(without.metric)
+
+
+def test_self_overlap_repeats_no_warning(job, trained, monkeypatch):
+    score = cpath.score
+
+    def warning(*args, **rest):
+        warnings.warn("no gates kept the class", UserWarning, stacklevel=2)
+        return score(*args, **rest)
+
+    monkeypatch.setattr(cpath, "score", warning)
+    settings = [*SETTINGS, "method=random", "experiment.images=6", "experiment.self_overlap=6"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        table = job(*settings).run()
+    assert [str(one.message) for one in caught].count("no gates kept the class") == 3 * 2  # methods, batches
+    assert row_of(table, "random", "self_overlap", 95).n == 6
+
+
+class Silent(cpath.Method):
+    """Scores of 0 for all images but the first four: their pathways are empty."""
+
+    name = "silent"
+
+    def contributions(self, probe):
+        return {
+            name: torch.rand_like(output) * (torch.arange(len(output)) < 4).view(-1, *[1] * (output.dim() - 1))
+            for name, output in probe.record(gradients=False).activations.items()
+        }
+
+
+def test_empty_pathways_are_counted(job, trained):
+    made = job(*SETTINGS, "method=random", "experiment.images=6", "experiment.batch=6")
+    made.__dict__["methods"] = {"silent": Silent()}
+    table = made.run()
+    row = row_of(table, "silent", "empty_pathways", 80)
+    assert (row.value, row.n) == (pytest.approx(100 / 3), 6)
+    assert row_of(table, "silent", "dead_share", 80).n == 4
 
 
 def test_a_network_of_float64_makes_greedy_repeat_itself(job, trained):

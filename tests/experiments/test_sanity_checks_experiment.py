@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 import cpath
@@ -15,8 +16,10 @@ from experiments.engine.images import Images
 from experiments.engine.job import Job, redraw, run
 from experiments.engine.measuring import read_per_image
 from experiments.engine.network import fingerprint
+from experiments.engine.table import Measure
 from experiments.metrics import METRICS
 from experiments.paper import published
+from experiments.sanity_checks import _left_out, _means
 from tests.rows import row_of
 
 SETTINGS = [
@@ -79,6 +82,35 @@ def test_results_are_the_means_of_what_the_library_says_image_by_image(cfg):
     ]
     expected = [np.nanmean(one.similarity["gradients"]["ssim"][:, 2, 0]) for one in found]
     assert of_images.value.tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_intervals_are_over_images_and_draws_and_every_draw_is_kept(cfg):
+    table = run(cfg)
+    per_image = read_per_image(Job(parse(cfg)).folder)
+    rows = per_image[(per_image.method == "gradients") & (per_image.x == "stage3")]
+    draws = [rows[rows.metric == f"spearman/draw_{number}"].value.to_numpy() for number in (1, 2)]
+    assert rows[rows.metric == "spearman"].value.to_numpy() == pytest.approx(np.mean(draws, 0))
+    of_draws, of_images = np.mean(draws, 1), np.mean(draws, 0)
+    parts = np.array([of_draws.var(ddof=1) / 2, of_images.var(ddof=1) / 5])
+    freedom = parts.sum() ** 2 / (parts**2 / [1, 4]).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
+    row = row_of(table, "gradients", "spearman", "stage3")
+    assert (row.ci_low, row.ci_high) == pytest.approx((row.value - half, row.value + half), rel=1e-6)
+    assert row.n == 5
+
+
+def test_maps_without_a_value_are_counted():
+    measure = Measure("gbp", "ssim", "randomized_down_to", "fc")
+    whole = Measure("gbp", "spearman", "randomized_down_to", "fc")
+    nan = float("nan")
+    draws = [
+        {measure: [0.1, nan, nan, 0.2], whole: [0.1, 0.2, 0.3, 0.4]},
+        {measure: [0.3, 0.4, nan, 0.2], whole: [0.1, 0.2, 0.3, 0.4]},
+    ]
+    (row,) = _left_out(draws)
+    assert (row.method, row.metric, row.x) == ("gbp", "maps_left_out/ssim", "fc")
+    assert (row.value, row.n) == (37.5, 4)
+    assert [row.n for row in _means(draws)] == [3, 4]
 
 
 def test_blocks_are_found_and_randomised_in_float64(configure, trained):

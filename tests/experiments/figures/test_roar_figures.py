@@ -160,3 +160,20 @@ def test_published_curves_are_dashed_beside_ours(figures, captions):
     assert theirs.get_ydata().tolist() == [55.0, 45.0]
     assert theirs.get_linestyle() == "--"
     assert "by area: -0.25 (mean over 3 seeds" in captions["published"]
+
+
+def test_captions_say_whether_one_network_is_explained_or_several(captions):
+    assert captions["roar"].startswith("Retraining on images")
+    assert (
+        "Mean over 3 seeds; bands: 95 % intervals over seeds of the retraining alone: one network is explained."
+        in (captions["roar"])
+    )
+    table = _table()
+    bases = [_row("base", "test_accuracy", value, "base_seed", seed) for seed, value in ((0, 80.0), (1, 82.0))]
+    table = pd.concat([table[table.method != "base"].assign(n=6), pd.DataFrame(bases)], ignore_index=True)
+    drawings = {drawing.name: drawing for drawing in roar_figures(table)}
+    assert "Mean over 3 seeds for each of 2 explained networks; bands: 95 % intervals over explained networks" in (
+        drawings["roar"].caption
+    )
+    line = next(line for line in drawings["roar"].figure.axes[0].lines if line.get_label() == "untouched images")
+    assert set(line.get_ydata()) == {81.0}

@@ -39,6 +39,16 @@ def test_sanity_checks_draw_a_panel_a_measure_from_the_original_to_the_random_ma
     assert "HOG" in published.caption
 
 
+def test_the_caption_says_what_the_intervals_are_over():
+    table = _sanity(["gbp"])
+    (one, *_), (five, *_) = sanity_check_figures(table), sanity_check_figures(table, 5)
+    assert "one draw of the weights; bands: 95 % intervals over images alone." in one.caption
+    assert "5 draws of the weights; bands: 95 % intervals over both together." in five.caption
+    table.loc[(table.x == "fc") & (table.metric == "ssim"), "n"] = 3
+    few = sanity_check_figures(table, 5)[0].caption
+    assert f"Mean over 3 to {table.n.max()} images (constant maps are left out) and 5 draws" in few
+
+
 def test_a_block_may_be_called_as_the_original_map_is():
     curves, *_ = sanity_check_figures(_sanity(["gbp"], blocks=("0", "original")))
     ticks = [label.get_text() for label in curves.figure.axes[2].get_xticklabels()]

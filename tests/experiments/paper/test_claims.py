@@ -272,6 +272,35 @@ def test_blocks_without_a_map_are_left_out_of_both_courses():
     assert "difference -0.367" in found.comparisons[1].text
 
 
+def _drawn(difference: float, of_draws: list[float]) -> Results:
+    """Similarities in several draws of the weights, which shift NeuronMCT's by as much for every image."""
+    per_image = {
+        Measure(method, f"spearman_abs/draw_{number}", "randomized_down_to", "fc"): spread(
+            0.4 + (difference + shift if method == "neuron_mct" else 0.0), 40, half=0.02, seed=number
+        )
+        for number, shift in enumerate(of_draws, 1)
+        for method in ("neuron_mct", "gbp")
+    }
+    means = {
+        Measure(method, "spearman_abs", "randomized_down_to", "fc"): np.mean(
+            [values for measure, values in per_image.items() if measure.method == method], 0
+        ).tolist()
+        for method in ("neuron_mct", "gbp")
+    }
+    table = of_images(means).table
+    return Results(table, of_images(per_image | means).per_image)
+
+
+def test_draws_of_the_weights_that_disagree_decide_nothing_however_many_images_there_are():
+    agreeing = _verdict(_drawn(-0.1, [-0.01, 0.0, 0.01]), WEIGHTS)
+    assert [one.holds for one in agreeing.comparisons] == [True, True]
+    assert "n = 40 images × 3 draws of the weights: as claimed" in agreeing.comparisons[1].text
+    assert agreeing.summary == "holds (2 of 2 as claimed, n = 40 images × 3 draws of the weights)"
+    disagreeing = _verdict(_drawn(-0.1, [-0.15, 0.0, 0.15]), WEIGHTS)
+    assert [one.holds for one in disagreeing.comparisons] == [None, None]
+    assert "difference -0.1 (" in disagreeing.comparisons[1].text
+
+
 def _roar(
     seeds: int, *differences: tuple[str, str, float], half: float = 1.0, counted: int | None = None
 ) -> Results:

@@ -133,6 +133,19 @@ def test_released_variants_stand_beside_the_definitions(configure, tmp_path):
     assert Section(_stage(configure(), tmp_path / "other", rows[::2])).variants == []
 
 
+def test_equal_methods_are_one_row_and_remarks_stand_in_the_section(configure, tmp_path):
+    values = {"gradcam": 0.3, "neuron_intgrad_star": 0.3, "gbp": 0.5}
+    rows = [Row(name, "lerf_area", value, "up_to_percent", 10.0, n=9) for name, value in values.items()]
+    stage = _stage(configure("experiment=degradation"), tmp_path / "job", rows)
+    (found,) = Section(stage).tables
+    assert [row["method"] for row in found["rows"]] == ["GradCAM = NeuronIntGrad*", "GBP"]
+    page = write_report(tmp_path, "a title", [stage]).read_text()
+    assert "<li>NeuronIntGrad* and GradCAM have equal numbers here, but for rounding" in page
+    rows[1] = replace(rows[1], value=0.4)
+    (found,) = Section(_stage(configure("experiment=degradation"), tmp_path / "other", rows)).tables
+    assert len(found["rows"]) == 3
+
+
 def test_the_verdicts_are_those_of_the_command_on_the_same_folders(configure, tmp_path):
     rows = [
         Row("greedy", "dead_share", 40.0, "sparsity", 90.0, 39.0, 41.0, 9),

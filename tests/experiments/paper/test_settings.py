@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cpath.methods import Greedy, GreedyReleased
 from experiments import CONF
 from experiments.engine.config import Config, parse
 from experiments.engine.job import Job
+from experiments.engine.scoring import plan_searches
 from experiments.paper.published import has_published_schedule, published
 from experiments.paper.stages import composed_stage, paper_of
 from tests.experiments.paper.conftest import paper
@@ -41,6 +43,19 @@ def _decodes_as_published(config: Config, size: int) -> None:
     assert config.method["dgr"]["iterations"] == 1000
 
 
+def _prunes_as_published(config: Config) -> None:
+    """``prune_greedy(1, 99)`` at every sparsity; the definition stands beside it."""
+    methods = Job(config).methods
+    released = [
+        search for search in plan_searches(methods, config.experiment.sparsity) if "greedy_r" in search.name
+    ]
+    assert [(search.name, search.sparsities) for search in released] == [("greedy_released", [80, 90, 99])]
+    method = released[0].method
+    assert isinstance(method, GreedyReleased)
+    assert (method.rounds, method.sparsity, method.round_zero) == (99, 99, True)
+    assert methods["greedy"] == Greedy()
+
+
 def _checks_sanity_as_published(config: Config) -> None:
     checks = config.experiment
     assert (checks.repredict, checks.images, checks.init, checks.std) == (True, 1000, "normal", 0.1)
@@ -63,7 +78,7 @@ def test_imagenet_has_the_papers_settings(stages):
     assert {config.model["weights"] for config in made.values()} == {"IMAGENET1K_V1"}
     analysis = made["path_analysis"]
     assert (analysis.experiment.images, analysis.experiment.sparsity) == (1000, [80, 90, 99])
-    assert analysis.method["greedy_released"]["rounds"] == 99
+    _prunes_as_published(analysis)
     assert {"dgr", "dgr_random_init", "random", *NEURONS} <= set(analysis.method)
     assert made["path_decoding"].experiment.sparsity == [98]
     _decodes_as_published(made["path_decoding"], 128)
@@ -84,6 +99,7 @@ def test_cifar10_has_the_papers_network_and_settings(stages):
     for config in made.values():
         assert config.model == {"name": "resnet8", "_target_": "cpath.models.resnet8", "width": 64}
         assert has_published_schedule(config)
+    _prunes_as_published(made["path_analysis"])
     degradation = made["degradation"].experiment
     assert (degradation.images, degradation.fill) == (2000, 0)
     assert degradation.percent == [*range(1, 11), *range(20, 100, 10)]

@@ -10,6 +10,8 @@ from cpath.errors import InputError
 from experiments.engine.job import run
 from experiments.engine.metric_entry import base_name
 from experiments.paper import published
+from experiments.paper.claims import CLAIMS
+from experiments.paper.verdicts import read_settings, verdict_on
 from experiments.roar.cells import Cell
 from experiments.roar.table import RoarTable
 from tests.experiments.roar.shared import (
@@ -293,3 +295,61 @@ def test_any_number_of_test_images_will_do(table_cfg, quick, images, batch):
     table = run(table_cfg)
     assert row_of(table, "base", "test_accuracy").n == images
     assert row_of(table, "gradients", "roar_accuracy", 90).n == 3
+
+
+def test_several_explained_networks_are_crossed_with_the_seeds(table_cfg, quick, tmp_path):
+    table_cfg.keep = [False, True]
+    alone = run(table_cfg)
+    before = list(quick)
+    table_cfg.experiment.base_seed = [0, 7]
+    table = run(table_cfg)
+    cells = cells_of(table_cfg)
+    assert len(quick) - len(before) == 1 + 2 * 3 * len(METHODS) * len(PERCENTS)  # those of 0 are there
+    each = [cells[cells.base_seed == seed] for seed in (0, 7)]
+    table_cfg.experiment.base_seed = 0
+    pd.testing.assert_frame_equal(each[0], cells_of(table_cfg))
+    table_cfg.experiment.base_seed = [0, 7]
+    values = np.stack([accuracies(part, "neuron_mct", 30, False) for part in each])
+    row, one = (row_of(found, "neuron_mct", "roar_accuracy", 30) for found in (table, alone))
+    parts = np.array([values.mean(1).var(ddof=1) / 2, values.mean(0).var(ddof=1) / 3])
+    freedom = parts.sum() ** 2 / (parts**2 / [1, 2]).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
+    expected = values.mean(), values.mean() - half, values.mean() + half
+    assert (row.value, row.ci_low, row.ci_high) == pytest.approx(expected)
+    assert (row.n, one.n) == (6, 3)
+    untouched, zero = (row_of(found, "neuron_mct", "roar_accuracy", 0) for found in (table, alone))
+    assert (untouched.value, untouched.ci_low, untouched.n) == pytest.approx((zero.value, zero.ci_low, 3))
+
+    difference = np.stack(
+        [np.mean([accuracies(part, name, x, False) for x in PERCENTS], 0) for part in each for name in METHODS]
+    ).reshape(2, 3, 3)
+    row = row_of(table, "neuron_mct", "roar_difference/random")
+    assert row.value == pytest.approx((difference[:, 0] - difference[:, 2]).mean())
+    assert row.n == 6
+    networks = table[(table.method == "base") & (table.metric == "test_accuracy")]
+    assert networks.x_name.tolist() == ["base_seed"] * 2
+    assert networks.x.astype(float).tolist() == [0, 7]
+    assert row_of(table, "all", "roar_rank_agreement/roar/kar").n <= 6
+
+    (results,) = read_settings([job_of(table_cfg).folder]).values()
+    (claim,) = [one for one in CLAIMS if one.place == "ROAR"]
+    decided = verdict_on(claim, results).comparisons
+    assert all("n = 6 retrainings (2 explained networks × 3 seeds)" in one.text for one in decided)
+    assert f"difference {row.value:.3g} (" in decided[1].text
+
+
+@pytest.mark.parametrize(("setting", "value"), [("checkpoint", "mine.pt"), ("model.weights", "DEFAULT")])
+def test_several_networks_cannot_be_explained_where_one_is_given(table_cfg, tmp_path, setting, value):
+    table_cfg.experiment.base_seed = [0, 1]
+    OmegaConf.update(table_cfg, setting, value, force_add=True)
+    with pytest.raises(InputError, match=r"base_seed=\[0, 1\] trains 2 networks to explain, but the weights"):
+        run(table_cfg)
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("seeds", [[0, 0], [3], []])
+def test_seeds_of_networks_are_one_or_several_different_ones(configure, seeds):
+    cfg = configure("experiment=roar_table")
+    cfg.experiment.base_seed = seeds
+    with pytest.raises(InputError, match=r"base_seed must be"):
+        job_of(cfg).check()
