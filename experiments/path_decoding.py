@@ -97,6 +97,7 @@ class PathDecoding(Experiment):
 
     sparsity: fields.Sparsities
     images: fields.Images
+    shown: fields.Count
     steps: fields.Count
     learning_rate: fields.Positive
     tries: fields.Count
@@ -142,7 +143,8 @@ class PathDecoding(Experiment):
         methods.setdefault(_ACTIVE, cpath.methods.get(_ACTIVE))
         searches = plan_searches(methods, self.sparsity)
         scoring = Scoring.planned(job, images, searches, max_batch=self.max_batch, keep_gb=self.keep_scores_gb)
-        found, decoded, top = PerImage(), [], []
+        found, top = PerImage(), list[Row]()
+        decoded: list[Decoded] = []
         for image in job.batches(images, 1, "decoding"):
             with job.part(image, "pictures", *methods.values()) as part:
                 if part.missing:
@@ -150,7 +152,8 @@ class PathDecoding(Experiment):
             found.add(image, read_measures(part.folder))
             tensors, about = read_tensors(part.folder / _FILE, _KIND, _FORMAT)
             (name,) = image.ids
-            decoded.append(_shown(name, tensors, about))
+            if len(decoded) < self.shown:
+                decoded.append(_shown(name, tensors, about))
             top += [
                 Row(method, "top_channel", neuron["channel"], "image", name)
                 for method, neuron in about["top"].items()

@@ -12,6 +12,7 @@ from torch import nn
 import cpath
 from cpath.errors import InputError, UnknownNameError
 from cpath.storage import read_tensors
+from experiments import path_decoding
 from experiments.engine.config import parse
 from experiments.engine.job import Job, run
 from experiments.engine.measuring import read_per_image
@@ -76,6 +77,15 @@ def test_the_table_says_what_the_saved_pictures_get_in_every_network(cfg):
         assert original == _value(table, method, "probability/original", 80)
         others = [_value(table, method, f"probability/{other}", 80) for other in set(METHODS) - {method}]
         assert _value(table, method, "probability_others", 80) == pytest.approx(np.mean(others))
+
+
+def test_the_pictures_are_of_the_first_images_and_the_numbers_of_all(cfg, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(path_decoding, "decoding_pictures", lambda decoded: drawn.extend(decoded) or [])
+    cfg.experiment.shown = 1
+    table = run(cfg)
+    assert [one.name for one in drawn] == [str(table[table.x_name == "image"].x.iloc[0])]
+    assert row_of(table, "original", "dead", 80).n == 2
 
 
 def test_a_picture_that_cannot_be_made_is_dead_in_per_cent(cfg, monkeypatch):
