@@ -391,7 +391,7 @@ def _check_tensor(model: nn.Module, name: str, tensor: Tensor, *, alone: bool) -
                 f"{name} {are} {mine} but the model's parameters are {other}: pass {name}.{remedy.format(other)}."
             )
     if tensor.is_meta:
-        raise InputError(f"{name} {are} on the device meta, which has no values: pass real ones.")
+        raise InputError(f"{name} {are} meta tensors, which have no values: pass real ones.")
     if not tensor.is_floating_point():
         return True
     finite = bool(torch.isfinite(tensor).all())

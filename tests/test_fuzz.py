@@ -59,6 +59,12 @@ def in_inference_mode() -> Tensor:
         return zoo.images() + 0
 
 
+def in_a_dict() -> nn.Module:
+    model = zoo.make("vgg")
+    model.register_forward_hook(lambda _, __, logits: {"logits": logits})
+    return model
+
+
 def compiled_in_place() -> nn.Module:
     model = zoo.make("vgg")
     model.compile(backend="eager")
@@ -82,7 +88,7 @@ MODELS = {
     "scripted": Case(lambda: torch.jit.script(zoo.make("vgg")), SCRIPTED),
     "traced by jit": Case(lambda: torch.jit.trace(zoo.make("vgg"), zoo.images()), SCRIPTED),
     "a tuple": Case(lambda: Returning(lambda y: (y,)), NO_LOGITS),
-    "a dict of logits": Case(lambda: Returning(lambda y: {"logits": y})),
+    "a dict of logits": Case(in_a_dict),
     "a dict": Case(lambda: Returning(lambda y: {"scores": y}), NO_LOGITS),
     "nothing": Case(lambda: Returning(lambda y: None), NO_LOGITS),
     "(1, classes)": Case(lambda: Returning(lambda y: y[:1]), NO_LOGITS),

@@ -266,3 +266,10 @@ def test_a_model_of_token_ids_says_what_it_cannot_take():
     with pytest.raises(IndexError) as caught:
         cpath.score(model, texts.texts()["input_ids"] + 5, sites="gelu")
     assert "error of the model itself, given inputs of shape (3, 5) (torch.int64)" in caught.value.__notes__[0]
+
+
+def test_the_encoding_of_a_tokeniser_is_a_mapping_like_any_other():
+    transformers = pytest.importorskip("transformers")
+    model, given = texts.encoder(), transformers.BatchEncoding(dict(texts.texts()))
+    found = cpath.score(model, given, "neuron_intgrad", sites="gelu")
+    assert torch.equal(found.flat, cpath.score(model, texts.texts(), "neuron_intgrad", sites="gelu").flat)
