@@ -379,8 +379,8 @@ def test_one_image_by_a_number_of_numpy_or_several_by_a_tensor():
 
 def test_activations_of_masks_are_one_name_or_several():
     masks = {"act": torch.ones(1, 3, dtype=torch.bool)}
-    assert cpath.Pathway.from_masks(masks, sites="gelu").activations == ("gelu",)
-    assert cpath.Pathway.from_masks(masks, sites=iter(["gelu", "relu"])).activations == ("gelu", "relu")
+    assert cpath.Pathway.from_masks(masks, sites="gelu").sites == ("gelu",)
+    assert cpath.Pathway.from_masks(masks, sites=iter(["gelu", "relu"])).sites == ("gelu", "relu")
     with pytest.raises(cpath.UnknownNameError, match="unknown activation function 'gelo'"):
         cpath.Pathway.from_masks(masks, sites="gelo")
 

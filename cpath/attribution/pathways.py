@@ -142,6 +142,8 @@ class PathwayGradient(Attribution):
             self.sparsity,
             probe.asked,
             sites=probe.sites,
+            unit=probe.units,
+            baseline=probe.baseline,
             max_batch=probe.max_batch,
         )
         if probe.asked is None:

@@ -17,7 +17,10 @@ from cpath.probe import Probe, Record
 @register("neuron_mct")
 @dataclass(frozen=True, kw_only=True)
 class NeuronMCT(Method):
-    """First-order marginal contribution: score |z · ∂f/∂z|, with one backward pass for all sites.
+    """First-order marginal contribution: score |(z − b) · ∂f/∂z|, with one backward pass for all sites.
+
+    The baseline b is zero unless said. The score of a channel, token or head is the magnitude of the sum over its
+    neurons.
 
     Source: Khakzar et al. 2021, section 3.1.
 
@@ -27,18 +30,22 @@ class NeuronMCT(Method):
     """
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """Compute the signed contributions z · ∂f/∂z."""
+        """Compute the signed contributions (z − b) · ∂f/∂z."""
         record = probe.record()
-        return {name: gradient.mul_(record.activations[name]) for name, gradient in record.gradients.items()}
+        return {
+            name: gradient.mul_(probe.above_baseline(name, record.activations[name]))
+            for name, gradient in record.gradients.items()
+        }
 
 
 @register("neuron_intgrad")
 @dataclass(frozen=True, kw_only=True)
 class NeuronIntGrad(Method):
-    """Integrated gradients of each site's neurons, from 0 to their value: score |z · ∫ ∂f(α z)/∂z dα|.
+    """Integrated gradients of each site, from its baseline to its value: |(z − b) · ∫ ∂f(b + α (z − b))/∂z dα|.
 
-    One site is scaled at a time, and everything after it is recomputed. The completeness residual is reported with
-    the scores.
+    The baseline b is zero unless said, so that the score is |z · ∫ ∂f(α z)/∂z dα|. One site is moved at a time, and
+    everything after it is recomputed. The score of a channel, token or head is the magnitude of the sum over its
+    neurons. The completeness residual is reported with the scores.
 
     Args:
         nodes: Number of quadrature nodes over α.
@@ -65,14 +72,14 @@ class NeuronIntGrad(Method):
         quadrature(self.rule, self.nodes)  # raises for unusable settings
 
     def contributions(self, probe: Probe) -> Contributions:
-        """Compute the signed contributions z · Σ w_k ∂f(α_k z)/∂z, with the residual."""
+        """Compute the signed contributions (z − b) · Σ w_k ∂f(b + α_k (z − b))/∂z, with the residual."""
         return weighted_gradients(probe, *quadrature(self.rule, self.nodes), residual=self.residual)
 
 
 def weighted_gradients(
     probe: Probe, alphas: Sequence[float], weights: Sequence[float], residual: bool = True
 ) -> Contributions:
-    """Compute the signed contributions z · Σ w_k ∂f(α_k z)/∂z of every site.
+    """Compute the signed contributions (z − b) · Σ w_k ∂f(b + α_k (z − b))/∂z of every site.
 
     Args:
         probe: The images in front of the model.
@@ -84,7 +91,7 @@ def weighted_gradients(
         Contributions, with the residual if asked for.
     """
     record = probe.record()
-    # At α = 1 the network is the unscaled one, whose gradient the record has for every site.
+    # At α = 1 the network is the unchanged one, whose gradient the record has for every site.
     at_one = sum(weight for alpha, weight in zip(alphas, weights, strict=True) if alpha == 1)
     nodes = [(alpha, weight) for alpha, weight in zip(alphas, weights, strict=True) if alpha != 1]
     for gradient in record.gradients.values():
@@ -108,7 +115,9 @@ def weighted_gradients(
             if at_zero is not None and not starts_at_zero:
                 for part in _parts(len(known), single[site].images):
                     at_zero[part] = _at_zero(known.part(part), site, activation[part])
-    values = {site: record.gradients[site].mul_(record.activations[site]) for site in sites}
+    values = {
+        site: record.gradients[site].mul_(probe.above_baseline(site, record.activations[site])) for site in sites
+    }
     if not residual:
         return Contributions(values)
     drops = {site: record.response - zeroed[site] for site in sites}
@@ -133,9 +142,12 @@ def _parts(count: int, size: int) -> list[slice]:
 
 
 def _at_zero(probe: Probe, site: str, activation: Tensor) -> Tensor:
-    """Compute the responses (B,) with the site's output set to zero."""
+    """Compute the responses (B,) with the site's output set to its baseline."""
+    baseline = torch.zeros_like(activation)
+    if probe.baseline is not None:
+        baseline += probe.baseline.at(site, activation)
     with torch.no_grad():
-        return probe.responses(site, torch.zeros_like(activation).unsqueeze(0))[0]
+        return probe.responses(site, baseline.unsqueeze(0))[0]
 
 
 @dataclass(frozen=True)
@@ -168,10 +180,10 @@ def integrate(
     nodes: Sequence[tuple[float, float]],
     lanes: int,
 ) -> tuple[Tensor | None, bool]:
-    """Add Σ w_k ∂f(α_k z)/∂z to ``gradient``, in place.
+    """Add Σ w_k ∂f(b + α_k (z − b))/∂z to ``gradient``, in place.
 
     Args:
-        probe: The images in front of the model.
+        probe: The images in front of the model, with the baseline b.
         site: Name of the site.
         activation: Its output z (B, *site).
         gradient: Tensor (B, *site) to add to.
@@ -185,10 +197,15 @@ def integrate(
     depends = False
     for start in range(0, len(nodes), lanes):
         scale, weight = activation.new_tensor(nodes[start : start + lanes]).unbind(1)
-        scaled = (scale.view(-1, *[1] * activation.dim()) * activation).requires_grad_()
-        responses = probe.responses(site, scaled)
+        scale = scale.view(-1, *[1] * activation.dim())
+        if probe.baseline is None:
+            moved = scale * activation
+        else:
+            moved = torch.lerp(probe.baseline.at(site, activation), activation, scale)
+        moved.requires_grad_()
+        responses = probe.responses(site, moved)
         first = responses[0].detach() if first is None else first
-        found = gradient_at((weight.unsqueeze(1) * responses).sum(), scaled)
+        found = gradient_at((weight.unsqueeze(1) * responses).sum(), moved)
         if found is not None:
             depends = True
             gradient += found.sum(0)
