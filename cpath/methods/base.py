@@ -160,7 +160,7 @@ def get(name: str, **settings: Any) -> Method:
 
     Example:
         >>> cpath.methods.get("neuron_intgrad", nodes=5)
-        NeuronIntGrad(nodes=5, rule='endpoint', residual=True)
+        NeuronIntGrad(nodes=5, rule='endpoint', residual=True, tolerance=None, max_nodes=122)
     """
     return REGISTRY.make(name, settings)
 

@@ -17,7 +17,7 @@ from cpath.checks import check_count
 from cpath.errors import InputError
 from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Contributions, Method, check_contributions, register
-from cpath.methods.contribution import weighted_gradients
+from cpath.methods.integration import weighted_gradients
 from cpath.probe import Probe
 from cpath.threshold import check_sparsity, keep_above
 from cpath.units import NEURONS
