@@ -56,11 +56,13 @@ from cpath.errors import (
     UnknownNameError,
     UnsupportedTorchError,
 )
+from cpath.means import mean_activations
 from cpath.methods import Contributions, Method, register
 from cpath.pathway import Pathway
 from cpath.probe import Probe, Record
 from cpath.scores import Scores, find_pathway, score
 from cpath.sites import ACTIVATIONS, Observation, observe
+from cpath.units import UNITS, Units
 
 if TYPE_CHECKING:
     from cpath import analysis, attribution, data, decoding, evaluation, methods, models
@@ -71,6 +73,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACTIVATIONS",
+    "UNITS",
     "Contributions",
     "CpathError",
     "Decoding",
@@ -88,6 +91,7 @@ __all__ = [
     "Scores",
     "SiteError",
     "StorageError",
+    "Units",
     "UnknownNameError",
     "UnsupportedTorchError",
     "analysis",
@@ -98,6 +102,7 @@ __all__ = [
     "decoding",
     "evaluation",
     "find_pathway",
+    "mean_activations",
     "methods",
     "models",
     "observe",

@@ -1,4 +1,4 @@
-"""Pathways: the neurons that are kept at a sparsity, as an immutable value."""
+"""Pathways: the units that are kept at a sparsity, as an immutable value."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cpath.baselines import blended, check_baseline, moved, named, selected, unnamed
+from cpath.bits import pack_bits, unpack_bits
 from cpath.checks import SomeImages, check_image, warn
 from cpath.devices import widest
 from cpath.errors import InputError, MaskError, described
@@ -20,8 +21,9 @@ from cpath.sites import DEFAULT_SITES, EVERY_SITE, check_sites, evaluating, inte
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import count_true
 from cpath.trial import known
+from cpath.units import NEURONS, Units, check_units
 
-_FORMAT = 1
+_FORMAT = 2  # 1 had neither units nor baselines
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +34,14 @@ class Pathway:
     number of images; indexing selects images.
 
     Attributes:
-        flat: Masks (B, neurons), bool, True for a kept neuron. `masks` are views of it.
-        layout: Shape of each site.
+        flat: Masks (B, units), bool, True for a kept unit. `masks` are views of it.
+        layout: Shape of each site's units.
         method: Name of the extraction method.
-        requested_sparsity: Per cent of the neurons that were to be pruned; None if no sparsity was asked for.
+        requested_sparsity: Per cent of the units that were to be pruned; None if no sparsity was asked for.
         target: Class (B,) that each input was explained for; None if it is unknown, or the response was a function.
         sites: Names of the activation functions that are sites.
         left_out: Names of their calls that are no sites, because they do not depend on the input.
+        baseline: Values (B, *site) or (1, *site) by site that pruned units are set to; None for zero.
 
     Example:
         >>> pathway = cpath.find_pathway(model, images, "random", sparsity=75)
@@ -53,6 +56,7 @@ class Pathway:
     target: Tensor | None = None
     sites: tuple[str, ...] = DEFAULT_SITES
     left_out: tuple[str, ...] = ()
+    baseline: dict[str, Tensor] | None = None
 
     @classmethod
     def from_masks(
@@ -63,22 +67,29 @@ class Pathway:
         requested_sparsity: float | None = None,
         target: Tensor | None = None,
         sites: Iterable[str] = DEFAULT_SITES,
+        unit: str | Units = NEURONS,
+        baseline: Mapping[str, Tensor] | None = None,
     ) -> Pathway:
         """Make a pathway from boolean masks. The masks are copied.
 
         Args:
-            masks: Boolean masks (B, *site) by site name, in call order. True keeps a neuron.
+            masks: Boolean masks (B, *units) by site name, in call order, which broadcast to the sites' outputs.
+                True keeps a unit.
             method: Name of their origin.
-            requested_sparsity: Per cent of the neurons that were to be pruned, if any.
+            requested_sparsity: Per cent of the units that were to be pruned, if any.
             target: Class (B,) that each image was explained for, if any.
             sites: Names of the activation functions that are sites.
+            unit: What a mask keeps or prunes as one. A channel's mask of (C, H, W) has the shape (B, C, 1, 1).
+            baseline: What pruned units are set to: None for zero, or tensors (B, *site), (1, *site) or (*site) by
+                site.
 
         Returns:
             The pathway.
 
         Raises:
-            MaskError: If a mask is not a boolean tensor, or the masks differ in B.
+            MaskError: If a mask is not a boolean tensor, the masks differ in B, or one has more values than units.
             UnknownNameError: If there is no activation function of a given name.
+            InputError: If the baseline is unusable.
 
         Example:
             >>> masks = {"relu1": torch.ones(1, 4, 8, 8).bool(), "relu2": torch.zeros(1, 6, 4, 4).bool()}
@@ -96,8 +107,17 @@ class Pathway:
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
                 raise MaskError(f"the mask of site '{name}' must be boolean, not {mask.dtype}.")
-        layout, names = SiteLayout.of(masks), check_sites(sites)
-        return cls(layout.flatten(masks), layout, method, requested_sparsity, target, names)
+        layout, names = SiteLayout.of(masks, check_units(unit)), check_sites(sites)
+        for name, mask in masks.items():
+            if tuple(mask.shape[1:]) != layout.shapes[name]:
+                raise MaskError(
+                    f"the mask of site '{name}' has the shape {tuple(mask.shape[1:])} for each image, where its "
+                    f"{layout.unit}s have {layout.shapes[name]}: a unit has one value."
+                )
+        flat = layout.flatten(masks)
+        values = check_baseline(baseline, len(flat), flat.device)
+        carried = None if values is None else values.of(layout)
+        return cls(flat, layout, method, requested_sparsity, target, names, baseline=carried)
 
     def __len__(self) -> int:
         return len(self.flat)
@@ -117,26 +137,26 @@ class Pathway:
         """
         images = check_image(images, len(self), "pathway belongs")
         target = None if self.target is None else self.target[images]
-        return replace(self, flat=self.flat[images], target=target)
+        return replace(self, flat=self.flat[images], target=target, baseline=selected(self.baseline, images))
 
     def __repr__(self) -> str:
         low, high = float(self.sparsity.min()), float(self.sparsity.max())
         realised = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
         return (
             f"Pathway(method={self.method!r}, images={len(self)}, sites={len(self.layout.shapes)}, "
-            f"neurons={self.layout.neurons}, sparsity={realised} %)"
+            f"{self.layout.unit}s={self.layout.units}, sparsity={realised} %)"
         )
 
     @cached_property
     def masks(self) -> dict[str, Tensor]:
-        """Masks (B, *site) of each site, bool, in call order."""
+        """Masks (B, *units) of each site, bool, in call order. They broadcast to the sites' outputs."""
         return self.layout.views(self.flat)
 
     @cached_property
     def sparsity(self) -> Tensor:
-        """Realised sparsity (B,), per cent of all neurons; at least the requested one, as ties are never split."""
+        """Realised sparsity (B,), per cent of all units; at least the requested one, as ties are never split."""
         kept = count_true(self.flat).to(widest(self.flat.device))
-        return 100 * (1 - kept / self.layout.neurons)
+        return 100 * (1 - kept / self.layout.units)
 
     def to(self, device: torch.device | str) -> Pathway:
         """Move the pathway to a device.
@@ -148,7 +168,7 @@ class Pathway:
             The pathway on ``device``.
         """
         target = None if self.target is None else self.target.to(device)
-        return replace(self, flat=self.flat.to(device), target=target)
+        return replace(self, flat=self.flat.to(device), target=target, baseline=moved(self.baseline, device))
 
     # Measures
 
@@ -179,7 +199,7 @@ class Pathway:
             other: The other pathway, of the same network and images.
 
         Returns:
-            Overlap (B,) by site, a fraction in [0, 1]; NaN where neither pathway has a neuron in the site.
+            Overlap (B,) by site, a fraction in [0, 1]; NaN where neither pathway has a unit in the site.
 
         Raises:
             MaskError: If the pathways belong to different networks, input sizes or numbers of images.
@@ -188,7 +208,9 @@ class Pathway:
         return self._ratio_by_site(self.flat & theirs, self.flat | theirs)
 
     def dead_share(self, activations: Mapping[str, Tensor]) -> Tensor:
-        """Compute the share of the pathway's neurons that are dead: |A∩dead| / |A|.
+        """Compute the share of the pathway's units that are dead: |A∩dead| / |A|.
+
+        A channel, token or head is dead if all its neurons are.
 
         Args:
             activations: Outputs (B, *site) by site of the unrestricted network on the same images, as `observe`
@@ -210,13 +232,13 @@ class Pathway:
         return _ratio(self.flat & self.dead(activations), self.flat)
 
     def dead_share_by_site(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the share of dead neurons within each site.
+        """Compute the share of dead units within each site.
 
         Args:
             activations: As for `dead_share`.
 
         Returns:
-            Share (B,) by site, a fraction in [0, 1]; NaN where the pathway has no neuron in the site.
+            Share (B,) by site, a fraction in [0, 1]; NaN where the pathway has no unit in the site.
 
         Raises:
             MaskError: If the activations belong to another model or other images.
@@ -227,13 +249,13 @@ class Pathway:
         return {name: _ratio(part[:, where], whole[:, where]) for name, where in self.layout.slices.items()}
 
     def dead(self, activations: Mapping[str, Tensor]) -> Tensor:
-        """Find the neurons that are dead (z = 0), whether or not the pathway holds them.
+        """Find the units that are dead (z = 0 for all their neurons), whether or not the pathway holds them.
 
         Args:
             activations: As for `dead_share`.
 
         Returns:
-            Booleans (B, neurons), laid out as `flat`.
+            Booleans (B, units), laid out as `flat`.
 
         Raises:
             MaskError: If the activations belong to another model or other images.
@@ -248,16 +270,20 @@ class Pathway:
                 f"activations lack the site '{missing[0]}'. Pass all activations that `observe` recorded."
             )
         for name, shape in self.layout.shapes.items():
-            if activations[name].shape != (len(self), *shape):
+            count, *of_site = activations[name].shape
+            if count != len(self) or not self.layout.fits(name, tuple(of_site)):
                 raise MaskError(
                     f"activations of site '{name}' have shape {tuple(activations[name].shape)}, the pathway "
                     f"has {(len(self), *shape)}: they belong to other images or another model."
                 )
-        return self.layout.flatten({name: is_dead(activations[name]) for name in self.layout.shapes})
+        dead = {name: is_dead(activations[name]) for name in self.layout.shapes}
+        return self.layout.flatten({name: self.layout.all(name, marked) for name, marked in dead.items()})
 
     def _check_same(self, other: Pathway) -> None:
         if not isinstance(other, Pathway):
             raise InputError(f"a pathway can only be compared with a cpath.Pathway, not {described(other)}.")
+        if self.layout.unit != other.layout.unit:
+            raise MaskError(f"the pathways are of {self.layout.unit}s and of {other.layout.unit}s.")
         if self.layout.shapes != other.layout.shapes:
             raise MaskError("the pathways belong to different networks or input sizes: their sites differ.")
         if len(self) != len(other):
@@ -270,7 +296,7 @@ class Pathway:
             other: The other pathway, of the same network and images.
 
         Returns:
-            Booleans (B, neurons), laid out as `flat`.
+            Booleans (B, units), laid out as `flat`.
 
         Raises:
             InputError: If ``other`` is not a pathway.
@@ -286,9 +312,9 @@ class Pathway:
     def restrict(self, model: nn.Module) -> Iterator[set[str]]:
         """Run the model through the pathway only, in eval mode, inside a ``with`` block.
 
-        The output of every site is multiplied by its mask. Only the thread that entered the block is restricted:
-        call the model there, itself and not its ``forward``. Warns if no site was reached. Gradients of a model
-        that checkpoints activations need ``use_reentrant=False``.
+        Every unit that is not kept is set to its baseline, which is zero unless the pathway has another. Only
+        the thread that entered the block is restricted: call the model there, itself and not its ``forward``. Warns
+        if no site was reached. Gradients of a model that checkpoints activations need ``use_reentrant=False``.
 
         Args:
             model: The model that the pathway was found in.
@@ -313,7 +339,8 @@ class Pathway:
 
         def visit(name: str, output: Tensor) -> Tensor:
             seen.add(name)
-            return output * self._fitting_mask(masks, name, output)
+            mask = self._fitting_mask(masks, name, output)
+            return blended(output, mask, self._fitting_baseline(name, output))
 
         left_out = self.left_out_of(model)
         sites = intercept(model, visit, edits=EVERY_SITE, sites=self.sites, left_out=left_out)
@@ -358,7 +385,7 @@ class Pathway:
         mask = masks.get(name)
         if mask is None:
             raise MaskError(f"the pathway has no mask for site '{name}': it belongs to another model.")
-        if mask.shape[1:] != output.shape[1:]:
+        if not self.layout.fits(name, tuple(output.shape[1:])):
             raise MaskError(
                 f"at site '{name}' the model gives {tuple(output.shape[1:])} per image, but the pathway has "
                 f"{tuple(mask.shape[1:])}: it belongs to another model or input size."
@@ -371,10 +398,21 @@ class Pathway:
             )
         return mask
 
+    def _fitting_baseline(self, name: str, output: Tensor) -> Tensor | None:
+        if self.baseline is None:
+            return None
+        value = self.baseline[name]
+        if value.shape[1:] != output.shape[1:] or len(value) not in (1, len(output)):
+            raise MaskError(
+                f"at site '{name}' the model gives {tuple(output.shape)}, but the pathway's baseline has "
+                f"{tuple(value.shape)}: it belongs to another input size or other images."
+            )
+        return value.to(output.dtype)
+
     # Files
 
     def save(self, path: str | Path) -> None:
-        """Write the pathway to a safetensors file, one bit per neuron. The file appears whole or not at all.
+        """Write the pathway to a safetensors file, one bit per unit. The file appears whole or not at all.
 
         Args:
             path: The file to write.
@@ -385,7 +423,7 @@ class Pathway:
             >>> pathway.jaccard(cpath.Pathway.load(folder / "pathway.safetensors")).tolist()
             [1.0, 1.0]
         """
-        tensors = {"masks": torch.from_numpy(np.packbits(self.flat.cpu().numpy(), axis=1))}
+        tensors = {"masks": pack_bits(self.flat), **named(self.baseline)}
         if self.target is not None:
             tensors["target"] = self.target
         metadata = {
@@ -395,6 +433,7 @@ class Pathway:
             "requested_sparsity": self.requested_sparsity,
             "sparsity": self.sparsity.tolist(),  # for readers of the file's header alone
             "sites": self.layout.shapes,
+            "unit": self.layout.unit,
             "activations": self.sites,
             "left_out": self.left_out,
         }
@@ -413,20 +452,20 @@ class Pathway:
         Raises:
             InputError: If the file is missing, damaged, or of another kind.
         """
-        tensors, metadata = read_tensors(path, "pathway", _FORMAT)
-        layout = SiteLayout({name: tuple(shape) for name, shape in metadata["sites"].items()})
+        tensors, metadata = read_tensors(path, "pathway", (1, _FORMAT))
+        layout = SiteLayout.named(metadata["sites"], metadata.get("unit"))
         packed = tensors.get("masks")
-        if packed is None or packed.dtype != torch.uint8 or packed.shape[-1:] != ((layout.neurons + 7) // 8,):
+        if packed is None or packed.dtype != torch.uint8 or packed.shape[-1:] != ((layout.units + 7) // 8,):
             raise InputError(f"{path} is damaged: its masks do not fit its sites.")
-        bits = np.unpackbits(packed.numpy(), axis=1, count=layout.neurons)
         return cls(
-            torch.from_numpy(bits.view(np.bool_)),
+            unpack_bits(packed, layout.units),
             layout,
             metadata["method"],
             metadata["requested_sparsity"],
             tensors.get("target"),
             tuple(metadata["activations"]),
             tuple(metadata.get("left_out", ())),
+            unnamed(tensors, layout),
         )
 
 

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from cpath._torch import eagerly, version
+from cpath.baselines import Baseline, blended, check_baseline
 from cpath.checks import without_vmap_warnings
 from cpath.errors import CpathError, InputError, SiteError
 from cpath.inputs import Given, Inputs, check_inputs, wrong_input_error
 from cpath.keeping import Keeping
+from cpath.layout import SiteLayout
 from cpath.outputs import check_site, in_memory_of_their_own, no_gradient_error
 from cpath.replay import Replay
 from cpath.response import Response, Target, check_gradient, logits_of
@@ -34,6 +36,7 @@ from cpath.sites import (
     unwrap,
 )
 from cpath.trial import left_out
+from cpath.units import NEURONS, Units, check_units
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Probe:
         target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
             output that returns the response, floats (B,).
         sites: Names of the activation functions whose calls are sites.
+        unit: What is scored as one: ``"neuron"``, ``"channel"``, ``"token"``, ``"head"``, or `cpath.Units`.
+        baseline: What pruned units are set to: None for zero, or tensors (B, *site), (1, *site) or (*site) by site.
         max_batch: Largest number of inputs in one forward pass, if a method runs an input more than once.
 
     Attributes:
@@ -114,11 +119,15 @@ class Probe:
         target: Target = None,
         *,
         sites: Iterable[str] = DEFAULT_SITES,
+        unit: str | Units = NEURONS,
+        baseline: Mapping[str, Tensor] | Baseline | None = None,
         max_batch: int = 64,
     ) -> None:
         self.model = unwrap(model)
         self.inputs = check_inputs(self.model, inputs).usable_by_autograd()
         self.sites = check_sites(sites)
+        self.units = check_units(unit)
+        self.baseline = check_baseline(baseline, len(self.inputs), self.inputs.device)
         self.max_batch = max_batch
         self._reading = Response(target, len(self.inputs), self.inputs.device)
         self._lanes = _Lanes()
@@ -145,7 +154,34 @@ class Probe:
         part.inputs = self.inputs[rows]
         part._reading = self._reading.part(rows)
         part._replay = self._replay.part(rows)
+        part.baseline = self.baseline and self.baseline.part(rows)
         return part
+
+    def layout(self, values: Mapping[str, Tensor]) -> SiteLayout:
+        """Lay out the units of the sites.
+
+        Args:
+            values: Tensors (B, *site) by site, such as activations.
+
+        Returns:
+            The layout of their units.
+
+        Raises:
+            SiteError: If a site has no such units.
+        """
+        return SiteLayout.of(values, self.units)
+
+    def above_baseline(self, site: str, activation: Tensor) -> Tensor:
+        """Compute the difference of a site's output from its baseline.
+
+        Args:
+            site: Name of the site.
+            activation: Its output (B, *site).
+
+        Returns:
+            z − b (B, *site); ``activation`` itself if the baseline is zero.
+        """
+        return activation if self.baseline is None else activation - self.baseline.at(site, activation)
 
     def remembering(self) -> Self:
         """Keep the results of costly operations, so that `responses` does not run those before its site again.
@@ -196,9 +232,9 @@ class Probe:
         """Run one forward pass, and one backward pass to the sites.
 
         Args:
-            masks: Masks (B, *site) of 0 and 1 by site, with which the network is the restricted one: the recorded
-                outputs are masked, and the gradients are with respect to these. Masks of the images' own type are
-                many times faster than boolean ones on a CPU.
+            masks: Masks (B, *units) of 0 and 1 by site, with which the network is the restricted one: the recorded
+                outputs are those with the pruned units at their baseline, and the gradients are with respect to
+                these. Masks of the images' own type are many times faster than boolean ones on a CPU.
             gradients: Run the backward pass.
 
         Returns:
@@ -206,7 +242,8 @@ class Probe:
 
         Raises:
             SiteError: If there is no site, or a site has no gradient.
-            InputError: If the model's output holds no finite logits, or the target no class of the model.
+            InputError: If the model's output holds no finite logits, the target is no class of the model, or the
+                baseline does not fit the sites.
 
         Example:
             >>> record = cpath.Probe(model, images).record(gradients=False)
@@ -225,16 +262,17 @@ class Probe:
         edges = {}
         # What is looked up by whole numbers need not be part of a graph: its sites are made the leaves of one.
         rooted = self.inputs.all_sources
-        in_place = self.sites == ("relu",) and rooted
+        in_place = self.sites == ("relu",) and rooted and self.baseline is None
 
         def visit(name: str, output: Tensor) -> Tensor:
             check_site(name, output, len(self))
+            baseline = None if self.baseline is None else self.baseline.at(name, output)  # fails early
             if masks is not None and in_place:
                 # Hidden from autograd: ReLU's backward pass only uses the places where its output is positive, so
                 # that a masked output is masked in the gradient too.
                 output.data.mul_(masks[name])
             elif masks is not None:
-                output = output * masks[name].to(output.dtype)
+                output = blended(output, masks[name], baseline)
             leaf = gradients and not output.requires_grad
             if leaf:
                 if rooted or not torch.is_grad_enabled():
@@ -383,10 +421,10 @@ class Probe:
             raise
 
     def gated(self, gates: Mapping[str, Tensor]) -> Tensor:
-        """Compute the logits of the network whose sites' outputs are multiplied by gates.
+        """Compute the logits of the network with gates λ at its sites: λ · z + (1 − λ) · b for an output z.
 
         Args:
-            gates: Gates (B, *site) by site.
+            gates: Gates (B, *units) by site.
 
         Returns:
             Logits (B, classes), differentiable in the gates, in the caller's grad mode.
@@ -400,7 +438,8 @@ class Probe:
         def visit(name: str, output: Tensor) -> Tensor:
             if differentiable and not torch.is_grad_enabled():
                 raise no_gradient_error(name)
-            return output * gates[name].to(output.dtype)
+            baseline = None if self.baseline is None else self.baseline.at(name, output)
+            return blended(output, gates[name], baseline)
 
         with intercept(
             self.model,

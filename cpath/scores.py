@@ -1,4 +1,4 @@
-"""Scores: one non-negative number per neuron, from which a pathway at any sparsity follows."""
+"""Scores: one non-negative number per unit, from which a pathway at any sparsity follows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cpath.baselines import Baseline, moved, named, selected, unnamed
+from cpath.bits import pack_bits, unpack_bits
 from cpath.checks import SomeImages, check_count, check_image, warn, within_memory
 from cpath.errors import EmptyPathwayWarning, InputError, SiteError, described
 from cpath.inputs import Given, Inputs
@@ -21,26 +24,31 @@ from cpath.response import Target
 from cpath.sites import DEFAULT_SITES, check_sites, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import any_true, check_sparsity, keep_above
+from cpath.units import NEURONS, Units
 
-FORMAT = 1
-"""Version of the file format that `Scores.save` writes."""
+FORMAT = 2
+"""Version of the file format that `Scores.save` writes. Format 1 had neither units, baselines nor signs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Magnitude of each neuron's contribution to the response, for every input of a batch. Made by `score`.
+    """Magnitude of each unit's contribution to the response, for every input of a batch. Made by `score`.
 
     ``len(scores)`` is the number of inputs; indexing selects inputs.
 
     Attributes:
-        flat: Scores (B, neurons), non-negative floats. `values` are views of it.
-        layout: Shape of each site.
+        flat: Scores (B, units), non-negative floats. `values` are views of it.
+        layout: Shape of each site's units.
         method: Name of the extraction method.
         target: Class (B,) that each input is explained for; None if the response is a function of the output.
         sites: Names of the activation functions that are sites.
         residual: Relative completeness residual (B,) of each site, for `neuron_intgrad`:
-            |Σ contributions − (f(x) − f(z ← 0))| / |f(x) − f(z ← 0)|, NaN for 0/0. None for other methods.
+            |Σ contributions − (f(x) − f(z ← b))| / |f(x) − f(z ← b)| with the baseline b, NaN for 0/0. None for
+            other methods.
         left_out: Names of calls of activation functions that are no sites, as they do not depend on the input.
+        negative: Bits (B, ⌈units / 8⌉), packed by `cpath.bits.pack_bits`, set where the contribution is negative,
+            from which `signed` is made; None if the method knows no sign.
+        baseline: Values (B, *site) or (1, *site) by site that pruned units are set to; None for zero.
 
     Example:
         >>> scores = cpath.score(model, images, "neuron_mct")
@@ -57,6 +65,8 @@ class Scores:
     sites: tuple[str, ...] = DEFAULT_SITES
     residual: dict[str, Tensor] | None = None
     left_out: tuple[str, ...] = ()
+    negative: Tensor | None = None
+    baseline: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.flat)
@@ -75,51 +85,88 @@ class Scores:
             MissingImageError: If there is no such image.
         """
         images = check_image(images, len(self), "scores belong")
-        residual = self.residual and {name: value[images] for name, value in self.residual.items()}
-        target = None if self.target is None else self.target[images]
-        return replace(self, flat=self.flat[images], target=target, residual=residual)
+        return replace(
+            self,
+            flat=self.flat[images],
+            target=None if self.target is None else self.target[images],
+            residual=self.residual and {name: value[images] for name, value in self.residual.items()},
+            negative=None if self.negative is None else self.negative[images],
+            baseline=selected(self.baseline, images),
+        )
 
     def __repr__(self) -> str:
-        sites, neurons = len(self.layout.shapes), self.layout.neurons
-        return f"Scores(method={self.method!r}, images={len(self)}, sites={sites}, neurons={neurons})"
+        sites, units = len(self.layout.shapes), f"{self.layout.unit}s={self.layout.units}"
+        return f"Scores(method={self.method!r}, images={len(self)}, sites={sites}, {units})"
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
-        """Scores (B, *site) of each site, in call order."""
+        """Scores (B, *units) of each site, in call order."""
         return self.layout.views(self.flat)
 
-    def pathway(self, sparsity: float) -> Pathway:
-        """Keep the neurons that are left when ``sparsity`` per cent of all neurons are pruned.
+    @property
+    def signed(self) -> dict[str, Tensor]:
+        """Contributions (B, *units) of each site, in call order: the scores with their signs, made at each use.
 
-        Keeps the neurons that score above the ⌈sparsity / 100 · N⌉-th smallest score of the whole network. Ties
+        Raises:
+            InputError: If the method knows no sign.
+
+        Example:
+            >>> scores = cpath.score(model, images)
+            >>> record = cpath.Probe(model, images).record()
+            >>> product = record.activations["relu2"] * record.gradients["relu2"]
+            >>> torch.equal(scores.signed["relu2"], product)
+            True
+        """
+        return self.layout.views(torch.where(self._is_negative(), -self.flat, self.flat))
+
+    def _is_negative(self) -> Tensor:
+        """Find the negative contributions: booleans (B, units)."""
+        if self.negative is None:
+            raise InputError(
+                f"these scores have no signs: method '{self.method}' knows none, or the file that they come from "
+                "is of the format before signs."
+            )
+        return unpack_bits(self.negative, self.layout.units)
+
+    def pathway(self, sparsity: float, *, positive: bool = False) -> Pathway:
+        """Keep the units that are left when ``sparsity`` per cent of all units are pruned.
+
+        Keeps the units that score above the ⌈sparsity / 100 · N⌉-th smallest score of the whole network. Ties
         are never split and a zero is never kept, so the realised sparsity can be higher: see `cpath.threshold`.
         Warns (`cpath.EmptyPathwayWarning`) if the pathway of an image is empty for that reason.
 
         Args:
-            sparsity: Per cent of the neurons to prune, 0 ≤ sparsity < 100.
+            sparsity: Per cent of the units to prune, 0 ≤ sparsity < 100.
+            positive: Keep none whose contribution is negative: these count as zeros.
 
         Returns:
             The pathway of every image.
 
         Raises:
-            InputError: If ``sparsity`` is outside this range.
+            InputError: If ``sparsity`` is outside this range, or the scores have no signs for ``positive``.
 
         Example:
             >>> scores = cpath.score(model, images)
             >>> scores.pathway(90).sparsity >= 90
             tensor([True, True])
+            >>> speaking_for = scores.pathway(90, positive=True)
+            >>> bool((scores.signed["relu2"][speaking_for.masks["relu2"]] > 0).all())
+            True
         """
         sparsity = check_sparsity(sparsity)
         if 0 < sparsity < 1:
             warn(
-                f"sparsity={sparsity:.15g} prunes {sparsity:.15g} per cent of the neurons: "
+                f"sparsity={sparsity:.15g} prunes {sparsity:.15g} per cent of the {self.layout.unit}s: "
                 f"for {100 * sparsity:g} per cent say sparsity={100 * sparsity:g}.",
             )
-        masks = keep_above(self.flat, sparsity)
+        flat = self.flat.masked_fill(self._is_negative(), 0) if positive else self.flat
+        masks = keep_above(flat, sparsity)
         empty = any_true(masks).count(False) if sparsity > 0 else 0
         if empty:
             warn(EmptyPathwayWarning(self.method, sparsity, empty, len(self)))
-        return Pathway(masks, self.layout, self.method, sparsity, self.target, self.sites, self.left_out)
+        return Pathway(
+            masks, self.layout, self.method, sparsity, self.target, self.sites, self.left_out, self.baseline
+        )
 
     def to(self, device: torch.device | str) -> Scores:
         """Move the scores to a device.
@@ -130,9 +177,14 @@ class Scores:
         Returns:
             The scores on ``device``.
         """
-        residual = self.residual and {name: value.to(device) for name, value in self.residual.items()}
-        target = None if self.target is None else self.target.to(device)
-        return replace(self, flat=self.flat.to(device), target=target, residual=residual)
+        return replace(
+            self,
+            flat=self.flat.to(device),
+            target=None if self.target is None else self.target.to(device),
+            residual=self.residual and {name: value.to(device) for name, value in self.residual.items()},
+            negative=None if self.negative is None else self.negative.to(device),
+            baseline=moved(self.baseline, device),
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the scores to a safetensors file. The file appears whole or not at all.
@@ -150,11 +202,15 @@ class Scores:
             tensors["target"] = self.target
         if self.residual is not None:
             tensors["residual"] = torch.stack(list(self.residual.values()), 1)
+        if self.negative is not None:
+            tensors["negative"] = self.negative
+        tensors |= named(self.baseline)
         metadata = {
             "kind": "scores",
             "format": FORMAT,
             "method": self.method,
             "sites": self.layout.shapes,
+            "unit": self.layout.unit,
             "activations": self.sites,
             "left_out": self.left_out,
         }
@@ -173,9 +229,9 @@ class Scores:
         Raises:
             InputError: If the file is missing, damaged, or of another kind.
         """
-        tensors, metadata = read_tensors(path, "scores", FORMAT)
-        layout = SiteLayout({name: tuple(shape) for name, shape in metadata["sites"].items()})
-        if "scores" not in tensors or tensors["scores"].shape[-1:] != (layout.neurons,):
+        tensors, metadata = read_tensors(path, "scores", (1, FORMAT))
+        layout = SiteLayout.named(metadata["sites"], metadata.get("unit"))
+        if "scores" not in tensors or tensors["scores"].shape[-1:] != (layout.units,):
             raise InputError(f"{path} is damaged: its scores do not fit its sites.")
         residual = None
         if "residual" in tensors:
@@ -188,6 +244,8 @@ class Scores:
             tuple(metadata["activations"]),
             residual,
             tuple(metadata.get("left_out", ())),
+            tensors.get("negative"),
+            unnamed(tensors, layout),
         )
 
 
@@ -198,9 +256,11 @@ def score(
     target: Target = None,
     *,
     sites: Iterable[str] = DEFAULT_SITES,
+    unit: str | Units = NEURONS,
+    baseline: Mapping[str, Tensor] | Baseline | None = None,
     max_batch: int = 64,
 ) -> Scores:
-    """Score every neuron of a model by its contribution to the response, for each input.
+    """Score every unit of a model by its contribution to the response, for each input.
 
     The model runs in eval mode and is left as it was.
 
@@ -212,15 +272,19 @@ def score(
         target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
             output that returns the response, floats (B,).
         sites: Names of the activation functions whose calls are sites.
+        unit: What is scored, kept and pruned as one: ``"neuron"``, ``"channel"``, ``"token"`` or ``"head"``, or
+            `cpath.Units`, which names the axes of sites whose shapes do not tell them (see `cpath.units`).
+        baseline: What pruned units are set to, and contributions are measured from: None for zero, or tensors
+            (B, *site), (1, *site) or (*site) by site, as `mean_activations` and `observe` give them.
         max_batch: Largest number of inputs in one forward pass, counting repetitions. It bounds the memory and
             does not change the result.
 
     Returns:
-        The scores of all neurons for each input.
+        The scores of all units for each input.
 
     Raises:
-        InputError: If inputs, target, method or ``max_batch`` are unusable.
-        SiteError: If the model has no site.
+        InputError: If inputs, target, method, baseline or ``max_batch`` are unusable.
+        SiteError: If the model has no site, or a site has no such units.
         UnknownNameError: If no method or activation function has the given name.
         OutOfMemoryError: If a pass of ``max_batch`` inputs does not fit into the device's memory.
 
@@ -228,13 +292,15 @@ def score(
         >>> scores = cpath.score(model, images, "neuron_intgrad", target=3)
         >>> scores.flat.shape, scores.target
         (torch.Size([2, 352]), tensor([3, 3]))
+        >>> cpath.score(model, images, "neuron_intgrad", unit="channel")
+        Scores(method='neuron_intgrad', images=2, sites=2, channels=10)
     """
     method = _method(method)
     sites = check_sites(sites)
     max_batch = check_count("max_batch", max_batch)
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer inputs at once"
     with evaluating(model), differentiating(), within_memory(remedy):
-        whole = Probe(model, inputs, target, sites=sites, max_batch=max_batch)
+        whole = Probe(model, inputs, target, sites=sites, unit=unit, baseline=baseline, max_batch=max_batch)
         return _score(method, whole)
 
 
@@ -246,6 +312,9 @@ def find_pathway(
     target: Target = None,
     *,
     sites: Iterable[str] = DEFAULT_SITES,
+    unit: str | Units = NEURONS,
+    baseline: Mapping[str, Tensor] | Baseline | None = None,
+    positive: bool = False,
     max_batch: int = 64,
 ) -> Pathway:
     """Find the pathway of each input at a sparsity: `score` and `Scores.pathway` in one call.
@@ -259,10 +328,13 @@ def find_pathway(
         inputs: Tensor (B, …) on the model's device, such as images (B, C, H, W), normalised as the model expects,
             or token ids; a tuple of positional or a mapping of keyword arguments, see `cpath.inputs`.
         method: Name of an extraction method (see `cpath.methods.names`), or a `Method`.
-        sparsity: Per cent of all neurons to prune, 0 ≤ sparsity < 100.
+        sparsity: Per cent of all units to prune, 0 ≤ sparsity < 100.
         target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
             output that returns the response, floats (B,).
         sites: Names of the activation functions whose calls are sites.
+        unit: What is kept and pruned as one, as for `score`.
+        baseline: What pruned units are set to, as for `score`.
+        positive: Keep no unit whose contribution is negative.
         max_batch: Largest number of inputs in one forward pass, counting repetitions.
 
     Returns:
@@ -281,10 +353,10 @@ def find_pathway(
     """
     sparsity = check_sparsity(sparsity)
     method = _method(method).at(sparsity)
-    scores = score(model, inputs, method, target, sites=sites, max_batch=max_batch)
+    scores = score(model, inputs, method, target, sites=sites, unit=unit, baseline=baseline, max_batch=max_batch)
     if method.graded:
-        return scores.pathway(sparsity)
-    return replace(scores.pathway(0), requested_sparsity=sparsity)
+        return scores.pathway(sparsity, positive=positive)
+    return replace(scores.pathway(0, positive=positive), requested_sparsity=sparsity)
 
 
 def _method(method: object) -> Method:
@@ -319,6 +391,7 @@ def _score(method: Method, whole: Probe) -> Scores:
     flat: Tensor | None = None
     layout: SiteLayout | None = None
     targets: list[Tensor | None] = []
+    negative: list[Tensor] = []
     residuals: list[Mapping[str, Tensor]] = []
     for start in range(0, len(whole), whole.max_batch):
         probe = whole.part(slice(start, start + whole.max_batch))
@@ -326,16 +399,17 @@ def _score(method: Method, whole: Probe) -> Scores:
         values, residual = (found.values, found.residual) if isinstance(found, Contributions) else (found, None)
         _check_values(method, values, len(probe))
         if layout is None or flat is None:
-            layout = SiteLayout.of(values)
+            layout = whole.layout(values)
             device = next(iter(values.values())).device
-            flat = torch.empty(len(whole), layout.neurons, dtype=common_dtype(values), device=device)
-        elif SiteLayout.of(values).shapes != layout.shapes:
+            flat = torch.empty(len(whole), layout.units, dtype=common_dtype(values), device=device)
+        elif whole.layout(values).shapes != layout.shapes:
             raise SiteError("the model's sites differ from one input to another: their scores cannot be compared.")
         rows = flat[start : start + len(probe)]
-        for name, view in layout.views(rows).items():
-            torch.abs(values[name].to(flat.dtype), out=view)
+        below = _write_magnitudes(values, layout, rows, method.signed)
         check_contributions(rows, method.name)
         targets.append(probe.target)
+        if below is not None:
+            negative.append(pack_bits(below))
         if residual is not None:
             residuals.append(residual)
     assert flat is not None
@@ -351,4 +425,28 @@ def _score(method: Method, whole: Probe) -> Scores:
         whole.sites,
         residual,
         tuple(sorted(whole.left_out)),
+        torch.cat(negative) if negative else None,
+        None if whole.baseline is None else whole.baseline.of(layout),
     )
+
+
+def _write_magnitudes(
+    values: Mapping[str, Tensor], layout: SiteLayout, rows: Tensor, signed: bool
+) -> Tensor | None:
+    """Write the magnitudes of the units' contributions to ``rows`` (B, units); return where they are negative."""
+    below = torch.empty(rows.shape, dtype=torch.bool, device=rows.device) if signed else None
+    negative = {} if below is None else layout.views(below)
+    for name, view in layout.views(rows).items():
+        value = values[name]
+        value = layout.any(name, value) if value.dtype == torch.bool else layout.sum(name, value)
+        torch.abs(value.to(rows.dtype), out=view)
+        if signed:
+            _mark_negative(value, negative[name])
+    return below
+
+
+def _mark_negative(values: Tensor, out: Tensor) -> None:
+    if values.device.type == "cpu" and values.dtype != torch.bfloat16 and not values.requires_grad:
+        np.less(values.numpy(), 0, out=out.numpy())  # six times as fast
+    else:
+        torch.lt(values, 0, out=out)

@@ -23,6 +23,9 @@ from cpath.errors import InputError, StorageError
 _LOG = logging.getLogger(__name__)
 _KEY = "cpath"
 
+Version = int | tuple[int, ...]
+"""Format of a kind of file that can be read, or several."""
+
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """Compute the CRC-32 of the metadata and of the tensors' names, types, shapes and bytes.
@@ -174,7 +177,7 @@ def whole_tensors(
     return tensors, metadata
 
 
-def open_tensors(path: str | Path, kind: str, version: int) -> Any:
+def open_tensors(path: str | Path, kind: str, version: Version) -> Any:
     """Open a file to read parts of its tensors. Its checksum is not checked.
 
     Args:
@@ -199,13 +202,13 @@ def open_tensors(path: str | Path, kind: str, version: int) -> Any:
     return file
 
 
-def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: str | Path, kind: str, version: Version) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file and check its checksum.
 
     Args:
         path: The file.
         kind: Its kind.
-        version: Its format.
+        version: Its format, or several.
 
     Returns:
         Tensors by name, and metadata.
@@ -227,11 +230,13 @@ def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, T
     return tensors, metadata
 
 
-def _metadata(file: Any, path: Path, kind: str, version: int) -> dict[str, Any]:
+def _metadata(file: Any, path: Path, kind: str, version: Version) -> dict[str, Any]:
     header = (file.metadata() or {}).get(_KEY)
     metadata = json.loads(header) if header is not None else {}
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:
         raise InputError(f"{path} is not a cpath {kind} file.")
-    if metadata.get("format") != version:
-        raise InputError(f"{path} has {kind} format {metadata.get('format')}, this cpath reads {version}.")
+    known = version if isinstance(version, tuple) else (version,)
+    if metadata.get("format") not in known:
+        read = " and ".join(map(str, known))
+        raise InputError(f"{path} has {kind} format {metadata.get('format')}, this cpath reads {read}.")
     return metadata

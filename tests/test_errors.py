@@ -106,7 +106,7 @@ def test_without_a_site_the_error_lists_what_the_model_does_call(images):
         with pytest.raises(cpath.SiteError, match=r"gelu \(2×\), sigmoid \(1×\), relu6 \(1×\)") as caught:
             run()
         assert "sites=['gelu', 'sigmoid', 'relu6']" in str(caught.value)
-    assert cpath.score(model, images, sites=["gelu", "sigmoid", "relu6"]).layout.neurons == 16
+    assert cpath.score(model, images, sites=["gelu", "sigmoid", "relu6"]).layout.units == 16
 
 
 def test_a_model_without_any_activation_is_told_by_its_parts(images):

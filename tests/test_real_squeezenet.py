@@ -62,7 +62,7 @@ def test_library_example_equals_oracle(model, images, weights, contributions):
     assert len(seen) == 26
     assert torch.equal(pathway.target, logits.argmax(1))
     neurons = sum(output[0].numel() for output in seen.values())
-    assert pathway.layout.neurons == neurons == 4_346_248
+    assert pathway.layout.units == neurons == 4_346_248
     for mask, scores in zip(pathway.flat, contributions, strict=True):
         assert torch.equal(mask, keep(scores, -(-90 * neurons // 100)))
     # The restricted network, and its gradient.
@@ -106,5 +106,5 @@ def test_neuron_intgrad_pathway_equals_oracle_at_every_site(model, images, weigh
         site: oracle.intgrad(written_out, weights, images[0], label, site, oracle.MIDPOINT_5)
         for site in scores.values
     }
-    neurons = scores.layout.neurons
+    neurons = scores.layout.units
     assert torch.equal(scores.pathway(90).flat[0], keep(expected, -(-90 * neurons // 100)))

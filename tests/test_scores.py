@@ -362,7 +362,7 @@ def test_random_scores_of_a_network_in_half_precision_are_as_fine_as_of_any():
     model, images = zoo.make("residual", torch.bfloat16), zoo.images(dtype=torch.bfloat16)
     scores = cpath.score(model, images, "random")
     assert scores.flat.dtype == torch.float32
-    assert min(len(row.unique()) for row in scores.flat) > 0.99 * scores.layout.neurons
+    assert min(len(row.unique()) for row in scores.flat) > 0.99 * scores.layout.units
     torch.testing.assert_close(scores.pathway(90).sparsity, torch.full((3,), 90.0).double(), rtol=0, atol=0.1)
 
 
@@ -426,3 +426,56 @@ def test_an_empty_pathway_is_warned_of_where_a_sparsity_was_asked_for(images):
         warnings.simplefilter("error")
         assert scores.pathway(0).flat.any(1).all()
         assert graded.pathway(90).flat.any(1).all()
+
+
+# Signs
+
+
+@pytest.mark.parametrize("method", ["neuron_mct", "neuron_intgrad", "neuron_intgrad_released"])
+def test_signed_scores_are_the_contributions(pair, images, method):
+    model, network, weights = pair
+    scores = cpath.score(model, images, method, target=2, max_batch=2)
+    for index, image in enumerate(images):
+        for name, values in scores.signed.items():
+            if method == "neuron_mct":
+                expected = oracle.mct(network, weights, image, 2)[name]
+            elif method == "neuron_intgrad":
+                expected = oracle.intgrad(network, weights, image, 2, name, oracle.ENDPOINT_9)
+            else:
+                scales = [(k * (k + 1) / 20, 1 / 11) for k in range(11)]
+                expected = oracle.intgrad(network, weights, image, 2, name, scales)
+            torch.testing.assert_close(values[index], expected, **TIGHT)
+            assert torch.equal(values[index].abs(), scores.values[name][index])
+
+
+def test_positive_pathways_keep_no_negative_contribution_and_count_all_neurons(pair, images):
+    model, network, weights = pair
+    scores = cpath.score(model, images, "neuron_mct", target=1)
+    for sparsity in (0, 50, 90):
+        pathway = scores.pathway(sparsity, positive=True)
+        same = cpath.find_pathway(model, images, "neuron_mct", sparsity, target=1, positive=True)
+        assert torch.equal(pathway.flat, same.flat)
+        for masks, image in zip(pathway.flat, images, strict=True):
+            signed = oracle.mct(network, weights, image, 1)
+            flat = torch.cat([signed[name].clamp(min=0).flatten() for name in pathway.layout.shapes])
+            assert sorting.trues(masks.tolist()) == sorting.kept(flat.tolist(), sparsity)
+
+
+@pytest.mark.parametrize("method", ["greedy", "dgr", "random", "active", "greedy_released"])
+def test_methods_without_a_sign_say_so(images, method):
+    scores = cpath.score(zoo.make("vgg", torch.float64), images, zoo.quick(method))
+    assert scores.negative is None
+    for use in (lambda: scores.signed, lambda: scores.pathway(50, positive=True)):
+        with pytest.raises(cpath.InputError, match=f"no signs: method '{method}' knows none"):
+            use()
+
+
+def test_signs_take_a_bit_a_neuron_and_follow_the_images(images):
+    scores = cpath.score(zoo.make("vgg", torch.float64), images, "neuron_mct", target=0)
+    units = scores.layout.units
+    assert scores.negative.shape == (3, (units + 7) // 8)
+    assert scores.negative.dtype == torch.uint8
+    picked = scores[torch.tensor([2, 0])]
+    for name, values in scores.signed.items():
+        assert torch.equal(picked.signed[name], values[[2, 0]])
+        assert bool((values < 0).any())

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import cpath
+from cpath.bits import pack_bits, unpack_bits
 from cpath.layout import SiteLayout
 from cpath.storage import checksum, kept_tensors, read_tensors, replacing, write_tensors
 from tests import zoo
@@ -28,7 +29,7 @@ def pathways(draw) -> cpath.Pathway:
     layout, batch = draw(layouts), draw(st.integers(1, 4))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     share = draw(st.sampled_from([0.0, 0.3, 1.0]))
-    flat = torch.rand(batch, layout.neurons, generator=generator) < share
+    flat = torch.rand(batch, layout.units, generator=generator) < share
     target = draw(st.one_of(st.none(), st.lists(st.integers(0, 10**6), min_size=batch, max_size=batch)))
     return cpath.Pathway(
         flat,
@@ -50,7 +51,7 @@ def scores(draw) -> cpath.Scores:
         residual = {name: torch.rand(batch, generator=generator) for name in layout.shapes}
         residual[draw(st.sampled_from(sorted(residual)))][0] = float("nan")
     return cpath.Scores(
-        torch.rand(batch, layout.neurons, generator=generator).to(dtype),
+        torch.rand(batch, layout.units, generator=generator).to(dtype),
         layout,
         draw(names),
         torch.randint(0, 1000, (batch,), generator=generator),
@@ -119,9 +120,9 @@ def test_loaded_pathway_restricts_as_the_original(tmp_path, pathway, images):
 
 def test_a_pathway_file_takes_one_bit_a_neuron(tmp_path):
     layout = SiteLayout({"a": (1000, 10, 10)})
-    flat = torch.rand(2, layout.neurons, generator=torch.Generator().manual_seed(0)) < 0.5
+    flat = torch.rand(2, layout.units, generator=torch.Generator().manual_seed(0)) < 0.5
     cpath.Pathway(flat, layout).save(tmp_path / "p")
-    assert (tmp_path / "p").stat().st_size < 2 * layout.neurons / 8 + 1000
+    assert (tmp_path / "p").stat().st_size < 2 * layout.units / 8 + 1000
 
 
 def test_files_replace_what_was_there_and_leave_nothing_else(tmp_path, pathway):
@@ -455,3 +456,44 @@ def test_processes_of_the_same_number_on_two_machines_do_not_write_to_one_file(t
     assert partials[0] != partials[1]
     assert all(partial.match(".*.partial") for partial in partials)
     assert [file.name for file in tmp_path.iterdir()] == ["f"]
+
+
+# Formats
+
+
+def test_signs_come_back(tmp_path):
+    scores = cpath.score(zoo.make("vgg"), zoo.images(), "neuron_mct", unit="channel")
+    scores.save(tmp_path / "s")
+    loaded = cpath.Scores.load(tmp_path / "s")
+    for name, values in scores.signed.items():
+        assert torch.equal(loaded.signed[name], values)
+    assert torch.equal(loaded.pathway(20, positive=True).flat, scores.pathway(20, positive=True).flat)
+    assert loaded.layout == scores.layout
+
+
+def test_files_of_the_first_format_still_load(tmp_path):
+    """Written as the first format was: without units, baselines and signs."""
+    about = {"method": "custom", "sites": {"a": [2, 5]}, "activations": ["relu"], "left_out": ["b"]}
+    masks = torch.tensor([[True, False, False, True, True, False, True, False, False, True]])
+    header = {"kind": "pathway", "format": 1, "requested_sparsity": 40.0, "sparsity": [50.0], **about}
+    write_tensors(tmp_path / "p", {"masks": torch.tensor([[154, 64]], dtype=torch.uint8)}, header)
+    pathway = cpath.Pathway.load(tmp_path / "p")
+    assert torch.equal(pathway.flat, masks)
+    assert pathway.layout == SiteLayout({"a": (2, 5)}, "neuron")
+    assert (pathway.requested_sparsity, pathway.left_out, pathway.baseline) == (40.0, ("b",), None)
+    values = {"scores": torch.arange(10.0)[None], "target": torch.tensor([3])}
+    write_tensors(tmp_path / "s", values, {"kind": "scores", "format": 1, **about})
+    scores = cpath.Scores.load(tmp_path / "s")
+    assert torch.equal(scores.flat, values["scores"])
+    assert (scores.layout, scores.baseline) == (pathway.layout, None)
+    with pytest.raises(cpath.InputError, match="of the format before signs"):
+        _ = scores.signed
+
+
+def test_bits_are_packed_alike_everywhere():
+    values = torch.rand(3, 21, generator=torch.Generator().manual_seed(0)) < 0.5
+    packed = pack_bits(values)
+    assert torch.equal(unpack_bits(packed, 21), values)
+    elsewhere = torch.nn.functional.pad(values.to(torch.uint8), (0, 3)).view(3, 3, 8)
+    places = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
+    assert torch.equal(packed, (elsewhere * places).sum(2).to(torch.uint8))

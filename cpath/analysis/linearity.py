@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cpath.checks import check_count
 from cpath.errors import SiteError
 from cpath.inputs import check_images
+from cpath.layout import SiteLayout
 from cpath.pathway import Pathway, check_pathway
 from cpath.randomness import seeded
 from cpath.sites import differentiating, evaluating, intercept, unwrap
@@ -73,16 +74,17 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
 
 
 def _least_distance(before: dict[str, Tensor], source: Tensor, pathway: Pathway, neurons: int | None) -> Tensor:
-    magnitudes = pathway.layout.flatten({name: value.detach().abs() for name, value in before.items()})
-    chosen = pathway.flat.expand_as(magnitudes)
+    layout = SiteLayout.of({name: before[name] for name in pathway.layout.shapes})  # of neurons, whatever the unit
+    magnitudes = layout.flatten({name: value.detach().abs() for name, value in before.items()})
+    chosen = layout.flatten({name: mask.expand_as(before[name]) for name, mask in pathway.masks.items()})
     if neurons is not None and neurons < magnitudes.shape[1]:
-        slopes = pathway.layout.flatten(_slopes_one_way(before, source)).abs()
+        slopes = layout.flatten(_slopes_one_way(before, source)).abs()
         # Those without a slope do not depend on the image: their sign never changes.
         chosen = chosen & (slopes > 0)
         nearest = (magnitudes / slopes).masked_fill(~chosen, float("inf")).topk(neurons, dim=1, largest=False)
         chosen = torch.zeros_like(chosen).scatter_(1, nearest.indices, True) & chosen
     radius = torch.full((len(source),), float("inf"), dtype=source.dtype, device=source.device)
-    for name, where in pathway.layout.slices.items():
+    for name, where in layout.slices.items():
         here, value = chosen[:, where], before[name]
         counts = here.sum(1)
         most = int(counts.max())

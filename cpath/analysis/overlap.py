@@ -141,7 +141,7 @@ def compare_pathways(
 
     for name, masks in flat.items():
         kept[name] = site_counts(masks, layout)
-        measures[name, "realised_sparsity"] = 100 * (1 - kept[name].sum(1).to(exact) / layout.neurons)
+        measures[name, "realised_sparsity"] = 100 * (1 - kept[name].sum(1).to(exact) / layout.units)
         note(name, "dead_share", site_counts(masks & dead, layout), kept[name])
         if by_site:
             shares = (100 * kept[name].to(exact) / sizes).unbind(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from cpath.inputs import GivenT
 from cpath.methods.base import Method
 from cpath.response import Target
 from cpath.sites import DEFAULT_SITES, differentiating, evaluating
+from cpath.units import NEURONS, Units, check_units
 
 
 def names() -> tuple[str, ...]:
@@ -84,6 +85,8 @@ def attribute(
     target: Target = None,
     *,
     sites: Iterable[str] = DEFAULT_SITES,
+    unit: str | Units = NEURONS,
+    baseline: Mapping[str, Tensor] | None = None,
     max_batch: int = 64,
     **settings: Any,
 ) -> GivenT:
@@ -101,6 +104,8 @@ def attribute(
         target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
             output that returns the response, floats (B,).
         sites: Names of the activation functions whose calls are sites.
+        unit: What the pathway of a pathway gradient keeps and prunes as one, as for `cpath.score`.
+        baseline: What the pathway of a pathway gradient sets pruned units to, as for `cpath.score`.
         max_batch: Largest number of inputs in one forward pass, counting repetitions. It bounds the memory and
             does not change the result.
         settings: Settings of the attribution, if ``method`` is a name, and ``sparsity`` of a pathway gradient.
@@ -132,9 +137,11 @@ def attribute(
         raise InputError(f"method must be a name, an Attribution or a Method, not {described(method)}.")
     elif settings:
         raise _settings_error(method, settings)
+    if not isinstance(method, PathwayGradient) and (check_units(unit).kind != NEURONS.kind or baseline is not None):
+        raise InputError(f"attribution '{method.name}' has no pathway, and so neither unit nor baseline.")
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer inputs at once"
     with evaluating(model), differentiating(), within_memory(remedy):
-        probe = ResponseProbe(model, inputs, target, sites=sites, max_batch=max_batch)
+        probe = ResponseProbe(model, inputs, target, sites=sites, unit=unit, baseline=baseline, max_batch=max_batch)
         _ = probe.inputs.leaves()  # raises where there are none
         at_once = probe.inputs_at_once(method.rows)
         with making_tensors_on(probe.device):

@@ -14,7 +14,8 @@ from cpath.checks import check_count, within_memory
 from cpath.errors import MaskError
 from cpath.inputs import GivenT, Inputs, check_inputs
 from cpath.methods.base import Method
-from cpath.methods.contribution import NeuronIntGrad, integrate
+from cpath.methods.contribution import NeuronIntGrad
+from cpath.methods.integration import integrate
 from cpath.methods.quadrature import quadrature
 from cpath.pathway import Pathway, check_pathway
 from cpath.response import Target
@@ -142,6 +143,8 @@ class PathwayGradient(Attribution):
             self.sparsity,
             probe.asked,
             sites=probe.sites,
+            unit=probe.units,
+            baseline=probe.baseline,
             max_batch=probe.max_batch,
         )
         if probe.asked is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from cpath.baselines import Baseline
 from cpath.devices import widest
 from cpath.errors import InputError, SiteError
 from cpath.inputs import Given, Inputs
@@ -19,6 +20,7 @@ from cpath.probe import Probe
 from cpath.response import Answer, Response, Target
 from cpath.sites import DEFAULT_SITES, RightGradients, intercept
 from cpath.trial import takes_other_batches
+from cpath.units import NEURONS, Units
 
 # On a CPU, larger batches take longer per image: their activations, some ten times the size of the input, are more
 # than the allocator keeps, and fetching fresh pages costs more than the batch saves (SqueezeNet at 224 pixels: a
@@ -52,6 +54,8 @@ class ResponseProbe(Probe):
         target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
             output that returns floats (B,).
         sites: Names of the activation functions whose calls are sites.
+        unit: What is scored as one, for pathways; see `cpath.Probe`.
+        baseline: What pruned units are set to, for pathways; see `cpath.Probe`.
         max_batch: Largest number of inputs in one forward pass, counting repetitions.
 
     Example:
@@ -67,9 +71,11 @@ class ResponseProbe(Probe):
         target: Target = None,
         *,
         sites: Iterable[str] = DEFAULT_SITES,
+        unit: str | Units = NEURONS,
+        baseline: Mapping[str, Tensor] | Baseline | None = None,
         max_batch: int = 64,
     ) -> None:
-        super().__init__(model, inputs, target, sites=sites, max_batch=max_batch)
+        super().__init__(model, inputs, target, sites=sites, unit=unit, baseline=baseline, max_batch=max_batch)
         self.inputs = self.inputs.detach()  # what is made from the user's inputs must not reach back to them
         self._sites: list[tuple[dict[str, tuple[int, ...]], list[tuple[str, ...]]]] = []  # shared by the parts
 

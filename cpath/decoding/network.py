@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cpath.baselines import blended
 from cpath.checks import copied
 from cpath.decoding.objectives import Task
 from cpath.decoding.starts import Start
@@ -150,10 +151,11 @@ class Network:
             ]
             # Masks of the images' own type are many times faster than boolean ones on a CPU.
             masks = reference.layout.views(torch.cat([row.to(self.device) for row in rows]).to(self._dtype))
+        baselines = self._baselines(tasks)
 
         def run(pixels: Tensor, taps: Mapping[str, Callable[[Tensor], object]]) -> Tensor:
             def visit(name: str, output: Tensor) -> Tensor:
-                kept = output if masks is None else output * masks[name]
+                kept = output if masks is None else blended(output, masks[name], baselines.get(name))
                 if name in taps:
                     taps[name](kept.clone())  # a copy: the model may go on with it in place
                 return kept
@@ -165,6 +167,22 @@ class Network:
             return logits_of(output)
 
         return run
+
+    def _baselines(self, tasks: list[Task]) -> dict[str, Tensor]:
+        """Join the baselines of the tasks' pathways, (tasks, *site) by site; empty if all are zero."""
+        of_tasks = [None if task.pathway is None else task.pathway.baseline for task in tasks]
+        first = next((baseline for baseline in of_tasks if baseline is not None), None)
+        if first is None:
+            return {}
+        return {
+            name: torch.cat(
+                [
+                    (torch.zeros_like(zero) if one is None else one[name]).to(self.device, self._dtype)
+                    for one in of_tasks
+                ]
+            )
+            for name, zero in first.items()
+        }
 
 
 class Broken(Exception):

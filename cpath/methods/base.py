@@ -20,8 +20,8 @@ class Contributions:
     """Contributions that a method computes with a residual.
 
     Args:
-        values: Contributions (B, *site) by site, in call order, signed if the method knows a sign. The score is the
-            magnitude.
+        values: Contributions (B, *site) by site, in call order, signed if the method knows a sign. They are summed
+            over each unit, and the score is the magnitude.
         residual: Relative completeness residual (B,) by site, if the method knows it.
 
     Example:
@@ -44,6 +44,8 @@ class Method(Checked, ABC):
         costly: True if the experiments should store its scores instead of computing them again.
         graded: True if its scores rank the neurons. If they only tell which neurons to keep, `cpath.find_pathway`
             and the experiments keep these at every sparsity.
+        signed: True if the sign of a contribution means something: that the unit speaks for the response or against
+            it. `cpath.Scores.signed` gives it.
 
     Example:
         >>> from dataclasses import dataclass
@@ -62,6 +64,7 @@ class Method(Checked, ABC):
     name: ClassVar[str] = "unregistered"
     costly: ClassVar[bool] = True
     graded: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
 
     def at(self, sparsity: float) -> Method:
         """Adapt the method to a sparsity.
@@ -85,7 +88,8 @@ class Method(Checked, ABC):
             probe: The inputs in front of the model.
 
         Returns:
-            Contributions (B, *site) by site, in call order. Boolean values, of a method that only tells which
+            Contributions (B, *site) by site, in call order, which are summed over each unit (see `cpath.Units`), or
+            (B, *units) of units already. Boolean values, of a method that only tells which
             neurons to keep, count as 0 and 1.
         """
 
@@ -156,7 +160,7 @@ def get(name: str, **settings: Any) -> Method:
 
     Example:
         >>> cpath.methods.get("neuron_intgrad", nodes=5)
-        NeuronIntGrad(nodes=5, rule='endpoint', residual=True)
+        NeuronIntGrad(nodes=5, rule='endpoint', residual=True, tolerance=None, max_nodes=122)
     """
     return REGISTRY.make(name, settings)
 

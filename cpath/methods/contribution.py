@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from cpath.checks import check_count
+from cpath.errors import InputError
 from cpath.methods.base import Contributions, Method, register
+from cpath.methods.integration import weighted_gradients
 from cpath.methods.quadrature import quadrature
-from cpath.outputs import gradient_at
-from cpath.probe import Probe, Record
+from cpath.methods.refinement import refined_gradients
+from cpath.probe import Probe
 
 
 @register("neuron_mct")
 @dataclass(frozen=True, kw_only=True)
 class NeuronMCT(Method):
-    """First-order marginal contribution: score |z · ∂f/∂z|, with one backward pass for all sites.
+    """First-order marginal contribution: score |(z − b) · ∂f/∂z|, with one backward pass for all sites.
+
+    The baseline b is zero unless said. The score of a channel, token or head is the magnitude of the sum over its
+    neurons.
 
     Source: Khakzar et al. 2021, section 3.1.
 
@@ -27,27 +32,34 @@ class NeuronMCT(Method):
     """
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """Compute the signed contributions z · ∂f/∂z."""
+        """Compute the signed contributions (z − b) · ∂f/∂z."""
         record = probe.record()
-        return {name: gradient.mul_(record.activations[name]) for name, gradient in record.gradients.items()}
+        return {
+            name: gradient.mul_(probe.above_baseline(name, record.activations[name]))
+            for name, gradient in record.gradients.items()
+        }
 
 
 @register("neuron_intgrad")
 @dataclass(frozen=True, kw_only=True)
 class NeuronIntGrad(Method):
-    """Integrated gradients of each site's neurons, from 0 to their value: score |z · ∫ ∂f(α z)/∂z dα|.
+    """Integrated gradients of each site, from its baseline to its value: |(z − b) · ∫ ∂f(b + α (z − b))/∂z dα|.
 
-    One site is scaled at a time, and everything after it is recomputed. The completeness residual is reported with
-    the scores.
+    The baseline b is zero unless said, so that the score is |z · ∫ ∂f(α z)/∂z dα|. One site is moved at a time, and
+    everything after it is recomputed. The score of a channel, token or head is the magnitude of the sum over its
+    neurons. The completeness residual is reported with the scores.
 
     Args:
         nodes: Number of quadrature nodes over α.
         rule: Name of the quadrature (`cpath.methods.quadrature.RULES`).
         residual: Compute the residual, which takes one pass per site beside those of the nodes.
+        tolerance: Largest relative residual. If it is given, each site of each input gets nodes of the endpoint
+            rule until its residual is no larger (see `cpath.methods.refinement`), instead of ``nodes`` each.
+        max_nodes: Largest number of nodes for ``tolerance``. Where they do not suffice, a warning says so.
 
     Raises:
         UnknownNameError: If there is no such rule.
-        InputError: If the rule needs more nodes.
+        InputError: If the rule needs more nodes, or cannot be refined to a tolerance.
 
     Source: Khakzar et al. 2021, section 3.1.
 
@@ -60,136 +72,21 @@ class NeuronIntGrad(Method):
     nodes: int = 9
     rule: str = "endpoint"
     residual: bool = True
+    tolerance: float | None = None
+    max_nodes: int = 122
 
     def __post_init__(self) -> None:
         quadrature(self.rule, self.nodes)  # raises for unusable settings
+        check_count("max_nodes", self.max_nodes)
+        if self.tolerance is None:
+            return
+        if not 0 < self.tolerance < float("inf"):
+            raise InputError(f"tolerance must be a positive number, not {self.tolerance}.")
+        if self.rule != "endpoint" or not self.residual:
+            raise InputError("tolerance refines the endpoint rule by its residual: it needs both.")
 
     def contributions(self, probe: Probe) -> Contributions:
-        """Compute the signed contributions z · Σ w_k ∂f(α_k z)/∂z, with the residual."""
+        """Compute the signed contributions (z − b) · Σ w_k ∂f(b + α_k (z − b))/∂z, with the residual."""
+        if self.tolerance is not None:
+            return refined_gradients(probe, self.tolerance, self.max_nodes)
         return weighted_gradients(probe, *quadrature(self.rule, self.nodes), residual=self.residual)
-
-
-def weighted_gradients(
-    probe: Probe, alphas: Sequence[float], weights: Sequence[float], residual: bool = True
-) -> Contributions:
-    """Compute the signed contributions z · Σ w_k ∂f(α_k z)/∂z of every site.
-
-    Args:
-        probe: The images in front of the model.
-        alphas: Nodes α_k ≥ 0, in ascending order.
-        weights: Their weights w_k.
-        residual: Compute the completeness residual too.
-
-    Returns:
-        Contributions, with the residual if asked for.
-    """
-    record = probe.record()
-    # At α = 1 the network is the unscaled one, whose gradient the record has for every site.
-    at_one = sum(weight for alpha, weight in zip(alphas, weights, strict=True) if alpha == 1)
-    nodes = [(alpha, weight) for alpha, weight in zip(alphas, weights, strict=True) if alpha != 1]
-    for gradient in record.gradients.values():
-        gradient.mul_(at_one)
-    sites = list(record.activations)
-    zeroed = {site: torch.empty_like(record.response) for site in sites} if residual else {}
-    starts_at_zero = bool(nodes) and nodes[0][0] == 0
-    rows = _rows_per_pass(record, max(1, len(nodes)), probe.max_batch)
-    single = _rows_per_pass(record, 1, probe.max_batch)
-    for group in _groups(record):
-        known = probe.part(group).remembering()
-        for site in sites:
-            activation, gradient = record.activations[site][group], record.gradients[site][group]
-            at_zero = zeroed[site][group] if residual else None
-            for part in _parts(len(known), rows[site].images):
-                first, _ = integrate(
-                    known.part(part), site, activation[part], gradient[part], nodes, rows[site].lanes
-                )
-                if at_zero is not None and starts_at_zero and first is not None:
-                    at_zero[part] = first
-            if at_zero is not None and not starts_at_zero:
-                for part in _parts(len(known), single[site].images):
-                    at_zero[part] = _at_zero(known.part(part), site, activation[part])
-    values = {site: record.gradients[site].mul_(record.activations[site]) for site in sites}
-    if not residual:
-        return Contributions(values)
-    drops = {site: record.response - zeroed[site] for site in sites}
-    return Contributions(
-        values,
-        {site: (values[site].flatten(1).sum(1) - drop).abs() / drop.abs() for site, drop in drops.items()},
-    )
-
-
-# Largest memory for the results that are kept of the network before a site, which is about that of the activations.
-_REMEMBERED_BYTES = 2**30
-
-
-def _groups(record: Record) -> list[slice]:
-    """Divide the images into groups whose results can be kept at once."""
-    each = sum(activation[0].numel() * activation.element_size() for activation in record.activations.values())
-    return _parts(len(record.response), max(1, _REMEMBERED_BYTES // each))
-
-
-def _parts(count: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
-
-
-def _at_zero(probe: Probe, site: str, activation: Tensor) -> Tensor:
-    """Compute the responses (B,) with the site's output set to zero."""
-    with torch.no_grad():
-        return probe.responses(site, torch.zeros_like(activation).unsqueeze(0))[0]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Numbers of images, and of nodes of each, that share a pass."""
-
-    images: int
-    lanes: int
-
-
-# On a CPU, tensors above this size cost more for fetching fresh pages than the larger batch saves.
-_CPU_TENSOR_BYTES = 24 * 2**20
-
-
-def _rows_per_pass(record: Record, lanes: int, max_batch: int) -> dict[str, _Rows]:
-    """Find the largest passes, by site, that keep to ``max_batch`` and, on a CPU, to tensors of a suitable size."""
-    plan, widest = {}, 0
-    for name, activation in reversed(record.activations.items()):
-        widest = max(widest, activation[0].numel() * activation.element_size())
-        handy = max(1, _CPU_TENSOR_BYTES // max(1, widest)) if activation.device.type == "cpu" else max_batch
-        plan[name] = _Rows(max(1, min(max_batch, handy) // lanes), min(lanes, max_batch))
-    return plan
-
-
-def integrate(
-    probe: Probe,
-    site: str,
-    activation: Tensor,
-    gradient: Tensor,
-    nodes: Sequence[tuple[float, float]],
-    lanes: int,
-) -> tuple[Tensor | None, bool]:
-    """Add Σ w_k ∂f(α_k z)/∂z to ``gradient``, in place.
-
-    Args:
-        probe: The images in front of the model.
-        site: Name of the site.
-        activation: Its output z (B, *site).
-        gradient: Tensor (B, *site) to add to.
-        nodes: Pairs (α_k, w_k).
-        lanes: Number of nodes in one pass.
-
-    Returns:
-        The response (B,) at the first node, None without nodes; and True if the response depends on the site.
-    """
-    first: Tensor | None = None
-    depends = False
-    for start in range(0, len(nodes), lanes):
-        scale, weight = activation.new_tensor(nodes[start : start + lanes]).unbind(1)
-        scaled = (scale.view(-1, *[1] * activation.dim()) * activation).requires_grad_()
-        responses = probe.responses(site, scaled)
-        first = responses[0].detach() if first is None else first
-        found = gradient_at((weight.unsqueeze(1) * responses).sum(), scaled)
-        if found is not None:
-            depends = True
-            gradient += found.sum(0)
-    return first, depends

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from cpath.checks import check_count
 from cpath.devices import widest
 from cpath.errors import InputError
-from cpath.layout import SiteLayout, common_dtype
+from cpath.layout import common_dtype
 from cpath.methods.base import Method, check_contributions, register
 from cpath.probe import Probe, Record
 from cpath.sites import is_active
@@ -31,6 +32,10 @@ class Greedy(Method):
     becomes smaller if the power is above 1. An active neuron that contributes nothing is removed in any case.
     Removed neurons never return. Dead ones are not removed: removing others can bring them to life, and from then
     on they count. A neuron that was never active in any round scores 0.
+
+    A channel, token or head is removed as one: its contribution is the sum over its neurons, and it is active if
+    any of them is. With another baseline than zero, pruned units are set to it, the contribution is
+    (z − b) · ∂f/∂z, and active means z ≠ b.
 
     A score between r and r + 1 says that round r, counted from 1, removed the neuron. Its fraction rises with the
     contribution, to the precision of float32, and has no other meaning; scores are float64 to hold both. On a
@@ -55,6 +60,7 @@ class Greedy(Method):
         4
     """
 
+    signed: ClassVar[bool] = False
     rounds: int = 10
     power: float = 2.0
 
@@ -76,14 +82,14 @@ class Greedy(Method):
 
 
 class _Pruning:
-    """Network of each image as pruned so far, and the round of removal of its neurons, all (B, neurons)."""
+    """Network of each image as pruned so far, and the round of removal of its units, all (B, units)."""
 
     def __init__(self, probe: Probe, method: str) -> None:
         record = probe.record()
         dtype, device = common_dtype(record.activations), record.response.device
-        self.layout = SiteLayout.of(record.activations)
+        self.layout = probe.layout(record.activations)
         self._probe, self._method = probe, method
-        shape = (len(probe), self.layout.neurons)
+        shape = (len(probe), self.layout.units)
         # Masks of the images' type rather than bool: multiplying by them is thirty times faster on a CPU.
         self._left = torch.ones(shape, dtype=dtype, device=device)
         self._active = torch.empty(shape, dtype=torch.bool, device=device)
@@ -97,14 +103,20 @@ class _Pruning:
 
     def _note(self, record: Record) -> None:
         contributions, active = self.layout.views(self._contributions), self.layout.views(self._active)
+        differences: dict[str, Tensor] = {}
         for name, activation in record.activations.items():
-            product = record.gradients[name].mul_(activation)
+            # Removed units are at their baseline: the difference is zero, so they are not active.
+            differences[name] = difference = self._probe.above_baseline(name, activation)
+            product = self.layout.sum(name, record.gradients[name].mul_(difference))
             torch.abs(product.to(self._contributions.dtype), out=contributions[name])
         check_contributions(self._contributions, self._method)
 
         def note_active(_: Tensor, image: slice) -> None:
-            for name, activation in record.activations.items():
-                is_active(activation[image], out=active[name][image])  # removed neurons are zero, so not active
+            for name, difference in differences.items():
+                if difference.shape == active[name].shape:
+                    is_active(difference[image], out=active[name][image])
+                else:
+                    active[name][image] = self.layout.any(name, is_active(difference[image]))
 
         if self._active.device.type == "cpu":
             for_each_row(note_active, self._active, [slice(row, row + 1) for row in range(len(self._active))])
@@ -112,14 +124,14 @@ class _Pruning:
             note_active(self._active, slice(None))
 
     def active_counts(self) -> list[int]:
-        """Count the neurons of each image that are active now."""
+        """Count the units of each image that are active now."""
         return count_true(self._active).tolist()
 
     def remove_weakest(self, leave: list[int], round_: int) -> bool:
-        """Remove all but the strongest ``leave[i]`` of image i's active neurons; return True if any was removed."""
-        neurons = self.layout.neurons
-        # Inactive neurons contribute 0, so that among all N the weakest active ones follow them.
-        kept = keep_above_kth(self._contributions, [neurons - most for most in leave])
+        """Remove all but the strongest ``leave[i]`` of image i's active units; return True if any was removed."""
+        units = self.layout.units
+        # Inactive units contribute 0, so that among all N the weakest active ones follow them.
+        kept = keep_above_kth(self._contributions, [units - most for most in leave])
         if kept.device.type == "cpu":
             # A type of NumPy's, in which 0 has the same bits.
             left = self._left.view(_SAME_SIZE[self._left.element_size()])
@@ -141,7 +153,7 @@ _SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _note_removal(
     round_: int, contributions: Tensor, active: Tensor, kept: Tensor, scores: Tensor, left: Tensor
 ) -> int:
-    """Score the active neurons of an image that are not kept, remove them, and return their number."""
+    """Score the active units of an image that are not kept, remove them, and return their number."""
     weakest = np.greater(active.numpy(), kept.numpy(), out=kept.numpy())
     gone = np.flatnonzero(weakest)
     bits = contributions.numpy()[gone].view(np.int32)

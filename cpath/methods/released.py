@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from cpath.checks import check_count
+from cpath.errors import InputError
 from cpath.layout import SiteLayout, common_dtype
 from cpath.methods.base import Contributions, Method, check_contributions, register
-from cpath.methods.contribution import weighted_gradients
+from cpath.methods.integration import weighted_gradients
 from cpath.probe import Probe
 from cpath.threshold import check_sparsity, keep_above
+from cpath.units import NEURONS
 
 ACCUMULATED_SCALES = tuple(k * (k + 1) / 20 for k in range(11))
 """0, .1, .3, .6, 1, 1.5 … 5.5: each node adds the next tenth to the scale of the node before."""
@@ -42,6 +44,7 @@ class NeuronIntGradReleased(Method):
 
     def contributions(self, probe: Probe) -> Contributions:
         """Compute the signed contributions z · mean of ∂f(α_k z)/∂z, with the residual."""
+        check_as_released(self.name, probe)
         nodes = len(ACCUMULATED_SCALES)
         return weighted_gradients(probe, ACCUMULATED_SCALES, [1 / nodes] * nodes)
 
@@ -76,6 +79,7 @@ class GreedyReleased(Method):
     """
 
     graded: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
     rounds: int = 10
     sparsity: float = 90.0
     round_zero: bool = False
@@ -90,10 +94,11 @@ class GreedyReleased(Method):
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
         """Mark the neurons that the last round keeps."""
+        check_as_released(self.name, probe)
         record = probe.record()
         layout = SiteLayout.of(record.activations)
         dtype, device = common_dtype(record.activations), record.response.device
-        scores = torch.empty(len(probe), layout.neurons, dtype=dtype, device=device)
+        scores = torch.empty(len(probe), layout.units, dtype=dtype, device=device)
         kept = torch.ones_like(scores)
         for done in range(1, self.rounds + 1):
             percent = (done - self.round_zero) * self.sparsity / self.rounds
@@ -107,3 +112,20 @@ class GreedyReleased(Method):
             if done < self.rounds:
                 record = probe.record(layout.views(kept))
         return layout.views(kept)
+
+
+def check_as_released(method: str, probe: Probe) -> None:
+    """Check that a question is one that the released code can answer.
+
+    Args:
+        method: Name of the method.
+        probe: The images in front of the model.
+
+    Raises:
+        InputError: If units other than neurons, or a baseline other than zero, are asked for.
+    """
+    if probe.units.kind != NEURONS.kind or probe.baseline is not None:
+        raise InputError(
+            f"method '{method}' computes what the released code does, which is per neuron and against zero: "
+            f"use '{method.removesuffix('_released')}' for other units and baselines."
+        )

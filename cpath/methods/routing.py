@@ -1,11 +1,11 @@
-"""Distillation guided routing: gates on the neurons, trained for one image (Wang et al., CVPR 2018)."""
+"""Distillation guided routing: gates on the units, trained for one image (Wang et al., CVPR 2018)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from cpath.randomness import image_generators
 @register("dgr")
 @dataclass(frozen=True, kw_only=True)
 class DGR(Method):
-    """Distillation guided routing: the score is the gate λ ≥ 0 that multiplies the neuron, trained from 1.
+    """Distillation guided routing: the score is the gate λ ≥ 0 that multiplies the unit, trained from 1.
 
     Minimises −Σ_c p_c log q_c + γ Σ_i λ_i, where p and q are the softmax outputs of the original and of the gated
     network, by SGD with momentum. The gates are clamped after each step. Of the iterations (one step each) in which
@@ -42,8 +42,10 @@ class DGR(Method):
     Raises:
         InputError: If a setting is out of range.
 
+    Each unit has one gate. With another baseline b than zero, the gated output is λ · z + (1 − λ) · b.
+
     Source: Wang et al., Interpret Neural Networks by Identifying Critical Data Routing Paths, CVPR 2018, which puts
-    the gates on channels; Khakzar et al. 2021 put them on neurons, as here.
+    the gates on channels (``unit="channel"``); Khakzar et al. 2021 put them on neurons (the default).
 
     Example:
         >>> scores = cpath.score(model, images, cpath.methods.DGR(iterations=5))
@@ -51,6 +53,7 @@ class DGR(Method):
         (True, torch.Size([2, 352]))
     """
 
+    signed: ClassVar[bool] = False
     iterations: int = 1000
     learning_rate: float = 0.01
     momentum: float = 0.9
@@ -70,14 +73,14 @@ class DGR(Method):
                 raise InputError(f"{setting} must be a finite number, not negative; got {value}.")
 
     def contributions(self, probe: Probe) -> Mapping[str, Tensor]:
-        """Train the gates (B, *site) by site."""
+        """Train the gates (B, *units) by site."""
         probe.need_classes(f"method '{self.name}'")
         record = probe.record(gradients=False)
-        layout = SiteLayout.of(record.activations)
+        layout = probe.layout(record.activations)
         device = record.logits.device
         # Half precision has no room for the steps.
         dtype = torch.promote_types(common_dtype(record.activations), torch.float32)
-        found = torch.zeros(len(probe), layout.neurons, dtype=dtype, device=device)
+        found = torch.zeros(len(probe), layout.units, dtype=dtype, device=device)
         unsolved = torch.arange(len(probe), device=device)
         gamma = self.gamma
         before: Tensor | None = None
@@ -105,8 +108,8 @@ class DGR(Method):
         return layout.views(found)
 
     def _start(self, probe: Probe, layout: SiteLayout) -> Tensor:
-        """Make the gates (B, neurons) to start from."""
-        return torch.ones(len(probe), layout.neurons, device=probe.device)
+        """Make the gates (B, units) to start from."""
+        return torch.ones(len(probe), layout.units, device=probe.device)
 
     def _train(
         self,
@@ -145,7 +148,7 @@ class DGR(Method):
 
 
 class _GateSGD:
-    """SGD on the flat ``gates`` (B, neurons), which steps each site as soon as the backward pass has its gradient.
+    """SGD on the flat ``gates`` (B, units), which steps each site as soon as the backward pass has its gradient.
 
     So the gradients of all gates never lie in memory together, and each is used while it is in the cache. It is a
     context manager: leaving it removes the hooks, whose cycle of references would keep the buffers alive.
@@ -218,7 +221,7 @@ class DGRRandomInit(DGR):
         """Draw the gates from U(0, 1), the same at every attempt."""
         return torch.stack(
             [
-                torch.rand(layout.neurons, generator=g, device="cpu")
+                torch.rand(layout.units, generator=g, device="cpu")
                 for g in image_generators(probe.inputs, self.seed, self.name)
             ]
         )

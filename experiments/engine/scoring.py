@@ -108,7 +108,7 @@ class Scoring:
             job.model(
                 torch.zeros(1, *images.data.shape, device=images.device, dtype=images.dtype)
             )  # no image is decoded for it
-        gigabytes = SiteLayout.of(seen.activations).neurons * _BYTES * len(images) * costly / 1e9
+        gigabytes = SiteLayout.of(seen.activations).units * _BYTES * len(images) * costly / 1e9
         if gigabytes > keep_gb:
             _LOG.info("scores are not kept: they would take %.1f GB (experiment.keep_scores_gb)", gigabytes)
         return cls(job, max_batch, gigabytes <= keep_gb)

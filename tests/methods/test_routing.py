@@ -37,7 +37,7 @@ def starts(scores: cpath.Scores, flat: Tensor) -> list[dict[str, Tensor]]:
 
 def random_starts(scores: cpath.Scores, images: Tensor, seed: int) -> list[dict[str, Tensor]]:
     generators = cpath.methods.image_generators(images, seed, "dgr_random_init")
-    drawn = torch.stack([torch.rand(scores.layout.neurons, generator=generator) for generator in generators])
+    drawn = torch.stack([torch.rand(scores.layout.units, generator=generator) for generator in generators])
     return starts(scores, drawn)
 
 
