@@ -160,6 +160,31 @@ class Inputs:
         """
         return self._with(Tensor.clone, shared=True)
 
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Inputs:
+        """Move all tensors to a device.
+
+        Args:
+            device: The device.
+            dtype: Type that floats are changed to, if any; whole numbers and booleans keep theirs.
+
+        Returns:
+            The inputs on ``device``.
+        """
+        moved = (tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in self.tensors)
+        return replace(self, tensors=tuple(moved))
+
+    def nudged(self) -> Inputs:
+        """Change every number of the sources, the tensors that have a gradient, by one rounding.
+
+        Returns:
+            The inputs, multiplied by 1 + ε of their type.
+        """
+        changed = (
+            tensor * (1 + torch.finfo(tensor.dtype).eps) if number in self.sources else tensor
+            for number, tensor in enumerate(self.tensors)
+        )
+        return replace(self, tensors=tuple(changed))
+
     def detach(self) -> Inputs:
         """Cut all tensors off from the graphs of autograd that they are part of.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cpath.devices import widest
 from cpath.errors import InputError
+from cpath.inputs import Inputs
 from cpath.probe import Probe
 from cpath.sites import DEFAULT_SITES, evaluating
 
@@ -66,7 +67,7 @@ def mean_activations(
 def _activations(model: nn.Module, batch: Any, sites: str | Iterable[str]) -> dict[str, Tensor]:
     inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    if first is not None and isinstance(inputs, Tensor):
+    if first is not None and isinstance(inputs, Tensor | Inputs):
         inputs = inputs.to(first.device)
     with evaluating(model):
         return Probe(model, inputs, sites=sites).record(gradients=False).activations

@@ -30,6 +30,8 @@ class Linearity(Experiment):
     title: ClassVar[str] = "Local linearity of the restricted networks"
     metrics: ClassVar[tuple[Metric, ...]] = pick("affine_radius", "affine_everywhere")
 
+    asks = ("unit", "baseline", "target")
+
     sparsity: fields.Sparsities
     images: fields.Images
     batch: fields.Batch
@@ -56,7 +58,12 @@ class Linearity(Experiment):
         """Radii of the images of one batch; ``precise`` is the model in float64."""
         measures: dict[Measure, Tensor] = {}
         for search in searches:
-            scores = cpath.score(job.model, batch.images, search.method, sites=job.config.sites)
+            scores = cpath.score(
+                job.model,
+                batch.images,
+                search.method,
+                **job.question.arguments(batch),
+            )
             for sparsity, pathway in search.pathways(scores):
                 radius = affine_radius(precise, batch.images.double(), pathway, neurons=self.neurons)
                 # A ball without an end is counted, and left out of the mean.

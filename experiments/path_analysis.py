@@ -21,6 +21,7 @@ from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metric_entry import Metric, base_name
 from experiments.engine.pathway_metric import Measured, values_of
+from experiments.engine.question import explains_a_class, is_usual
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, PseudoMethod, Row
 from experiments.figures.path_analysis import path_analysis_figures
@@ -50,6 +51,8 @@ class PathAnalysis(Experiment):
     )
 
     explains_with = ("method", "metric")
+    asks = ("unit", "baseline", "target")
+    any_input = True
 
     sparsity: fields.Sparsities
     images: fields.Images
@@ -74,8 +77,8 @@ class PathAnalysis(Experiment):
         return [*found.means(), *_empty_pathways(found), *self._published(job)]
 
     def _published(self, job: Job) -> list[Row]:
-        """The paper's numbers; none where the sites are not its ReLUs."""
-        if list(job.config.sites) != ["relu"]:
+        """The paper's numbers; none where the sites are not its ReLUs, or the question is another."""
+        if list(job.config.sites) != ["relu"] or not is_usual(job.config):
             return []
         return published_pathways(job.config, job.methods, self.sparsity)
 
@@ -98,18 +101,21 @@ class PathAnalysis(Experiment):
             for site, residual in (scores.residual or {}).items():
                 measures[Measure(search.name, f"residual/{site}")] = residual
         with torch.no_grad(), cpath.observe(job.model, sites=job.config.sites) as seen:
-            logits = job.model(batch.images.clone())  # a model may change its input in place
-        measures[Measure(PseudoMethod.NETWORK, "base_sparsity")] = _base_sparsity(seen.activations)
+            output = batch.inputs.clone().call(job.model)  # a model may change its input in place
+        of_class = explains_a_class(job.config)
+        any_pathway = next(iter(pathways[self.sparsity[0]].values()))
+        measures[Measure(PseudoMethod.NETWORK, "base_sparsity")] = _base_sparsity(any_pathway, seen.activations)
         for sparsity, by_method in pathways.items():
             compared = compare_pathways(by_method, seen.activations, by_site=self.by_site)
             for (method, metric), values in compared.items():
                 factor = 100 if base_name(metric) in _FRACTIONS else 1
                 measures[Measure(method, metric, "sparsity", sparsity)] = factor * values
             for method, pathway in by_method.items():
-                change, kept = response_preservation(job.model, batch.images, pathway, logits)
-                measures[Measure(method, "response_change", "sparsity", sparsity)] = change
-                measures[Measure(method, "class_kept", "sparsity", sparsity)] = 100 * kept.double()
-                measured = Measured(job.model, batch.images, seen.activations, logits, pathway)
+                if of_class:
+                    change, kept = response_preservation(job.model, batch.inputs, pathway, output)
+                    measures[Measure(method, "response_change", "sparsity", sparsity)] = change
+                    measures[Measure(method, "class_kept", "sparsity", sparsity)] = 100 * kept.double()
+                measured = Measured(job.model, batch.inputs, seen.activations, output, pathway)
                 for further in job.metrics:
                     at = Measure(method, further.metric.name, "sparsity", sparsity)
                     measures[at] = values_of(further, measured)
@@ -118,22 +124,24 @@ class PathAnalysis(Experiment):
     def _self_overlap(self, job: Job, batch: Batch, search: Search, scores: cpath.Scores) -> dict[float, Tensor]:
         """Overlap (B,) of the pathways with those of the same images changed by one rounding, by sparsity.
 
-        It is NaN for images that come after the number that is asked for, and nothing if none is.
+        It is NaN for images that come after the number that is asked for, and nothing if none is, or if the inputs
+        are whole numbers, which have no roundings.
         """
-        if not self.self_overlap:
+        if not self.self_overlap or not batch.inputs.sources:
             return {}
         overlap = {sparsity: torch.full((len(batch),), torch.nan) for sparsity in search.sparsities}
         count = min(max(self.self_overlap - batch.where.start, 0), len(batch))
         if count:
-            assert scores.target is not None  # of classes
             # The smallest change that every pixel feels: one unit in the last place.
-            nudged = batch.images[:count] * (1 + torch.finfo(batch.images.dtype).eps)
+            asked = job.question.arguments(batch.first(count))
+            if scores.target is not None:
+                asked["target"] = scores.target[:count]  # the nudged images may have another predicted class
+            nudged = batch.inputs[:count].nudged()
             again = cpath.score(
                 job.model,
                 nudged,
                 search.method,
-                scores.target[:count],
-                sites=job.config.sites,
+                **asked,
                 max_batch=self.max_batch,
             )
             pathways = zip(search.pathways(scores[:count]), search.pathways(again), strict=True)
@@ -162,7 +170,7 @@ def _empty_pathways(found: PerImage) -> list[Row]:
     ]
 
 
-def _base_sparsity(activations: Mapping[str, Tensor]) -> Tensor:
-    """(B,) per cent of the neurons that are dead."""
-    dead = torch.stack([cpath.sites.is_dead(output).flatten(1).sum(1) for output in activations.values()]).sum(0)
-    return 100 * dead.double() / sum(output[0].numel() for output in activations.values())
+def _base_sparsity(pathway: cpath.Pathway, activations: Mapping[str, Tensor]) -> Tensor:
+    """(B,) per cent of the units that are dead, of those that a pathway has a mask for."""
+    dead = pathway.dead(activations)
+    return 100 * dead.sum(1).double() / dead.shape[1]

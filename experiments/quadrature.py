@@ -45,6 +45,8 @@ class Quadrature(Experiment):
     title: ClassVar[str] = "Node rules of NeuronIntGrad"
     metrics: ClassVar[tuple[Metric, ...]] = pick("residual", "jaccard_with_reference")
 
+    asks = ("unit", "baseline", "target")
+
     sparsity: fields.Sparsities
     images: fields.Images
     batch: fields.Batch
@@ -70,12 +72,17 @@ class Quadrature(Experiment):
         self, job: Job, batch: Batch, rules: Sequence[NeuronIntGrad], reference: NeuronIntGrad
     ) -> dict[Measure, Tensor]:
         """Residual and overlap of the images of one batch."""
-        exact = cpath.score(job.model, batch.images, reference, sites=job.config.sites)
+        exact = cpath.score(job.model, batch.images, reference, **job.question.arguments(batch))
         measures: dict[Measure, Tensor] = {}
         for rule in rules:
             scores = exact
             if rule != reference:
-                scores = cpath.score(job.model, batch.images, rule, sites=job.config.sites)
+                scores = cpath.score(
+                    job.model,
+                    batch.images,
+                    rule,
+                    **job.question.arguments(batch),
+                )
             assert scores.residual is not None
             name = f"{rule.rule}, {rule.nodes} nodes"
             # The mean over sites of each image; a site that the response does not depend on has none.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cpath.devices import widest
 from cpath.errors import InputError, described
-from cpath.inputs import Given, check_inputs
+from cpath.inputs import Given, Inputs, check_inputs
 from cpath.layout import SiteLayout
 from cpath.pathway import Pathway, check_pathway
 from cpath.response import check_logits, class_logits, predicted
@@ -40,7 +40,7 @@ def site_counts(flat: Tensor, layout: SiteLayout) -> Tensor:
 
 
 def response_preservation(
-    model: nn.Module, inputs: Given, pathway: Pathway, logits: Tensor | None = None
+    model: nn.Module, inputs: Given | Inputs, pathway: Pathway, logits: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Measure what is left of the response in the restricted network.
 

@@ -6,11 +6,14 @@ from cpath.data.batches import Batches
 from cpath.data.cifar10 import cifar10
 from cpath.data.digits import digits
 from cpath.data.folders import imagefolder, imagenet, imagenet_wnids
+from cpath.data.inputs import InputData, InputSplit, topics
 
 __all__ = [
     "Batches",
     "FileSplit",
     "ImageData",
+    "InputData",
+    "InputSplit",
     "Normalisation",
     "Split",
     "TensorSplit",
@@ -20,4 +23,5 @@ __all__ = [
     "imagefolder",
     "imagenet",
     "imagenet_wnids",
+    "topics",
 ]

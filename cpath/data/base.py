@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cpath.checks import check_count, check_number, check_seed
+from cpath.checks import check_count, check_number
+from cpath.data.inputs import drawn
 from cpath.errors import InputError, described, unknown_name
-from cpath.randomness import seeded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,13 +107,7 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
         Raises:
             InputError: If ``count`` is below 1 or above the number of images, or ``seed`` is negative.
         """
-        if count is None:
-            return torch.arange(len(self), device="cpu")
-        seed = check_seed(seed)
-        if check_count("the number of images", count) > len(self):
-            raise InputError(f"{count} images asked for, the split has {len(self)}.")
-        order = torch.randperm(len(self), generator=seeded(seed), device="cpu")
-        return order[:count]
+        return drawn(len(self), count, seed)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,16 @@ class PrototypeClassifier(nn.Module):
         encoder: Encoder whose output has ``last_hidden_state`` (B, tokens, D).
         prototypes: One vector (classes, D) for each class.
         scale: Factor of the similarities.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> class Encoder(nn.Embedding):
+        ...     def forward(self, input_ids, attention_mask):
+        ...         return SimpleNamespace(last_hidden_state=super().forward(input_ids))
+        >>> reader = cpath.models.PrototypeClassifier(Encoder(9, 4), torch.eye(2, 4))
+        >>> tokens = {"input_ids": torch.tensor([[1, 2, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])}
+        >>> reader(**tokens).shape
+        torch.Size([1, 2])
     """
 
     prototypes: Tensor
@@ -125,6 +135,11 @@ def topic_tokens(texts: Sequence[str], length: int = 24) -> dict[str, Tensor]:
 
     Raises:
         MissingPackageError: If transformers or the package of the weights is not installed.
+
+    Example:
+        >>> tokens = cpath.models.topic_tokens(["It rains.", "We won."], length=8)  # doctest: +SKIP
+        >>> tokens["input_ids"].shape  # doctest: +SKIP
+        torch.Size([2, 8])
     """
     transformers = optional("transformers", _EXTRA, "topic_tokens")
     tokeniser = transformers.AutoTokenizer.from_pretrained(_files())

@@ -73,6 +73,10 @@ class Config(Settings):
     paper: Annotated[dict[str, Any] | None, NOT_KEYED] = None
     seed: Seed
     sites: Annotated[Names, Field(min_length=1)]
+    unit: Literal["neuron", "channel", "token", "head"]
+    baseline: Literal["zero", "mean", "other_class"]
+    baseline_inputs: Count
+    target: Natural | Text
     checkpoint: Text | None
     device: Annotated[Text, NOT_KEYED]
     dtype: Literal["float32", "float64"]

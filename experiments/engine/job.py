@@ -39,13 +39,14 @@ from experiments.engine.config import Config, experiment_of, import_modules, par
 from experiments.engine.devices import check_trainer, device_of, dtype_of, keep_freed_memory, use_threads
 from experiments.engine.digests import code_digest
 from experiments.engine.empty_pathways import saying_empty_pathways_once
-from experiments.engine.images import Batch, Images, identity_of, load_data
+from experiments.engine.images import Batch, Data, Images, identity_of, load_data
 from experiments.engine.instantiate import checked_type, instantiated, named
 from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model, check_model, check_site, fingerprint, trained_model
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress
 from experiments.engine.provenance import device_name
+from experiments.engine.question import Question, check_question
 from experiments.engine.settings import ExperimentSettings
 from experiments.engine.table import Row, read_table, tidy_table, write_table
 from experiments.engine.tracking import Tracker
@@ -196,6 +197,7 @@ class Job:
             CpathError: if a method, an attribution, the device or the settings are unusable.
         """
         check_trainer(self.config)
+        check_question(self.config)
         if "method" in self.config.experiment.explains_with:
             _ = self.methods
         if "attribution" in self.config.experiment.explains_with:
@@ -219,21 +221,31 @@ class Job:
         return made
 
     @cached_property
-    def data(self) -> ImageData:
-        """The dataset of the configuration."""
+    def dataset(self) -> Data:
+        """The dataset of the configuration, of images or not."""
         return load_data(self.config)
+
+    @property
+    def data(self) -> ImageData:
+        """The dataset of the configuration, of an experiment that is about images."""
+        if not isinstance(self.dataset, ImageData):
+            raise InputError(
+                f"experiment={self.config.experiment.name} is about images, but dataset '{self.dataset.name}' has "
+                "inputs of another kind: experiment=path_analysis takes any."
+            )
+        return self.dataset
 
     @cached_property
     def untrained(self) -> nn.Module:
         """A network as `model` is before any training, on the CPU: its modules and sites have the same names."""
-        built = build_model(self.config, self.data)
-        check_model(built, self.data, self.config)
+        built = build_model(self.config, self.dataset)
+        check_model(built, self.dataset, self.config)
         return built
 
     @cached_property
     def model(self) -> nn.Module:
         """The network that is explained, with weights, in eval mode, on the device; trained now if it has to be."""
-        return trained_model(self.config, self.data, self.cache)
+        return trained_model(self.config, self.dataset, self.cache)
 
     @cached_property
     def model_hash(self) -> str:
@@ -277,6 +289,11 @@ class Job:
             made.append(metric)
         return made
 
+    @cached_property
+    def question(self) -> Question:
+        """Question to the network: its units, the baseline, the response."""
+        return Question(self.config, self.dataset, self.model)
+
     def sample(self, count: int | None) -> Images:
         """Draw test images by the seed, and note them in the manifest.
 
@@ -286,8 +303,12 @@ class Job:
         Returns:
             The images, the same for the same seed.
         """
+        data = self.dataset if self.config.experiment.any_input else self.data
         images = Images(
-            self.data, self.data.test.sample(count, self.config.seed), device_of(self.config), dtype_of(self.config)
+            data,
+            data.test.sample(count, self.config.seed),
+            device_of(self.config),
+            dtype_of(self.config),
         )
         self.notes["images"] = images.ids
         return images

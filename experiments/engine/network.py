@@ -17,11 +17,12 @@ from experiments.engine.cache import Cache, digest
 from experiments.engine.config import Config
 from experiments.engine.devices import device_of, dtype_of
 from experiments.engine.digests import code_digest, named_code
+from experiments.engine.images import Data, example
 from experiments.engine.instantiate import instantiated
 from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_entry
 
 
-def build_model(config: Config, data: ImageData) -> nn.Module:
+def build_model(config: Config, data: Data) -> nn.Module:
     """Build the model of a configuration for a dataset.
 
     Args:
@@ -35,7 +36,8 @@ def build_model(config: Config, data: ImageData) -> nn.Module:
     Raises:
         InputError: if it cannot be made, or is no module.
     """
-    fixed: dict[str, Any] = {"classes": len(data.classes), "shape": data.shape}
+    shape = data.shape if isinstance(data, ImageData) else None
+    fixed: dict[str, Any] = {"classes": len(data.classes), "shape": shape}
     if "weights" in config.model:
         fixed["weights"] = pretrained_weights(config, data)
     torch.manual_seed(config.seed)  # the initial weights
@@ -47,7 +49,7 @@ def build_model(config: Config, data: ImageData) -> nn.Module:
     return model.eval()
 
 
-def trained_model(config: Config, data: ImageData, cache: Cache) -> nn.Module:
+def trained_model(config: Config, data: Data, cache: Cache) -> nn.Module:
     """The model of a configuration with weights: those of a checkpoint, pretrained ones, or trained now.
 
     Args:
@@ -64,12 +66,12 @@ def trained_model(config: Config, data: ImageData, cache: Cache) -> nn.Module:
     """
     model = build_model(config, data)
     check_model(model, data, config)
-    if config.checkpoint is None and pretrained_weights(config, data) is None:
+    if isinstance(data, ImageData) and config.checkpoint is None and pretrained_weights(config, data) is None:
         load_checkpoint(model, trained_entry(config, data, cache, model) / MODEL_FILE)
     return model.eval().to(device_of(config), dtype_of(config))
 
 
-def check_model(model: nn.Module, data: ImageData, config: Config) -> None:
+def check_model(model: nn.Module, data: Data, config: Config) -> None:
     """Refuse a model without sites, or one that does not fit the dataset.
 
     Args:
@@ -83,8 +85,7 @@ def check_model(model: nn.Module, data: ImageData, config: Config) -> None:
     """
     try:
         with cpath.sites.evaluating(model):
-            image = torch.zeros(1, *data.shape, device="cpu")
-            record = cpath.Probe(model, image, sites=config.sites).record(gradients=False)
+            record = cpath.Probe(model, example(data), sites=config.sites).record(gradients=False)
     except cpath.SiteError as error:
         raise cpath.SiteError(f"model '{config.model_name}': {error} (sites=[…] on the command line)") from error
     theirs, classes = record.logits.shape[1], len(data.classes)
@@ -96,7 +97,7 @@ def check_model(model: nn.Module, data: ImageData, config: Config) -> None:
         )
 
 
-def check_site(site: str, model: nn.Module, data: ImageData, config: Config) -> None:
+def check_site(site: str, model: nn.Module, data: Data, config: Config) -> None:
     """Refuse the name of a site at which no map can be taken.
 
     Args:
@@ -109,8 +110,7 @@ def check_site(site: str, model: nn.Module, data: ImageData, config: Config) -> 
         SiteError: if the model has no such site, or its output has no height and width.
     """
     with cpath.sites.evaluating(model):
-        image = torch.zeros(1, *data.shape, device="cpu")
-        ResponseProbe(model, image, sites=config.sites).spatial_sites(site)
+        ResponseProbe(model, example(data), sites=config.sites).spatial_sites(site)
 
 
 def fingerprint(model: nn.Module, config: Config) -> str:

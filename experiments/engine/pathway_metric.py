@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
 import cpath
 from cpath.checks import check_name
 from cpath.errors import InputError
+from cpath.inputs import Inputs
+from cpath.response import class_logits
 from experiments.engine.metric_entry import Metric
 
 
@@ -21,14 +23,24 @@ class Measured:
 
     model: nn.Module
     """The unrestricted network, in eval mode."""
-    images: Tensor
-    """(B, C, H, W), normalised, on the device of the model."""
+    inputs: Inputs
+    """The batch, on the device of the model."""
     activations: Mapping[str, Tensor]
     """Output of every site in the unrestricted network, (B, *site)."""
-    logits: Tensor
-    """(B, classes) of the unrestricted network."""
+    output: Any
+    """Output of the unrestricted network, as the model returns it."""
     pathway: cpath.Pathway
-    """One mask for each image, of one method at one sparsity."""
+    """One mask for each input, of one method at one sparsity."""
+
+    @property
+    def images(self) -> Tensor:
+        """Images (B, C, H, W), normalised; of other inputs, their first tensor."""
+        return self.inputs.first
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits (B, classes) of the unrestricted network."""
+        return class_logits(self.output, len(self.inputs))
 
 
 class PathwayMetric(ABC):
@@ -116,7 +128,7 @@ def values_of(metric: PathwayMetric, measured: Measured) -> Tensor:
         InputError: if the metric gives anything else.
     """
     values = metric.measure(measured)
-    count = len(measured.images)
+    count = len(measured.inputs)
     if not isinstance(values, Tensor) or values.shape != (count,):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(

@@ -13,8 +13,9 @@ import cpath
 from cpath.layout import SiteLayout
 from experiments.engine.cache import Key, digest
 from experiments.engine.digests import code_digest
-from experiments.engine.images import Batch, Images
+from experiments.engine.images import Batch, Images, example
 from experiments.engine.job import Job
+from experiments.engine.question import identity_of_question
 
 _LOG = logging.getLogger(__name__)
 _FILE = "scores.safetensors"
@@ -105,9 +106,7 @@ class Scoring:
             _LOG.info("scores are not kept: a setting of %s is no text, number or list of them", nameless[0])
             return cls(job, max_batch, False)
         with torch.no_grad(), cpath.observe(job.model, sites=job.config.sites) as seen:
-            job.model(
-                torch.zeros(1, *images.data.shape, device=images.device, dtype=images.dtype)
-            )  # no image is decoded for it
+            example(images.data, images.device, images.dtype).call(job.model)
         gigabytes = SiteLayout.of(seen.activations).units * _BYTES * len(images) * costly / 1e9
         if gigabytes > keep_gb:
             _LOG.info("scores are not kept: they would take %.1f GB (experiment.keep_scores_gb)", gigabytes)
@@ -135,9 +134,9 @@ class Scoring:
     def _compute(self, batch: Batch, search: Search) -> cpath.Scores:
         return cpath.score(
             self.job.model,
-            batch.images,
+            batch.inputs,
             search.method,
-            sites=self.job.config.sites,
+            **self.job.question.arguments(batch),
             max_batch=self.max_batch,
         )
 
@@ -146,6 +145,7 @@ class Scoring:
             **self.job.origin(batch, method),
             "cpath": cpath.__version__,
             "sites": self.job.config.sites,
+            **identity_of_question(self.job.config),
             "method": method.name,
             "settings": _settings(method),
             "code": code_digest(method),

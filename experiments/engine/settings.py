@@ -29,6 +29,10 @@ class ExperimentSettings(Settings, ABC):
     """Every number that its table can hold."""
     explains_with: ClassVar[tuple[Literal["method", "attribution", "metric"], ...]] = ("method", "attribution")
     """Groups of the configuration that it uses: the others neither matter to it nor are checked."""
+    asks: ClassVar[tuple[Literal["unit", "baseline", "target"], ...]] = ()
+    """Settings of the question (`experiments.engine.question`) that it heeds; the others must be the defaults."""
+    any_input: ClassVar[bool] = False
+    """True if the inputs need not be images."""
     measures_machine: ClassVar[bool] = False
     """True if device and threads determine the results, as in a benchmark."""
     removed: ClassVar[Mapping[str, str]] = {}

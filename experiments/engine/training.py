@@ -20,6 +20,7 @@ from experiments.engine.config import Config
 from experiments.engine.devices import check_trainer, hardware_of
 from experiments.engine.digests import content_digest, named_code
 from experiments.engine.fields import keyed
+from experiments.engine.images import Data
 from experiments.engine.instantiate import instantiated
 from experiments.engine.table import Row
 
@@ -108,7 +109,7 @@ def _recipe(config: Config) -> dict[str, Any]:
     return keyed(config.recipe)
 
 
-def pretrained_weights(config: Config, data: ImageData) -> Any:
+def pretrained_weights(config: Config, data: Data) -> Any:
     """Pretrained weights that the configuration names for its model.
 
     Args:

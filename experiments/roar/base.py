@@ -55,7 +55,7 @@ class RoarExperiment(Experiment):
         if job.config.seed == seed:
             return job
         explained = Job(job.config.changed(seed=seed))
-        explained.data = job.data
+        explained.dataset = job.dataset
         return explained
 
     def rank(self, explained: Job) -> dict[str, Ranks]:

@@ -1,0 +1,118 @@
+"""The question of a job: units, baseline, response, and inputs that are no images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cpath
+from cpath.errors import InputError
+from tests.rows import row_of
+
+JOB = ["experiment=path_analysis", "method=neuron_intgrad", "experiment.images=5", "sparsity=[50]"]
+FAST = [*JOB, "experiment.by_site=false", "experiment.self_overlap=0"]
+
+TEXTS = """
+import torch
+from torch import nn
+
+def texts(seed=0):
+    tokens = torch.randint(9, (12, 4), generator=torch.Generator().manual_seed(seed))
+    return {"tokens": tokens, "weights": torch.rand(12, 4, generator=torch.Generator().manual_seed(1))}, tokens[:, 0] % 2
+
+class Reader(nn.Module):
+    def __init__(self, classes, shape):
+        super().__init__()
+        assert shape is None
+        self.embed, self.hidden, self.out = nn.Embedding(9, 6), nn.Linear(6, 7), nn.Linear(7, classes)
+
+    def forward(self, tokens, weights):
+        z = torch.relu(self.hidden(self.embed(tokens)))
+        return self.out((z * weights.unsqueeze(-1)).sum(1))
+
+def margin(output):
+    return output[:, 0] - output[:, 1]
+"""
+OWN = [
+    *("dataset=custom", "dataset.name=texts", "dataset._target_=my_texts.texts"),
+    *("model=custom", "model.name=reader", "model._target_=my_texts.Reader"),
+]
+
+
+def test_units_and_a_mean_are_those_of_the_library(job, trained):
+    made = job(*FAST, "unit=channel", "baseline=mean", "baseline_inputs=7", "target=label")
+    table = made.run()
+    split = made.data.train
+    images = split.batch(split.sample(7, 0))
+    mean = cpath.mean_activations(made.model, [images])
+    batch = next(made.sample(5).batches(5))
+    assert torch.equal(batch.labels, made.data.test.labels[batch.indices])
+    scores = cpath.score(made.model, batch.images, "neuron_intgrad", batch.labels, unit="channel", baseline=mean)
+    for site, residual in scores.residual.items():
+        assert row_of(table, "neuron_intgrad", f"residual/{site}").value == pytest.approx(float(residual.nanmean()))
+    pathway = scores.pathway(50)
+    assert row_of(table, "neuron_intgrad", "realised_sparsity", 50).value == pytest.approx(
+        float(pathway.sparsity.mean())
+    )
+    with torch.no_grad():
+        before = made.model(batch.images).softmax(1)
+        with pathway.restrict(made.model):
+            after = made.model(batch.images).softmax(1)
+    rows = batch.labels.unsqueeze(1)
+    change = (after.gather(1, rows) / before.gather(1, rows) - 1).mean()
+    assert row_of(table, "neuron_intgrad", "response_change", 50).value == pytest.approx(float(change), rel=1e-4)
+
+
+def test_the_image_of_another_class_is_the_same_in_any_batch(job, trained):
+    made = job(*FAST, "baseline=other_class")
+    (whole,) = made.sample(5).batches(5)
+    at_once = made.question.arguments(whole)["baseline"]
+    for start, batch in enumerate(made.sample(5).batches(2)):
+        for site, output in made.question.arguments(batch)["baseline"].items():
+            rows = at_once[site][2 * start : 2 * start + len(batch)]
+            torch.testing.assert_close(output, rows, rtol=1e-5, atol=1e-6)
+    with cpath.observe(made.model) as seen, torch.no_grad():
+        predicted = made.model(made.data.test.batch(torch.arange(len(made.data.test)))).argmax(1)
+    assert len(predicted) == len(made.data.test)
+    every = torch.cat([output.flatten(1) for output in seen.activations.values()], 1)
+    found = torch.cat([output.flatten(1) for output in at_once.values()], 1)
+    sources = torch.cdist(found, every).argmin(1)
+    assert (torch.cdist(found, every).amin(1) < 0.1).all()
+    assert (made.data.test.labels[sources] != whole.labels).all()
+
+
+def test_another_experiment_says_that_it_heeds_no_such_question(job, trained):
+    for setting in ("unit=channel", "baseline=mean", "target=label"):
+        name = setting.partition("=")[0]
+        with pytest.raises(InputError, match=rf"{setting}: experiment=degradation works with {name}=\w+ only"):
+            job("experiment=degradation", "attribution=random", setting).check()
+
+
+def test_a_function_of_the_output_has_no_class_to_keep(users, job):
+    users.write("my_texts", TEXTS)
+    table = job(*FAST, *OWN, "target=my_texts.margin", small=False).run()
+    assert {"residual", "dead_share", "realised_sparsity"} <= {name.partition("/")[0] for name in table.metric}
+    assert not {"class_kept", "response_change"} & set(table.metric)
+    for target, message in (
+        ("my_texts.nothing", "there is no such function"),
+        ("margin", "target must be predicted, label, the number of a class"),
+    ):
+        with pytest.raises(InputError, match=message):
+            job(*FAST, *OWN, f"target={target}", small=False).check()
+
+
+def test_inputs_and_labels_of_one_s_own_go_through_the_path_analysis(users, job):
+    users.write("my_texts", TEXTS)
+    made = job(*FAST, *OWN, "experiment.batch=3", "experiment.self_overlap=4", "dataset.name=mine", small=False)
+    table = made.run()
+    assert set(table.dataset) == {"mine"}
+    batch = next(made.sample(5).batches(5))
+    scores = cpath.score(made.model, batch.inputs, "neuron_intgrad")
+    value = row_of(table, "neuron_intgrad", "residual/:relu").value
+    assert value == pytest.approx(float(scores.residual[":relu"].nanmean()), rel=1e-3, abs=1e-6)
+    overlap = row_of(table, "neuron_intgrad", "self_overlap", 50)
+    assert (overlap.n, overlap.value) == (4, pytest.approx(1))  # the weights were changed by a rounding
+    with pytest.raises(
+        InputError, match="experiment=saliency is about images, but dataset 'mine' has inputs of an"
+    ):
+        job("experiment=saliency", "attribution=random", *OWN, "dataset.name=mine", small=False).run()
