@@ -1,4 +1,4 @@
-"""The way of the sites' outputs through a forward pass: do they meet a parameter again before the answer?
+"""The way of the sites' outputs through a forward pass, and the parameters that they meet before the answer.
 
 Worked example. Behind the first ReLU of this model comes a linear layer; behind the second, the answer:
 
@@ -34,8 +34,8 @@ class _Origin(NamedTuple):
 # The highest rank of what a tensor was computed from. Every tensor that is not known is taken for data.
 _MADE, _BUFFER, _PARAMETER, _DATA = range(4)
 
-# Operations in which a tensor of numbers that are no parameters, as the buffers of a frozen head, does what a weight
-# does. In others (an offset, a normalisation) it does not mix the units.
+# Operations in which a tensor of numbers that are no parameters, as the buffers of a frozen head, does what a
+# weight does. In others (an offset, a normalisation) it does not mix the units.
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset(
     (
         *(F.linear, F.bilinear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d),

@@ -58,14 +58,15 @@ Worked example. This block calls one ReLU module twice, and a functional ReLU be
 """
 
 from cpath.sites.choice import DEFAULT_SITES, Sites, check_sites
-from cpath.sites.functions import ACTIVATIONS, FUNCTIONS, count_calls
+from cpath.sites.functions import ACTIVATIONS, ATTENTION, FUNCTIONS, count_calls
 from cpath.sites.mode import EVERY_SITE, RightGradients, Visitor
 from cpath.sites.model import check_model, unwrap
-from cpath.sites.modules import intercept
+from cpath.sites.modules import check_met, intercept
 from cpath.sites.observing import Observation, differentiating, evaluating, is_active, is_dead, observe
 
 __all__ = [
     "ACTIVATIONS",
+    "ATTENTION",
     "DEFAULT_SITES",
     "EVERY_SITE",
     "FUNCTIONS",
@@ -73,6 +74,7 @@ __all__ = [
     "RightGradients",
     "Sites",
     "Visitor",
+    "check_met",
     "check_model",
     "check_sites",
     "count_calls",

@@ -49,6 +49,7 @@ class SiteMode(TorchFunctionMode):
         left_out: Names of calls that are no sites after all.
 
     Attributes:
+        choice: The calls that are sites.
         met: Entries of the choice that have chosen a site or taken one out so far, activation functions apart.
         named: Names of the sites so far that the choice names explicitly, by a module, a class or a pattern.
     """
@@ -68,6 +69,7 @@ class SiteMode(TorchFunctionMode):
         super().__init__()
         self.met: set[str] = set()
         self.named: set[str] = set()
+        self.choice = choice
         self._kinds = choice.functions
         self._names = {id(module): plain_name(name) for name, module in modules.items()}
         self._calls = {MODULE_CALL: "self", **own_calls(modules.values())}

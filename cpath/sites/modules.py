@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Container, Mapping, MutableMapping
+from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +22,8 @@ from cpath.sites.choice import DEFAULT_SITES, OUT, Choice, Sites, check_sites, c
 from cpath.sites.functions import ATTENTION, FUNCTIONS
 from cpath.sites.mode import SiteMode, Visitor
 from cpath.sites.model import seen_modules
+
+_SHOWN = 12  # sites in a message
 
 _attention = under_modes(F.multi_head_attention_forward)
 
@@ -48,7 +50,6 @@ class ModuleSiteMode(SiteMode):
 
     def __init__(self, modules: Mapping[str, nn.Module], choice: Choice, visit: Visitor, **options: Any) -> None:
         super().__init__(modules, choice, visit, **options)
-        self._choice = choice
         if choice.modules or choice.calls:
             self._kinds = FUNCTIONS
         self._entries: dict[tuple[int, str], tuple[str, ...]] = {}
@@ -61,7 +62,7 @@ class ModuleSiteMode(SiteMode):
 
     def __enter__(self) -> Self:
         self._thread = threading.get_ident()
-        if self._choice.modules:
+        if self.choice.modules:
             self._eager.enter_context(without_warning_of_hooks())
             self._handle = register_module_forward_hook(self._after)
         return super().__enter__()
@@ -96,10 +97,10 @@ class ModuleSiteMode(SiteMode):
             return None
         base = self._call_name(inner, kind)
         entries = self._entries_of(inner, base, kind)
-        if not entries and kind not in self._choice.functions:
+        if not entries and kind not in self.choice.functions:
             return None
         name = self._counted(base)
-        self.met.update(entries, self._choice.functions & {kind})
+        self.met.update(entries, self.choice.functions & {kind})
         if self._taken_out(name):
             return None
         if entries:
@@ -113,14 +114,14 @@ class ModuleSiteMode(SiteMode):
         if key not in self._entries:
             of_its_own = base == self._names[id(inner)]
             self._entries[key] = (
-                self._choice.modules.get(id(inner), ())
+                self.choice.modules.get(id(inner), ())
                 if of_its_own
-                else tuple(entry for entry in self._choice.calls if fnmatchcase(base, entry))
+                else tuple(entry for entry in self.choice.calls if fnmatchcase(base, entry))
             )
         return self._entries[key]
 
     def _taken_out(self, name: str) -> bool:
-        entries = [entry for entry in self._choice.without if fnmatchcase(name, entry.removeprefix(OUT))]
+        entries = [entry for entry in self.choice.without if fnmatchcase(name, entry.removeprefix(OUT))]
         self.met.update(entries)
         return bool(entries)
 
@@ -153,7 +154,7 @@ class ModuleSiteMode(SiteMode):
 
     def _after(self, module: nn.Module, args: object, output: Any) -> Any:
         """Visit the output of a module that is a site; returns what takes its place, or None."""
-        entries = self._choice.modules.get(id(module))
+        entries = self.choice.modules.get(id(module))
         if entries is None or threading.get_ident() != self._thread or self._running() is None:
             return None
         path = self._names[id(module)]
@@ -186,6 +187,38 @@ class ModuleSiteMode(SiteMode):
     def _check_no_inputs(self, name: str) -> None:
         if self._inputs is not None:
             raise SiteError(f"site '{name}' is no call of an activation function: it has no pre-activation.")
+
+
+def check_met(mode: SiteMode, seen: Sequence[str]) -> None:
+    """Check, after a forward pass, that every entry of the choice of sites has chosen or taken out something.
+
+    Args:
+        mode: The mode that the model ran in.
+        seen: Names of the sites of that pass.
+
+    Raises:
+        SiteError: If one has not, activation functions apart.
+    """
+    unmet = [entry for entry in mode.choice.binding if entry not in mode.met]
+    if not seen:  # another error tells that there is no site at all
+        unmet = [entry for entry in unmet if not entry.startswith(OUT)]
+    if not unmet:
+        return
+    entry = unmet[0]
+    if entry == ATTENTION:
+        raise SiteError(
+            "the model calls no attention that can be seen, torch.nn.functional.scaled_dot_product_attention or "
+            "nn.MultiheadAttention: load a model of Hugging Face with attn_implementation='sdpa', switch on fused "
+            "attention in timm, or name the modules that compute attention."
+        )
+    names = ", ".join(seen[:_SHOWN]) or "none"
+    names += f" and {len(seen) - _SHOWN} others" if len(seen) > _SHOWN else ""
+    if entry.startswith(OUT):
+        raise SiteError(f"'{entry}' takes no site out: no name of a site matches it. The sites are {names}.")
+    raise SiteError(
+        f"the model calls nothing that matches '{entry}': it has such modules, but runs none of them, or not by "
+        f"calling it. The sites that were seen are {names}."
+    )
 
 
 def _first_tensor(output: object) -> Tensor | None:
