@@ -155,7 +155,7 @@ class Fire(nn.Module):
 
 
 def fire() -> nn.Module:
-    """Concatenated branches, and an activation as the last operation before the pooling to logits."""
+    """Concatenated branches, and an activation as the last operation before the pooling."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
         nn.ReLU(inplace=True),
@@ -166,7 +166,13 @@ def fire() -> nn.Module:
         nn.ReLU(inplace=True),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
+        nn.Linear(CLASSES, CLASSES),
     )
+
+
+def headless() -> nn.Module:
+    """`fire` as SqueezeNets are: the last activation gives the map of logits, and is an output site."""
+    return fire()[:-1]
 
 
 class Discarding(nn.Module):

@@ -25,19 +25,19 @@ OUT = "!"
 _SHOWN = 12  # modules or classes in a message
 
 
-def check_sites(sites: object, known: Collection[str] | None = None) -> tuple[str, ...]:
-    """Check the form of a choice of sites; a model that they fit is not needed for that.
+def check_sites(sites: object, of: nn.Module | Collection[str] | None = None) -> tuple[str, ...]:
+    """Check a choice of sites: its form, and what is at hand that it must fit.
 
     Args:
         sites: One entry, or several: names of functions, classes of modules or their names, patterns.
-        known: Names of the sites that the choice must stand for, if they are known.
+        of: The model behind any wrapper; or the names of the sites that the choice must stand for.
 
     Returns:
         The entries; a class is given by its dotted name.
 
     Raises:
         InputError: If an entry is neither text nor a class of modules, or nothing but ``!`` entries is given.
-        UnknownNameError: If an entry is the name of no function and of none of the ``known`` sites' modules.
+        UnknownNameError: If an entry fits neither a function nor the model or the sites.
     """
     if isinstance(sites, str | type):
         sites = (sites,)
@@ -48,12 +48,19 @@ def check_sites(sites: object, known: Collection[str] | None = None) -> tuple[st
     names = tuple(_checked(entry) for entry in sites)
     if names and all(name.startswith(OUT) for name in names):
         raise InputError(f"sites={names!r} takes sites out of none: name those to choose from too, as 'relu'.")
-    for name in names if known is not None else ():
-        # A class, unlike a module, is not to be told from the names of sites; classes begin with a capital.
-        plain = name.isidentifier() and name.islower() and name not in FUNCTIONS
-        if plain and not any(site.partition("#")[0].partition(":")[0] == name for site in known or ()):
-            raise unknown_name("activation function", name, FUNCTIONS)
+    if isinstance(of, nn.Module):
+        choose(of, names)
+    elif of is not None:
+        _check_words(names, of)
     return names
+
+
+def _check_words(names: Iterable[str], sites: Collection[str]) -> None:
+    """Refuse misspelt functions; a class, unlike a module, is not to be told from the names of sites."""
+    modules = {site.partition("#")[0].partition(":")[0] for site in sites}
+    for name in names:
+        if name.isidentifier() and name.islower() and name not in FUNCTIONS and name not in modules:
+            raise unknown_name("activation function", name, FUNCTIONS)
 
 
 def _checked(entry: object) -> str:
