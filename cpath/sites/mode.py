@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
@@ -96,6 +97,7 @@ class SiteMode(TorchFunctionMode):
             # Activation checkpointing drops the tensors that an operation saves for its backward pass, and runs the
             # model again then, but without our changes. So they are kept here. They are detached, because an output
             # that its own operation holds would never be freed.
+            _check_no_own_function(args)
             with saved_tensors_hooks(Tensor.detach, _itself):
                 return self._call(func, args, kwargs or {})
         return self._call(func, args, kwargs or {})
@@ -207,6 +209,17 @@ def _with_ordered_gradient(output: Tensor) -> Tensor:
 
 def _itself(saved: Tensor) -> Tensor:
     return saved
+
+
+def _check_no_own_function(args: Iterable[object]) -> None:
+    """Raise `SiteError` if an argument comes from an autograd function of the model's own, which no mode sees."""
+    for value in args:
+        if isinstance(value, Tensor) and isinstance(value.grad_fn, BackwardCFunction):
+            raise SiteError(
+                f"the model checkpoints activations around an autograd function of its own, "
+                f"{type(value.grad_fn).__name__.removesuffix('Backward')}: what that saves would be taken from the "
+                "network without the change, and gives wrong gradients. Turn checkpointing off."
+            )
 
 
 def _check_no_gradient(inputs: Iterable[object]) -> None:
