@@ -527,7 +527,9 @@ def test_modules_that_run_past_their_hooks_are_told(images):
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(torch.relu(self.part.forward(x.flatten(1))))
 
-    with pytest.raises(cpath.SiteError, match=r"calls nothing that matches 'part'.*not by calling it.*seen are :relu"):
+    with pytest.raises(
+        cpath.SiteError, match=r"calls nothing that matches 'part'.*not by calling it.*seen are :relu"
+    ):
         cpath.score(zoo.make(Direct), images.float(), sites=("relu", "part"))
 
 
