@@ -93,7 +93,7 @@ class Probe:
             arguments, see `cpath.inputs`.
         target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
             output that returns the response, floats (B,).
-        sites: Names of the activation functions whose calls are sites.
+        sites: What the sites are, see `cpath.sites`.
         unit: What is scored as one: ``"neuron"``, ``"channel"``, ``"token"``, ``"head"``, or `cpath.Units`.
         baseline: What pruned units are set to: None for zero, or tensors (B, *site), (1, *site) or (*site) by site.
         max_batch: Largest number of inputs in one forward pass, if a method runs an input more than once.
@@ -104,7 +104,7 @@ class Probe:
     Raises:
         InputError: If model, inputs or target are unusable.
         SiteError: If the model is scripted.
-        UnknownNameError: If there is no activation function of a given name.
+        UnknownNameError: If an entry of ``sites`` fits no function, module or class of the model.
 
     Example:
         >>> probe = cpath.Probe(model, images)
@@ -126,7 +126,7 @@ class Probe:
     ) -> None:
         self.model = unwrap(model)
         self.inputs = check_inputs(self.model, inputs).usable_by_autograd()
-        self.sites = check_sites(sites)
+        self.sites = check_sites(sites, self.model)
         self.units = check_units(unit)
         self.baseline = check_baseline(baseline, len(self.inputs), self.inputs.device)
         self.max_batch = max_batch
@@ -390,7 +390,9 @@ class Probe:
         _ = self.left_out  # looks at the model
         found = found_in(self.model, self.sites)
         apart = _but_at(found.constant, "where nothing depends on the input")
-        apart += _but_at(found.outputs, "behind which no parameter takes part: it is the answer itself, unless you name it")
+        apart += _but_at(
+            found.outputs, "behind which no parameter takes part: it is the answer itself, unless you name it"
+        )
         told = f"no site found: the model calls none of the functions looked for ({wanted}){apart}."
         calls = Counter({k: n for k, n in count_calls(self._run).items() if k not in self.sites})
         if calls:
