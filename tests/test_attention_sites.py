@@ -112,9 +112,9 @@ def test_every_spelling_of_attention_has_the_scores_of_that_which_is_written_out
     model, oracle, names = twins(kind)
     with zoo.untouched(model):
         scores = cpath.score(model, tokens, method, 1, sites="attention")
-    assert {name: tuple(values.shape) for name, values in scores.values.items()} == {
-        name: (3, HEADS, TOKENS, WIDTH // HEADS) for name in names
-    }
+    assert {name: tuple(values.shape) for name, values in scores.values.items()} == dict.fromkeys(
+        names, (3, HEADS, TOKENS, WIDTH // HEADS)
+    )
     expected = cpath.score(oracle, tokens, method, 1, sites="hardtanh")
     torch.testing.assert_close(scores.flat, expected.flat, rtol=1e-6, atol=1e-9)
 

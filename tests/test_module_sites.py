@@ -120,7 +120,6 @@ def images() -> Tensor:
 def hooked(model: nn.Module, names: list[str], masks: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """Hooks that multiply the modules' outputs by masks, if any, and note them."""
     seen: dict[str, Tensor] = {}
-    handles = []
 
     def note(name: str) -> Callable[..., object]:
         def hook(module: nn.Module, args: object, output: Tensor | tuple[Tensor, None]) -> object:
@@ -131,8 +130,7 @@ def hooked(model: nn.Module, names: list[str], masks: dict[str, Tensor]) -> Iter
 
         return hook
 
-    for name in names:
-        handles.append(model.get_submodule(name).register_forward_hook(note(name)))
+    handles = [model.get_submodule(name).register_forward_hook(note(name)) for name in names]
     yield seen
     for handle in handles:
         handle.remove()
@@ -506,7 +504,7 @@ def test_autograd_functions_inside_checkpoints_are_refused_where_gradients_would
         torch.testing.assert_close(found, expected, **TIGHT)
     with torch.no_grad(), pathway.restrict(model):
         model(images)
-    with pytest.raises(cpath.SiteError, match="around an autograd function of its own, Square: .* off"):
+    with pytest.raises(cpath.SiteError, match=r"around an autograd function of its own, Square: .* off"):
         cpath.pathway_gradient(model, images, pathway, 1)
 
 
