@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Origin(NamedTuple):
-    """What a tensor was computed from."""
+    """Kind of the tensors, and names of the sites, that a tensor was computed from."""
 
     rank: int
     sites: frozenset[str] = frozenset()

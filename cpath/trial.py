@@ -12,11 +12,11 @@ Worked example. The second site of this model is a table of positions, which no 
     >>> class Positions(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.fc, self.table = nn.Linear(192, 5), nn.Linear(1, 5)
+    ...         self.fc, self.table, self.head = nn.Linear(192, 5), nn.Linear(1, 5), nn.Linear(5, 5)
     ...
     ...     def forward(self, x):
     ...         positions = torch.arange(4.0).view(1, 4, 1)
-    ...         return torch.relu(self.fc(x.flatten(1))) + torch.relu(self.table(positions)).mean(1)
+    ...         return self.head(torch.relu(self.fc(x.flatten(1))) + torch.relu(self.table(positions)).mean(1))
     >>> sorted(left_out(Positions().eval(), images, ("relu",)))
     [':relu#2']
 """

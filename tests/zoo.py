@@ -166,7 +166,7 @@ def fire() -> nn.Module:
         nn.ReLU(inplace=True),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(CLASSES, CLASSES),
+        nn.Linear(CLASSES, CLASSES, bias=False),
     )
 
 

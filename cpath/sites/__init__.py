@@ -57,32 +57,23 @@ Worked example. This block calls one ReLU module twice, and a functional ReLU be
     block.relu#2 (2, 3, 8, 8)
 """
 
-from cpath.sites.choice import DEFAULT_SITES, Sites, check_sites
-from cpath.sites.functions import ACTIVATIONS, ATTENTION, FUNCTIONS, count_calls
-from cpath.sites.mode import EVERY_SITE, RightGradients, Visitor
-from cpath.sites.model import check_model, unwrap
-from cpath.sites.modules import check_met, intercept
-from cpath.sites.observing import Observation, differentiating, evaluating, is_active, is_dead, observe
-
-__all__ = [
-    "ACTIVATIONS",
-    "ATTENTION",
-    "DEFAULT_SITES",
-    "EVERY_SITE",
-    "FUNCTIONS",
-    "Observation",
-    "RightGradients",
-    "Sites",
-    "Visitor",
-    "check_met",
-    "check_model",
-    "check_sites",
-    "count_calls",
-    "differentiating",
-    "evaluating",
-    "intercept",
-    "is_active",
-    "is_dead",
-    "observe",
-    "unwrap",
-]
+from cpath.sites.choice import DEFAULT_SITES as DEFAULT_SITES
+from cpath.sites.choice import Sites as Sites
+from cpath.sites.choice import check_sites as check_sites
+from cpath.sites.functions import ACTIVATIONS as ACTIVATIONS
+from cpath.sites.functions import ATTENTION as ATTENTION
+from cpath.sites.functions import FUNCTIONS as FUNCTIONS
+from cpath.sites.functions import count_calls as count_calls
+from cpath.sites.mode import EVERY_SITE as EVERY_SITE
+from cpath.sites.mode import RightGradients as RightGradients
+from cpath.sites.mode import Visitor as Visitor
+from cpath.sites.model import check_model as check_model
+from cpath.sites.model import unwrap as unwrap
+from cpath.sites.modules import check_met as check_met
+from cpath.sites.modules import intercept as intercept
+from cpath.sites.observing import Observation as Observation
+from cpath.sites.observing import differentiating as differentiating
+from cpath.sites.observing import evaluating as evaluating
+from cpath.sites.observing import is_active as is_active
+from cpath.sites.observing import is_dead as is_dead
+from cpath.sites.observing import observe as observe

@@ -46,6 +46,12 @@ class ModuleSiteMode(SiteMode):
 
     ``nn.MultiheadAttention`` takes no fast path under a mode. What it computes attention with depends on
     ``need_weights``; its output per head is the site either way.
+
+    Args:
+        modules: The modules of the model by name.
+        choice: The calls that are sites.
+        visit: Function of a site's name and output.
+        options: The rest, as for `SiteMode`.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], choice: Choice, visit: Visitor, **options: Any) -> None:
