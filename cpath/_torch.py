@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, cast
 
 import torch
@@ -124,6 +124,18 @@ def plain_name(name: str) -> str:
     model would not fit the compiled one.
     """
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def under_modes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Copy a function of `torch.nn.functional` so that a mode sees what it calls, and not the whole alone.
+
+    Nothing public does this: under a mode such a function hands itself over before it begins. Without it attention
+    inside ``nn.MultiheadAttention`` would be no site; a choice of sites by ``"attention"`` would be refused then.
+    """
+    names = {**vars(nn.functional), "has_torch_function": lambda _: False}
+    copy = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 class _Eager:

@@ -241,26 +241,51 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=level + 2)
 
 
+def _ignored(beginning: str) -> tuple[str, re.Pattern[str], type[Warning], None, int]:
+    return ("ignore", re.compile(beginning), UserWarning, None, 0)
+
+
 # Of torch, on operations that it runs lane by lane: nothing that a user could do anything about.
-_SLOW_LANES = ("ignore", re.compile("There is a performance drop because we have not yet"), UserWarning, None, 0)
+_SLOW_LANES = _ignored("There is a performance drop because we have not yet")
+# Of torch, where a module that is compiled meets a hook that is on all modules.
+_HOOKS = _ignored("Using `torch.compile.module.` when there are global hooks")
 
 
 @contextmanager
-def without_vmap_warnings() -> Iterator[None]:
-    """Hide torch's remarks on the speed of `torch.vmap`; all other warnings are shown as usual.
+def _without(ignored: tuple[str, re.Pattern[str], type[Warning], None, int]) -> Iterator[None]:
+    """Hide a remark of torch; all other warnings are shown as usual.
 
     `warnings.catch_warnings` would have Python forget which warnings it has shown: those of the model itself, meant
     to be seen once, would come in every pass. And other threads would lose what they filter meanwhile.
-
-    Returns:
-        A context manager.
     """
-    warnings.filters.insert(0, _SLOW_LANES)  # type: ignore[attr-defined]
+    warnings.filters.insert(0, ignored)  # type: ignore[attr-defined]
     try:
         yield
     finally:
         with suppress(ValueError):  # taken out by who reset the filters meanwhile
-            warnings.filters.remove(_SLOW_LANES)  # type: ignore[attr-defined]
+            warnings.filters.remove(ignored)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def without_vmap_warnings() -> Iterator[None]:
+    """Hide torch's remarks on the speed of `torch.vmap`.
+
+    Returns:
+        A context manager.
+    """
+    with _without(_SLOW_LANES):
+        yield
+
+
+@contextmanager
+def without_warning_of_hooks() -> Iterator[None]:
+    """Hide torch's remark that a hook on all modules is called twice for a compiled one.
+
+    Returns:
+        A context manager.
+    """
+    with _without(_HOOKS):
+        yield
 
 
 @contextmanager

@@ -92,6 +92,39 @@ class EmptyPathwayWarning(RuntimeWarning):
         )
 
 
+class OutputSiteWarning(UserWarning):
+    """Sites are left out because no parameter takes part behind them: their neurons are the answer itself.
+
+    Args:
+        left_out: Names of these sites.
+        sites: The choice of sites, without them.
+
+    Example:
+        >>> import warnings
+        >>> head = torch.nn.Sequential(model, torch.nn.ReLU())
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always", cpath.OutputSiteWarning)
+        ...     scores = cpath.score(head, images)
+        >>> caught[0].message.left_out, list(scores.values)
+        (('1',), ['0.relu1', '0.relu2'])
+    """
+
+    def __init__(self, left_out: tuple[str, ...], sites: tuple[str, ...]) -> None:
+        super().__init__(left_out, sites)
+        self.left_out, self.sites = left_out, sites
+
+    def __str__(self) -> str:
+        first, more = self.left_out[:3], " and others" if len(self.left_out) > 3 else ""
+        names = ", ".join(f"'{name}'" for name in first) + more
+        sites, are, them = ("sites", "are", "them") if len(self.left_out) > 1 else ("site", "is", "it")
+        named = (*self.sites, *dict.fromkeys(name.partition("#")[0] for name in first))
+        return (
+            f"{sites} {names} {are} left out: no parameter of the model takes part behind {them}, so that the "
+            f"neurons there are the answer itself, and those of one class keep it. To include {them} all the same, "
+            f"name {them}: sites={named!r}."
+        )
+
+
 def unknown_name(
     kind: str, name: object, known: Iterable[str], renamed: Mapping[str, str] | None = None
 ) -> UnknownNameError:
@@ -109,7 +142,7 @@ def unknown_name(
     if isinstance(name, str) and renamed and name in renamed:
         return UnknownNameError(f"the {kind} '{name}' is called '{renamed[name]}' now: use that name.")
     names = sorted(known)
-    close = _close(name, names)
+    close = similar(name, names)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     told = f"'{name}'" if isinstance(name, str) and len(name) <= _LONGEST else described(name)
     if not names:
@@ -117,8 +150,16 @@ def unknown_name(
     return UnknownNameError(f"unknown {kind} {told}.{hint} Known: {', '.join(names)}.")
 
 
-def _close(name: object, known: list[str]) -> list[str]:
-    """Find the names that may have been meant: spelt alike, or with all the words of ``name``."""
+def similar(name: object, known: Iterable[str]) -> list[str]:
+    """Find the names that may have been meant: spelt alike, or with all the words of another.
+
+    Args:
+        name: The other name.
+        known: The names to choose from.
+
+    Returns:
+        At most three of them.
+    """
     if not isinstance(name, str) or len(name) < 3:
         return []
     plain = {one.lower().replace("-", "_"): one for one in known}

@@ -107,7 +107,7 @@ class Pathway:
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
                 raise MaskError(f"the mask of site '{name}' must be boolean, not {mask.dtype}.")
-        layout, names = SiteLayout.of(masks, check_units(unit)), check_sites(sites)
+        layout, names = SiteLayout.of(masks, check_units(unit)), check_sites(sites, masks)
         for name, mask in masks.items():
             if tuple(mask.shape[1:]) != layout.shapes[name]:
                 raise MaskError(

@@ -28,6 +28,7 @@ from cpath.replay import Replay
 from cpath.response import Response, Target, check_gradient, logits_of
 from cpath.sites import (
     ACTIVATIONS,
+    ATTENTION,
     DEFAULT_SITES,
     EVERY_SITE,
     check_sites,
@@ -35,7 +36,7 @@ from cpath.sites import (
     intercept,
     unwrap,
 )
-from cpath.trial import left_out
+from cpath.trial import found_in, left_out
 from cpath.units import NEURONS, Units, check_units
 
 
@@ -92,7 +93,7 @@ class Probe:
             arguments, see `cpath.inputs`.
         target: Class to explain: None for the predicted class, an int, or ints (B,); or a function of the model's
             output that returns the response, floats (B,).
-        sites: Names of the activation functions whose calls are sites.
+        sites: What the sites are, see `cpath.sites`.
         unit: What is scored as one: ``"neuron"``, ``"channel"``, ``"token"``, ``"head"``, or `cpath.Units`.
         baseline: What pruned units are set to: None for zero, or tensors (B, *site), (1, *site) or (*site) by site.
         max_batch: Largest number of inputs in one forward pass, if a method runs an input more than once.
@@ -103,7 +104,7 @@ class Probe:
     Raises:
         InputError: If model, inputs or target are unusable.
         SiteError: If the model is scripted.
-        UnknownNameError: If there is no activation function of a given name.
+        UnknownNameError: If an entry of ``sites`` fits no function, module or class of the model.
 
     Example:
         >>> probe = cpath.Probe(model, images)
@@ -125,7 +126,7 @@ class Probe:
     ) -> None:
         self.model = unwrap(model)
         self.inputs = check_inputs(self.model, inputs).usable_by_autograd()
-        self.sites = check_sites(sites)
+        self.sites = check_sites(sites, self.model)
         self.units = check_units(unit)
         self.baseline = check_baseline(baseline, len(self.inputs), self.inputs.device)
         self.max_batch = max_batch
@@ -380,25 +381,32 @@ class Probe:
             return self._reading.of(self._run())
 
     def no_sites_error(self) -> SiteError:
-        """Make the error for a model that calls none of the activation functions that are sites.
+        """Make the error for a model that has none of the sites that were chosen.
 
         Returns:
-            The error, to be raised. It names those that the model does call.
+            The error, to be raised. It names what the model does call.
         """
         wanted = ", ".join(self.sites) or "none named"
-        unusable = sorted(self.left_out)
-        more = f" and {len(unusable) - 1} others" if len(unusable) > 1 else ""
-        apart = f" but at {unusable[0]}{more}, where nothing depends on the input" if unusable else ""
-        found = f"no site found: the model calls none of the activation functions looked for ({wanted}){apart}."
+        _ = self.left_out  # looks at the model
+        found = found_in(self.model, self.sites)
+        apart = _but_at(found.constant, "where nothing depends on the input")
+        apart += _but_at(
+            found.outputs, "behind which no parameter takes part: it is the answer itself, unless you name it"
+        )
+        told = f"no site found: the model calls none of the functions looked for ({wanted}){apart}."
         calls = Counter({k: n for k, n in count_calls(self._run).items() if k not in self.sites})
         if calls:
             names = ", ".join(f"{name} ({count}×)" for name, count in calls.most_common())
-            return SiteError(f"{found} It calls {names}: pass sites={[*calls]!r}, or those of them you want.")
+            told += f" It calls {names}: pass sites={[*calls]!r}, or those of them you want."
+        else:
+            told += " It calls no other one that can be a site either."
         parts = Counter(type(part).__name__ for part in self.model.modules() if not list(part.children()))
-        made_of = ", ".join(f"{name} ({count}×)" for name, count in parts.most_common(8))
+        whole = Counter(type(part).__name__ for part in self.model.modules() if list(part.children()))
+        whole -= Counter([type(self.model).__name__])
+        classes = [f"{name} ({count}×)" for name, count in [*parts.most_common(8), *whole.most_common(4)]]
         return SiteError(
-            f"{found} It calls no other one that can be a site either; it is made of {made_of}. "
-            f"Known: {', '.join(ACTIVATIONS)}."
+            f"{told} It is made of {', '.join(classes)}, whose outputs can be sites too: pass classes, or patterns "
+            f"over names of modules. Known: {', '.join((*ACTIVATIONS, ATTENTION))}."
         )
 
     def _run(self) -> Any:
@@ -474,3 +482,11 @@ class Probe:
         with torch.no_grad():
             logits = shifted(True)
             return bool(logits.isfinite().all()) and torch.allclose(shifted(False), logits, rtol=1e-4, atol=1e-6)
+
+
+def _but_at(sites: frozenset[str], reason: str) -> str:
+    """Say where the sites are that are none after all."""
+    if not sites:
+        return ""
+    more = f" and {len(sites) - 1} others" if len(sites) > 1 else ""
+    return f" but at {min(sites)}{more}, {reason}"

@@ -2,7 +2,9 @@
 
 The model runs on one input alone and on a pair that begins with it. The two runs tell the sites whose first
 dimension is the batch from those where it only has the same size, and from those that do not see the input at all;
-and a model whose answer to an input is always the same from one that draws random numbers or mixes the batch.
+and a model whose answer to an input is always the same from one that draws random numbers or mixes the batch. The
+first run also tells the sites behind which no parameter takes part any more: their neurons are the answer itself,
+and they are no sites unless the choice of sites names them.
 
 Worked example. The second site of this model is a table of positions, which no image changes:
 
@@ -10,11 +12,11 @@ Worked example. The second site of this model is a table of positions, which no 
     >>> class Positions(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.fc, self.table = nn.Linear(192, 5), nn.Linear(1, 5)
+    ...         self.fc, self.table, self.head = nn.Linear(192, 5), nn.Linear(1, 5), nn.Linear(5, 5)
     ...
     ...     def forward(self, x):
     ...         positions = torch.arange(4.0).view(1, 4, 1)
-    ...         return torch.relu(self.fc(x.flatten(1))) + torch.relu(self.table(positions)).mean(1)
+    ...         return self.head(torch.relu(self.fc(x.flatten(1))) + torch.relu(self.table(positions)).mean(1))
     >>> sorted(left_out(Positions().eval(), images, ("relu",)))
     [':relu#2']
 """
@@ -34,34 +36,64 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from cpath._torch import compiled_from, eagerly, running
 from cpath.checks import warn
-from cpath.errors import SiteError
+from cpath.errors import OutputSiteWarning, SiteError
+from cpath.flow import Flow
 from cpath.inputs import Given, Inputs
 from cpath.keeping import Keeping
 from cpath.response import raw_logits
-from cpath.sites import intercept
+from cpath.sites import check_met, intercept
 
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], frozenset[str]]] = WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class Found:
+    """The sites of a model that belong to no pathway.
+
+    Attributes:
+        constant: Names of those that do not depend on the input.
+        outputs: Names of those behind which no parameter takes part, unless the choice of sites names them.
+    """
+
+    constant: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Found]] = WeakKeyDictionary()
 
 
 @dataclass
 class _Run:
-    """A forward pass: its output, and the output of each site."""
+    """A forward pass: its output, the output of each site, and the names of the output sites."""
 
     output: object = None
     sites: dict[str, Tensor] = field(default_factory=dict)
+    at_output: frozenset[str] = frozenset()
 
 
 def known(model: nn.Module, sites: tuple[str, ...]) -> frozenset[str]:
-    """Get the sites that do not depend on the input, as far as `left_out` has found them for this model.
+    """Get the sites that belong to no pathway, as far as `left_out` has found them for this model.
 
     Args:
         model: The model.
-        sites: Names of the activation functions that are sites.
+        sites: The choice of sites.
 
     Returns:
         Names of the sites.
     """
-    return _KNOWN.get(model, {}).get(sites, frozenset())
+    found = found_in(model, sites)
+    return found.constant | found.outputs
+
+
+def found_in(model: nn.Module, sites: tuple[str, ...]) -> Found:
+    """Get what `left_out` has found for this model; nothing before it has.
+
+    Args:
+        model: The model.
+        sites: The choice of sites.
+
+    Returns:
+        The sites that belong to no pathway, by the reason.
+    """
+    return _KNOWN.get(model, {}).get(sites, Found())
 
 
 def takes_other_batches(model: nn.Module, sites: tuple[str, ...]) -> bool:
@@ -69,7 +101,7 @@ def takes_other_batches(model: nn.Module, sites: tuple[str, ...]) -> bool:
 
     Args:
         model: The model.
-        sites: Names of the activation functions that are sites.
+        sites: The choice of sites.
 
     Returns:
         False for a model that holds something of each input of one batch, and takes no other batch.
@@ -78,7 +110,7 @@ def takes_other_batches(model: nn.Module, sites: tuple[str, ...]) -> bool:
 
 
 def left_out(model: nn.Module, inputs: Given | Inputs, sites: tuple[str, ...]) -> frozenset[str]:
-    """Find the sites that do not depend on the input, and warn or refuse what would give wrong numbers.
+    """Find the sites that belong to no pathway, and warn or refuse what would give wrong numbers.
 
     The first call for a model runs it on three inputs, without gradients; later ones only look up what was found.
     A model that cannot be run so, because it takes only batches of a certain size, is not looked at.
@@ -86,24 +118,28 @@ def left_out(model: nn.Module, inputs: Given | Inputs, sites: tuple[str, ...]) -
     Args:
         model: The model, in eval mode.
         inputs: Inputs (B, …), see `cpath.inputs`.
-        sites: Names of the activation functions that are sites.
+        sites: The choice of sites.
 
     Returns:
-        Names of the sites. They belong to no pathway.
+        Names of the sites that do not depend on the input, and of output sites that are not named explicitly.
 
     Raises:
-        SiteError: If the first dimension of a site is not the batch, or the model runs parts in other threads.
+        SiteError: If the first dimension of a site is not the batch, an entry of the choice matches nothing that
+            the model calls, or the model runs parts in other threads.
     """
     of_model = _KNOWN.setdefault(model, {})
     if sites not in of_model:
         found = _look(model, Inputs.of(inputs), sites)
         if found is None:
             return frozenset()
+        told = any(found.outputs <= other.outputs for other in of_model.values())
         of_model[sites] = found
-    return of_model[sites]
+        if found.outputs and not told:
+            warn(OutputSiteWarning(tuple(sorted(found.outputs)), sites))
+    return known(model, sites)
 
 
-def _look(model: nn.Module, inputs: Inputs, sites: tuple[str, ...]) -> frozenset[str] | None:
+def _look(model: nn.Module, inputs: Inputs, sites: tuple[str, ...]) -> Found | None:
     first = inputs[:1].detach()
     pair = first.paired(inputs[1:2].detach())
     kept, devices = Keeping(model), [inputs.device] if inputs.device.type == "cuda" else []
@@ -123,9 +159,9 @@ def _look(model: nn.Module, inputs: Inputs, sites: tuple[str, ...]) -> frozenset
             f"the model runs its part '{parts[0]}' in another thread, where no site is seen: have it run its "
             "branches one after another."
         )
-    found = _without_input(alone.sites, together.sites)
+    constant = _without_input(alone.sites, together.sites)
     _warn(alone.output, again.output, together.output)
-    return found
+    return Found(constant, alone.at_output - constant)
 
 
 def _run(
@@ -138,8 +174,20 @@ def _run(
         wanted = before is None or (name in before and before[name].shape == output.shape)
         run.sites[name] = output.clone() if wanted else torch.empty(output.shape, device="meta")
 
-    with intercept(model, visit, sites=sites):
+    if before is not None:
+        with intercept(model, visit, sites=sites):
+            run.output = raw_logits(inputs.clone().call(model))
+        return run
+    flow = Flow(model)
+
+    def follow(name: str, output: Tensor) -> None:
+        visit(name, output)
+        flow.start(name, output)
+
+    with flow, intercept(model, follow, sites=sites) as mode:
         run.output = raw_logits(inputs.clone().call(model))
+    check_met(mode, list(run.sites))
+    run.at_output = flow.sites_of(run.output) - flow.hidden - mode.named
     return run
 
 
@@ -163,10 +211,10 @@ def _no_batch_error(name: str, one: Tensor, two: Tensor) -> SiteError:
     if len(grown) == 1 and one.dim() == two.dim():
         remedy = f"its dimension {grown[0]} is. Build the model with batch_first=True, or move that dimension first"
     else:
-        remedy = "no dimension is. Name other activation functions, or change the model"
+        remedy = "no dimension is. Name other sites, or change the model"
     return SiteError(
         f"site '{name}' {shapes}, but its first dimension must be the batch, as cpath works on each input's own "
-        f"neurons: {remedy}."
+        f"neurons: {remedy}. sites=(…, '!{name}') leaves it out."
     )
 
 

@@ -157,7 +157,7 @@ def test_residual_is_nan_where_the_site_changes_nothing(images):
             x = x.abs().mean((2, 3))
             return self.fc(F.relu(x)) + 0 * F.relu(-x - 100).sum(1, keepdim=True)
 
-    scores = cpath.score(zoo.make(Ignored, torch.float64), images, "neuron_intgrad")
+    scores = cpath.score(zoo.make(Ignored, torch.float64), images, "neuron_intgrad", sites=":relu")
     assert scores.residual[":relu#2"].isnan().all()
     assert scores.residual[":relu"].isfinite().all()
 
@@ -378,14 +378,14 @@ class Mixed(nn.Module):
 
 def test_scores_have_the_precision_of_the_most_precise_site():
     images = torch.ones(1, 4, dtype=torch.bfloat16)  # in which all four weights are 1
-    scores = cpath.score(Mixed(), images, "neuron_mct")
+    scores = cpath.score(Mixed(), images, "neuron_mct", sites=":relu")
     assert scores.flat.dtype == torch.float32
     assert torch.equal(scores.values[":relu"], torch.ones(1, 4))
     assert torch.equal(scores.values[":relu#2"], Mixed.weights[None])
-    order = cpath.score(Mixed(), images, cpath.methods.Greedy(rounds=1)).values[":relu#2"][0]
+    order = cpath.score(Mixed(), images, cpath.methods.Greedy(rounds=1), sites=":relu").values[":relu#2"][0]
     assert order.tolist() == sorted(set(order.tolist()))
     # Five of eight neurons tie at 1 and are pruned.
-    released = cpath.score(Mixed(), images, cpath.methods.GreedyReleased(rounds=1, sparsity=62.5))
+    released = cpath.score(Mixed(), images, cpath.methods.GreedyReleased(rounds=1, sparsity=62.5), sites=":relu")
     assert released.flat.tolist() == [[0] * 5 + [1] * 3]
 
 

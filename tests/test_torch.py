@@ -17,7 +17,7 @@ from cpath import _torch
 PACKAGE = Path(cpath.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 LIBRARIES = ("torch", "torchvision")
-PYTHON = {"_getframe"}  # of the standard library
+PYTHON = {"_getframe", "_fields"}  # of the standard library
 
 
 def private(name: str) -> bool:

@@ -154,8 +154,23 @@ class Fire(nn.Module):
         return torch.cat(branches, 1)
 
 
+class Scale(nn.Module):
+    """Multiplies each class by a parameter, which is 1: what comes before is no output site."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(CLASSES))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
 def fire() -> nn.Module:
-    """Concatenated branches, and an activation as the last operation before the pooling to logits."""
+    """Concatenated branches, and an activation as the last operation before the pooling."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
         nn.ReLU(inplace=True),
@@ -166,7 +181,13 @@ def fire() -> nn.Module:
         nn.ReLU(inplace=True),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
+        Scale(),
     )
+
+
+def headless() -> nn.Module:
+    """`fire` as SqueezeNets are: the last activation gives the map of logits, and is an output site."""
+    return fire()[:-1]
 
 
 class Discarding(nn.Module):

@@ -15,7 +15,7 @@ from cpath.attribution.base import Attribution
 from cpath.errors import InputError
 from cpath.methods.base import Method
 from cpath.response import Target
-from cpath.sites import DEFAULT_SITES, check_sites
+from cpath.sites import DEFAULT_SITES, check_sites, unwrap
 
 
 def _captum_wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +69,7 @@ class CaptumAttribution:
             method, settings = get(method, **settings), {}
         self.forward_func = model
         self._method = method
-        sites = check_sites(sites)
+        sites = check_sites(sites, unwrap(model))
         self._settings: dict[str, Any] = {"sites": sites, "max_batch": max_batch, **settings}
 
     def has_convergence_delta(self) -> bool:

@@ -48,7 +48,7 @@ class Network:
         first = next((p for p in self._model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
         self.device, self._dtype = first.device, first.dtype
         self._normalisation = normalisation
-        self._sites = check_sites(sites)
+        self._sites = check_sites(sites, self._model)
         kinds = {task.pathway.sites for task in tasks if task.pathway is not None}
         if len(kinds) > 1:
             raise MaskError(f"the pathways are of different activation functions: {sorted(kinds)}.")

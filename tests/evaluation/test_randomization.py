@@ -21,7 +21,7 @@ def test_blocks_of_the_zoo() -> None:
         "residual": ["fc", "layer1.1", "layer1.0", "conv1"],
         "vgg": ["11", "8", "3", "0"],
         "functional": ["fc", "hidden", "body", "stem"],
-        "fire": ["5", "4", "3", "0"],
+        "fire": ["9", "5", "4", "3", "0"],
     }
     for name, names in expected.items():
         model = zoo.make(name)

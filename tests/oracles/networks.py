@@ -74,7 +74,7 @@ def _fire(w: Weights, name: str, x: Tensor, site: Site) -> Tensor:
 def fire(w: Weights, x: Tensor, site: Site) -> Tensor:
     x = F.max_pool2d(site("1", conv(w, "0", x, 1)), 2)
     x = _fire(w, "4", _fire(w, "3", x, site), site)
-    return site("6", conv(w, "5", x)).mean((2, 3))
+    return site("6", conv(w, "5", x)).mean((2, 3)) * w["9.weight"]
 
 
 def squeezenet1_0(w: Weights, x: Tensor, site: Site) -> Tensor:
