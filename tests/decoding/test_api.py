@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import sys
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 import cpath
 from cpath.data import Normalisation
 from cpath.decoding import Channel, Logit, Neuron, decode
+from cpath.decoding.network import Network
+from cpath.decoding.objectives import Task
 from tests import zoo
 
 SIZE = 16
@@ -530,3 +533,25 @@ def test_without_lucent_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "lucent.optvis.param.images", None)
     with pytest.raises(cpath.MissingPackageError, match=r"pip install 'torch-lucent>=0\.1\.8'"):
         _decode(zoo.make("sequential"), None, Logit(0))
+
+
+def test_what_is_pruned_stands_at_the_baselines_of_their_own_pathways(model):
+    network, other = model.eval(), zoo.images(1, SIZE) + 1
+    with cpath.observe(network) as seen, torch.no_grad():
+        network(other)
+    nothing = {name: torch.zeros_like(mask) for name, mask in _masks(network).items()}
+    fixed, free = (
+        cpath.Pathway.from_masks({n: m if keep else ~m for n, m in nothing.items()}, baseline=baseline)
+        for keep, baseline in ((True, seen.activations), (False, None))
+    )
+    tasks = [Task(pathway, Logit(1)) for pathway in (fixed, None, free)]
+    run = Network(network, tasks, "relu", None)._runner(tasks)
+    outputs: dict[str, Tensor] = {}
+    pixels = zoo.images(1, SIZE).expand(3, -1, -1, -1)
+    with torch.no_grad():
+        logits = run(pixels, {name: partial(outputs.__setitem__, name) for name in nothing})
+
+        torch.testing.assert_close(logits[:1], network(other.clone()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits[1:], network(pixels[1:].clone()), rtol=1e-4, atol=1e-5)
+    for name, value in seen.activations.items():
+        assert torch.equal(outputs[name][0], value[0])
