@@ -18,7 +18,8 @@ from torch import nn
 
 def texts(seed=0):
     tokens = torch.randint(9, (12, 4), generator=torch.Generator().manual_seed(seed))
-    return {"tokens": tokens, "weights": torch.rand(12, 4, generator=torch.Generator().manual_seed(1))}, tokens[:, 0] % 2
+    weights = torch.rand(12, 4, generator=torch.Generator().manual_seed(1))
+    return {"tokens": tokens, "weights": weights}, tokens[:, 0] % 2
 
 class Reader(nn.Module):
     def __init__(self, classes, shape):
