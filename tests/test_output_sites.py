@@ -52,6 +52,16 @@ def test_the_map_of_logits_is_left_out_and_that_is_said_once(images, method):
     torch.testing.assert_close(scores.flat, expected.flat, rtol=1e-9, atol=1e-12)
 
 
+def test_what_works_with_a_pathway_or_no_site_says_nothing_of_left_out_ones(images):
+    model = zoo.make(zoo.headless, torch.float64)
+    pathway = cpath.find_pathway(model, images, sparsity=50, sites=("relu", "6"))
+    assert "6" in pathway.masks
+    fresh = copy.deepcopy(model)
+    assert told(lambda: cpath.pathway_gradient(fresh, images, pathway)) == []
+    maps = cpath.attribution.single_channel(torch.rand_like(images))
+    assert told(lambda: cpath.evaluation.degrade(fresh, images, maps, percent=[10])) == []
+
+
 class Clamp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.clamp(min=0)

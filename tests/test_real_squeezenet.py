@@ -1,5 +1,6 @@
 """Real weights, real images: the library's own example against an oracle with a forward pass of its own."""
 
+import copy
 import tarfile
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def contributions(weights: dict[str, Tensor], images: Tensor) -> list[dict[str, 
     ]
 
 
+EVERY = ("relu", "classifier.2")
+"""All 26 ReLUs: the last, whose output is the map of the logits, is a site only if it is named."""
+
+
 def keep(scores: dict[str, Tensor], k: int) -> Tensor:
     """Flat mask of the neurons above the k-th smallest score."""
     flat = torch.cat([values.abs().flatten() for values in scores.values()])
@@ -57,7 +62,7 @@ def keep(scores: dict[str, Tensor], k: int) -> Tensor:
 
 def test_library_example_equals_oracle(model, images, weights, contributions):
     logits, seen = oracle.run(written_out, weights, images)
-    pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=90)
+    pathway = cpath.find_pathway(model, images, "neuron_mct", sparsity=90, sites=EVERY)
     assert list(pathway.masks) == list(seen)
     assert len(seen) == 26
     assert torch.equal(pathway.target, logits.argmax(1))
@@ -76,8 +81,21 @@ def test_library_example_equals_oracle(model, images, weights, contributions):
     assert model.training
 
 
+def test_the_map_of_the_logits_is_left_out_unless_it_is_named(model, images, contributions):
+    with pytest.warns(cpath.OutputSiteWarning, match=r"classifier\.2"):  # once for each model
+        scores = cpath.score(copy.deepcopy(model), images)
+    assert list(scores.layout.shapes) == [name for name in contributions[0] if name != "classifier.2"]
+    assert scores.left_out == ("classifier.2",)
+    with torch.no_grad(), cpath.score(model, images, sites=EVERY).pathway(99).restrict(model):
+        logits = model(images)
+    # True by construction: only the target's logit gets contributions, so that every other one is pruned to 0.
+    assert ((logits != 0).sum(1) == 1).all()
+    with torch.no_grad(), scores.pathway(99).restrict(model):
+        assert ((model(images) != 0).sum(1) > 100).all()
+
+
 def test_neuron_mct_scores_equal_oracle(model, images, contributions):
-    scores = cpath.score(model, images)
+    scores = cpath.score(model, images, sites=EVERY)
     for index, expected in enumerate(contributions):
         for name, values in expected.items():
             torch.testing.assert_close(scores.values[name][index], values.abs(), **TIGHT)
@@ -88,7 +106,7 @@ def test_neuron_mct_scores_equal_oracle(model, images, contributions):
 
 def test_neuron_intgrad_equals_oracle(model, images, weights):
     image = images[:1]
-    scores = cpath.score(model, image, cpath.methods.NeuronIntGrad(rule="midpoint", nodes=5))
+    scores = cpath.score(model, image, cpath.methods.NeuronIntGrad(rule="midpoint", nodes=5), sites=EVERY)
     label = int(scores.target[0])
     for site in ("features.7.expand3x3_activation", "features.12.squeeze_activation", "classifier.2"):
         expected = oracle.intgrad(written_out, weights, images[0], label, site, oracle.MIDPOINT_5)
@@ -100,7 +118,7 @@ def test_neuron_intgrad_equals_oracle(model, images, weights):
 
 @pytest.mark.slow
 def test_neuron_intgrad_pathway_equals_oracle_at_every_site(model, images, weights):
-    scores = cpath.score(model, images[:1], cpath.methods.NeuronIntGrad(rule="midpoint", nodes=5))
+    scores = cpath.score(model, images[:1], cpath.methods.NeuronIntGrad(rule="midpoint", nodes=5), sites=EVERY)
     label = int(scores.target[0])
     expected = {
         site: oracle.intgrad(written_out, weights, images[0], label, site, oracle.MIDPOINT_5)

@@ -62,7 +62,8 @@ def pathway_gradient(
         checked = check_inputs(model, inputs)
         if len(pathway) not in (1, len(checked)):
             raise MaskError(f"the pathway belongs to {len(pathway)} inputs, the batch has {len(checked)}.")
-        probe = ResponseProbe(model, checked, _target(pathway, checked, target), max_batch=max_batch)
+        explained = _target(pathway, checked, target)
+        probe = ResponseProbe(model, checked, explained, sites=pathway.sites, max_batch=max_batch)
         found = gradients_in_parts(probe, pathway)
     gradients: GivenT = probe.inputs.structured(dict(zip(probe.inputs.sources, found, strict=True)))
     return gradients

@@ -100,7 +100,7 @@ def degrade(
         raise InputError("percent is empty: name at least one share of pixels to remove.")
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer images at once"
     with evaluating(model), torch.no_grad(), within_memory(remedy):
-        probe = ResponseProbe(model, check_images(model, images), target)
+        probe = ResponseProbe(model, check_images(model, images), target, sites=())
         probe.need_classes("degradation")
         at_once = probe.inputs_at_once()
         ranks = rank_pixels(attribution, probe.images, rank_by=rank_by, seed=seed)

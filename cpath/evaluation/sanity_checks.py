@@ -255,7 +255,7 @@ def _check_attribution(one: object) -> str | Attribution | Method:
 def _labels(model: nn.Module, images: Tensor, target: Target, max_batch: int) -> Tensor | None:
     """Find the class that is explained (B,); None if the target is a function."""
     with evaluating(model), torch.no_grad():
-        whole = ResponseProbe(model, images, target)
+        whole = ResponseProbe(model, images, target, sites=())
         parts = [whole.part(slice(start, start + max_batch)) for start in range(0, len(whole), max_batch)]
         classes = [part.target for part in parts]
     known = [one for one in classes if one is not None]
