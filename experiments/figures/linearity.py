@@ -27,7 +27,7 @@ def linearity_figures(table: pd.DataFrame) -> list[Drawing]:
         panel = figure.subplots()
         for method in in_order(rows.method):
             curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="neurons pruned (%)", ylabel=METRICS["affine_radius"].axis, yscale="log")
+        panel.set(xlabel="units pruned (%)", ylabel=METRICS["affine_radius"].axis, yscale="log")
         panel.set_xticks(sorted(rows.x.unique()))
         shared_legend(figure, panel)
         caption = (

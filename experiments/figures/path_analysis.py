@@ -143,7 +143,7 @@ def _responses(at: pd.DataFrame) -> Drawing:
         rows = at[at.metric == metric]
         for method in in_order(rows.method):
             curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="neurons pruned (%)", ylabel=label)
+        panel.set(xlabel="units pruned (%)", ylabel=label)
         panel.set_xticks(_sparsities(at) if len(_sparsities(at)) <= 6 else _sparsities(at)[::2])
     left.axhline(0, color="#3C3C3C", linewidth=0.8)
     right.set_ylim(-3, 103)

@@ -27,7 +27,7 @@ def saliency_figures(table: pd.DataFrame) -> list[Drawing]:
         panel = figure.subplots()
         for method in in_order(rows.method):
             curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="neurons pruned (%)", ylabel=METRICS["similarity_to_gradient"].axis, ylim=(None, 1.03))
+        panel.set(xlabel="units pruned (%)", ylabel=METRICS["similarity_to_gradient"].axis, ylim=(None, 1.03))
         shared_legend(figure, panel)
         caption = (
             "Similarity of the pathway gradient to the gradient of the whole network, as the network is pruned. "

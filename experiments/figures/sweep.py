@@ -13,7 +13,7 @@ from experiments.engine.metric_entry import Metric, axis_label
 from experiments.figures.curves import curve, spread
 
 _PLACES = {
-    "sparsity": "neurons pruned (%)",
+    "sparsity": "units pruned (%)",
     "percent_removed": "pixels removed (%)",
     "percent_kept": "pixels kept (%)",
     "up_to_percent": "up to this share of the pixels (%)",  # removed, or kept

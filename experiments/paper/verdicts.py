@@ -12,9 +12,11 @@ from omegaconf import OmegaConf
 
 from cpath.analysis import Comparison, compare_means
 from cpath.errors import InputError
+from experiments.engine.config import default_of
 from experiments.engine.job import CONFIG, RESULTS
 from experiments.engine.measuring import PER_IMAGE, read_per_image
 from experiments.engine.metric_entry import base_name
+from experiments.engine.question import QUESTIONS
 from experiments.engine.table import read_table
 from experiments.paper.claims import CLAIMS, Claim
 from experiments.paper.evidence import Contrast, Results, shown
@@ -24,6 +26,7 @@ from experiments.roar.table import CELLS
 HOLDS, FAILS, NO_DIFFERENCE = "holds", "does not hold", "no difference"
 NOT_DECIDED, NOT_TESTABLE, NOT_MEASURED = "not decided", "not testable", "not measured"
 BY_CONSTRUCTION = "true by construction"
+_PAPER_SITES = ["relu"]
 WORDS = (FAILS, NO_DIFFERENCE, NOT_DECIDED, HOLDS, BY_CONSTRUCTION, NOT_TESTABLE, NOT_MEASURED)
 """Every word of a verdict, in the order of reports."""
 
@@ -216,14 +219,23 @@ def _sites_of(folder: Path) -> list[str]:
     return [asked] if isinstance(asked, str) else [str(site) for site in asked]
 
 
+def _asks_the_papers_question(folder: Path) -> bool:
+    """Tell if a job's pathways are of neurons, against zero, for a class: what the claims are about."""
+    if not (folder / CONFIG).exists():
+        return True
+    config = OmegaConf.load(folder / CONFIG)
+    return all(OmegaConf.select(config, name) in (None, default_of(name)) for name in QUESTIONS)
+
+
 def read_settings(folders: Iterable[Path]) -> dict[str, Results]:
-    """Read the results below some folders.
+    """Read the results below some folders that answer the paper's question: neurons, against zero, for a class.
 
     Args:
         folders: of jobs, or above them.
 
     Returns:
-        Results by «dataset, model», each with all experiments of that setting.
+        Results by «dataset, model», with the sites where these are others than the ReLUs; each with all experiments
+        of that setting.
 
     Raises:
         InputError: if there is none, or two of one experiment, or several numbers for one thing in a table.
@@ -234,17 +246,26 @@ def read_settings(folders: Iterable[Path]) -> dict[str, Results]:
         if not found:
             raise InputError(f"no {RESULTS} below {folder}: name the folder of a job, or one that holds several.")
         for path in found:
+            if not _asks_the_papers_question(path.parent):
+                continue
+            sites = _sites_of(path.parent) or _PAPER_SITES
+            apart = "" if sites == _PAPER_SITES else f" (sites {', '.join(sites)})"
             for (dataset, model, experiment), part in read_table(path).groupby(
                 ["dataset", "model", "experiment"], sort=False
             ):
-                setting = tables.setdefault(f"{dataset}, {model}", {})
+                setting = tables.setdefault(f"{dataset}, {model}{apart}", {})
                 if experiment in setting:
                     raise InputError(
-                        f"{experiment} of {dataset}, {model} is there twice: {setting[experiment][0]} and {path}. "
-                        "Name the folders of those to look at."
+                        f"{experiment} of {dataset}, {model}{apart} is there twice: {setting[experiment][0]} and "
+                        f"{path}. Name the folders of those to look at."
                     )
                 _check_unique(part, path)
                 setting[experiment] = path, part
+    if not tables:
+        raise InputError(
+            "none of these jobs is about neurons, against zero, for a class (unit, baseline, target), as "
+            "the claims of the paper are."
+        )
     return {
         name: results_of((path.parent, part) for path, part in parts.values()) for name, parts in tables.items()
     }

@@ -152,7 +152,7 @@ class Share(nn.Module):
 
 def test_unusable_images_and_logits_are_refused():
     model, images = Share(), zoo.images()
-    pathway = cpath.find_pathway(model, images, "active")
+    pathway = cpath.find_pathway(model, images, "active", sites=":relu")
     with pytest.raises(InputError, match="NaN or infinite"):
         response_preservation(model, images * float("nan"), pathway)
     nothing = cpath.Pathway.from_masks({name: mask & False for name, mask in pathway.masks.items()})

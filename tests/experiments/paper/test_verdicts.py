@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import cpath
 from experiments import CONF
 from experiments.engine.table import COLUMNS, read_table, write_table
 from experiments.paper.verdicts import RULE, as_markdown, read_settings
@@ -69,6 +70,21 @@ def test_experiments_of_one_setting_share_a_column(tmp_path):
     printed = as_markdown({"both": table})
     assert cells(printed, "Path analysis: The pathways of NeuronMCT") == ["true by construction"]
     assert cells(printed, "Path decoding") == ["not decided (unpaired data)"]
+
+
+def test_other_questions_are_not_the_paper_s_and_other_sites_stand_apart(tmp_path):
+    for name, config in (
+        ("usual", "sites: [relu]\nunit: neuron\nbaseline: zero\ntarget: predicted\n"),
+        ("sites", "sites: [relu, 'classifier.2']\n"),
+        ("heads", "sites: [attention]\nunit: head\n"),
+        ("mean", "sites: [relu]\nbaseline: mean\n"),
+    ):
+        write(tmp_path / name, "path_analysis", "digits", "dead_share", neuron_mct=0)
+        (tmp_path / name / "config.yaml").write_text(config)
+    (dataset, *_) = read_settings([tmp_path / "usual"])
+    assert list(read_settings([tmp_path])) == [f"{dataset} (sites relu, classifier.2)", dataset]
+    with pytest.raises(cpath.InputError, match="none of these jobs is about neurons, against zero"):
+        read_settings([tmp_path / "heads", tmp_path / "mean"])
 
 
 def test_single_images_are_read_from_the_job_and_paired_even_where_two_share_a_name(tmp_path):
