@@ -100,7 +100,7 @@ def register(name: str) -> Callable[[E], E]:
     def add(cls: E) -> E:
         if not (isinstance(cls, type) and issubclass(cls, Experiment)):
             raise InputError(f"{cls!r} must be a subclass of Experiment to be registered as '{name}'.")
-        fields = cls.__pydantic_fields__
+        fields = cls.model_fields
         without = [field for field, info in fields.items() if info.is_required() and field != "name"]
         if without:
             raise InputError(
