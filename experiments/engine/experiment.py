@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -100,7 +100,7 @@ def register(name: str) -> Callable[[E], E]:
     def add(cls: E) -> E:
         if not (isinstance(cls, type) and issubclass(cls, Experiment)):
             raise InputError(f"{cls!r} must be a subclass of Experiment to be registered as '{name}'.")
-        fields = cls.model_fields
+        fields = cast(type[Experiment], cls).model_fields
         without = [field for field, info in fields.items() if info.is_required() and field != "name"]
         if without:
             raise InputError(
