@@ -1,0 +1,359 @@
+"""Networks of torchvision, timm and transformers, made small by their own arguments, with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torchvision.models as tv
+from torch import Tensor, nn
+from torchvision.models import convnext, densenet, efficientnet, mobilenetv3, regnet, resnet, swin_transformer
+
+import cpath
+
+CLASSES = 5
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A small network with what a user says about its sites and units.
+
+    Attributes:
+        build: Makes the network.
+        sites: The argument ``sites``.
+        functions: The same by hand: functions of torch.nn.functional that the network calls, and
+        classes: classes of modules, with what their sites' names end with.
+        unit: The argument ``unit``, and
+        axis: the axis of a site's output (B, …) that it stands for, by the number of the output's dimensions.
+        inputs: Makes the inputs.
+        left_out: Sites that are left out, as they do not see the input or are the output.
+        response: Function of the output that is explained; the logit of class 1 if None.
+    """
+
+    build: Callable[[], nn.Module]
+    sites: Any = "relu"
+    functions: tuple[str, ...] = ()
+    classes: Mapping[str, str] = field(default_factory=dict)
+    unit: str | cpath.Units = "channel"
+    axis: Mapping[int, int] = field(default_factory=lambda: {4: 1, 3: 2, 2: 1})
+    inputs: Callable[[], Any] = lambda: pixels(32)
+    left_out: tuple[str, ...] = ()
+    response: Callable[[Any], Tensor] | None = None
+
+
+CHANNELS_LAST: dict[str, Any] = {"unit": cpath.Units("channel", axis=-1), "axis": {4: 3, 3: 2, 2: 1}}
+HEADS: dict[str, Any] = {"sites": "attention", "functions": ("attention",), "unit": "head", "axis": {4: 1}}
+TOKENS: dict[str, Any] = {"unit": "token", "axis": {3: 1}}
+
+
+def by(*functions: str) -> dict[str, Any]:
+    """The sites are the calls of these functions, which torch.nn.functional has."""
+    return {"sites": functions, "functions": functions}
+
+
+def of(name: str, suffix: str = "", sites: str | None = None) -> dict[str, Any]:
+    """The sites are the modules of a class."""
+    return {"sites": sites or name, "classes": {name: suffix}}
+
+
+def pixels(size: int) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def named_pixels() -> dict[str, Tensor]:
+    return {"pixel_values": pixels(16)}
+
+
+def token_ids() -> dict[str, Tensor]:
+    ids = torch.randint(3, 30, (2, 6), generator=torch.Generator().manual_seed(4))
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+    return {"input_ids": torch.where(mask == 1, ids, 0), "attention_mask": mask}
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """Give a network random weights that let every site matter, statistics that are not the identity, float64."""
+    generator = torch.Generator().manual_seed(5)
+    model = model.double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=generator)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.2, generator=generator)
+            else:
+                parameter.uniform_(0.5, 1.5, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.2, generator=generator)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+# torchvision
+
+
+def with_a_small_head(build: Callable[..., nn.Module], features: int) -> nn.Module:
+    """AlexNet and VGG have layers of 4096 neurons, which are never made."""
+    with torch.device("meta"):
+        model = build(num_classes=CLASSES)
+        layers = [nn.Linear(features, 12), nn.ReLU(True), nn.Linear(12, 12), nn.ReLU(True), nn.Linear(12, CLASSES)]
+        model.classifier = nn.Sequential(nn.Dropout(), *layers)
+    return model.to_empty(device="cpu")
+
+
+def mobilenet_v3() -> nn.Module:
+    block = partial(mobilenetv3.InvertedResidualConfig, width_mult=1.0)
+    settings = [block(8, 3, 8, 8, True, "RE", 2, 1), block(8, 5, 24, 16, True, "HS", 1, 1)]
+    return tv.MobileNetV3(settings, last_channel=16, num_classes=CLASSES)
+
+
+def regnet_y() -> nn.Module:
+    blocks = regnet.BlockParams.from_init_params(4, 8, 8.0, 2.0, 8, se_ratio=0.25)
+    return tv.RegNet(blocks, stem_width=8, num_classes=CLASSES)
+
+
+def efficientnet_b() -> nn.Module:
+    block = partial(efficientnet.MBConvConfig, num_layers=1)
+    settings = [block(1, 3, 1, 8, 8), block(4, 3, 2, 8, 12)]
+    return tv.EfficientNet(settings, 0.2, last_channel=16, num_classes=CLASSES)
+
+
+def convnext_t() -> nn.Module:
+    settings = [convnext.CNBlockConfig(8, 12, 1), convnext.CNBlockConfig(12, None, 1)]
+    return tv.ConvNeXt(settings, num_classes=CLASSES)
+
+
+def swin(**kind: Any) -> nn.Module:
+    return tv.SwinTransformer(
+        patch_size=[4, 4], embed_dim=8, depths=[2, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=CLASSES, **kind
+    )
+
+
+def swin_v2() -> nn.Module:
+    return swin(block=swin_transformer.SwinTransformerBlockV2, downsample_layer=swin_transformer.PatchMergingV2)
+
+
+def maxvit() -> nn.Module:
+    return tv.MaxVit((32, 32), 8, 2, [8, 12], [1, 1], 4, 0.0, num_classes=CLASSES)
+
+
+def vit_b() -> nn.Module:
+    return tv.VisionTransformer(32, 16, 2, 2, 12, 20, num_classes=CLASSES)
+
+
+RELU = by("relu")
+GELU = by("gelu")
+
+TORCHVISION = {
+    "alexnet": Architecture(
+        lambda: with_a_small_head(tv.alexnet, 256 * 36), **RELU, inputs=lambda: pixels(64)
+    ),
+    "vgg11": Architecture(lambda: with_a_small_head(tv.vgg11, 512 * 49), **RELU),
+    "squeezenet1_1": Architecture(
+        lambda: tv.squeezenet1_1(num_classes=CLASSES), **RELU, left_out=("classifier.2",)
+    ),
+    "resnet18": Architecture(
+        lambda: tv.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=CLASSES), **RELU, unit="neuron", axis={}
+    ),
+    "resnet50": Architecture(
+        lambda: tv.ResNet(resnet.Bottleneck, [1, 1, 1, 1], num_classes=CLASSES, width_per_group=16), **RELU
+    ),
+    "densenet121": Architecture(
+        lambda: densenet.DenseNet(4, (2, 2), 8, num_classes=CLASSES), **RELU
+    ),
+    "googlenet": Architecture(
+        lambda: tv.GoogLeNet(num_classes=CLASSES, aux_logits=False, init_weights=False), **RELU
+    ),
+    "inception_v3": Architecture(
+        lambda: tv.Inception3(num_classes=CLASSES, aux_logits=False, init_weights=False),
+        **RELU,
+        inputs=lambda: pixels(75),
+    ),
+    "mobilenet_v2": Architecture(
+        lambda: tv.MobileNetV2(CLASSES, 0.25, [[1, 16, 1, 1], [6, 24, 2, 2]]), **by("relu6")
+    ),
+    "mobilenet_v3": Architecture(mobilenet_v3, **by("relu", "hardswish")),
+    "shufflenet_v2": Architecture(
+        lambda: tv.ShuffleNetV2([2, 1, 1], [8, 16, 24, 32, 24], num_classes=CLASSES), **RELU
+    ),
+    "mnasnet": Architecture(lambda: tv.MNASNet(0.1, CLASSES), **RELU, unit="neuron", axis={}),
+    "regnet_y": Architecture(regnet_y, **RELU),
+    "efficientnet": Architecture(efficientnet_b, **by("silu", "sigmoid")),
+    "convnext": Architecture(convnext_t, **GELU, **CHANNELS_LAST),
+    "swin": Architecture(swin, **GELU, **CHANNELS_LAST),
+    "swin_v2": Architecture(
+        swin_v2,
+        **by("gelu", "relu"),
+        **CHANNELS_LAST,
+        left_out=tuple(f"features.{block}.attn.cpb_mlp.1" for block in ("1.0", "1.1", "3.0")),
+    ),
+    "maxvit": Architecture(maxvit, **GELU, unit="neuron", axis={}),
+    "vit_b, neurons": Architecture(vit_b, **GELU),
+    "vit_b, heads": Architecture(vit_b, **HEADS),
+}
+
+
+# timm
+
+
+def timm(name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        model: nn.Module = pytest.importorskip("timm").create_model(name, num_classes=CLASSES, **arguments)
+        return model
+
+    return build
+
+
+SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 12}
+
+TIMM = {
+    "vit_tiny, heads": Architecture(
+        timm("vit_tiny_patch16_224", **SMALL, depth=2, num_heads=3), **HEADS, inputs=lambda: pixels(16)
+    ),
+    "vit_tiny, tokens": Architecture(
+        timm("vit_tiny_patch16_224", **SMALL, depth=2, num_heads=3), **GELU, **TOKENS, inputs=lambda: pixels(16)
+    ),
+    "deit_tiny_distilled": Architecture(
+        timm("deit_tiny_distilled_patch16_224", **SMALL, depth=2, num_heads=3), **HEADS, inputs=lambda: pixels(16)
+    ),
+    "mixer": Architecture(
+        timm("mixer_s32_224", **SMALL, num_blocks=2), **GELU, unit="neuron", axis={}, inputs=lambda: pixels(16)
+    ),
+    "resmlp": Architecture(timm("resmlp_12_224", **SMALL, num_blocks=2), **GELU, inputs=lambda: pixels(16)),
+    "gmlp": Architecture(timm("gmlp_ti16_224", **SMALL, num_blocks=2), **GELU, inputs=lambda: pixels(16)),
+    "poolformer": Architecture(timm("poolformer_s12", depths=(1, 1), dims=(8, 12)), **GELU),
+    "convmixer": Architecture(timm("convmixer_768_32", dim=12, depth=2, kernel_size=3, patch_size=4), **RELU),
+    "efficientvit": Architecture(
+        timm("efficientvit_b0", widths=(8, 8, 16), depths=(1, 1, 1), head_dim=8, head_widths=(16, 16)),
+        **by("hardswish"),
+    ),
+    "levit": Architecture(timm("levit_128s", img_size=32), **by("hardswish"), unit="neuron", axis={}),
+    "eva02": Architecture(
+        timm("eva02_tiny_patch14_224", **SMALL, depth=2, num_heads=3), **HEADS, inputs=lambda: pixels(16)
+    ),
+    "tf_efficientnet_lite0": Architecture(timm("tf_efficientnet_lite0", channel_multiplier=0.25), **by("relu6")),
+}
+
+
+# transformers
+
+
+def hugging_face(config: str, model: str, **settings: Any) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        transformers = pytest.importorskip("transformers")
+        made = getattr(transformers, config)(**settings)
+        made._attn_implementation = "sdpa"
+        network: nn.Module = getattr(transformers, model)(made)
+        return network
+
+    return build
+
+
+TEXT = {
+    "vocab_size": 30,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "num_labels": CLASSES,
+}
+IMAGE = {**TEXT, "image_size": 16, "patch_size": 8}
+bert = hugging_face("BertConfig", "BertForSequenceClassification", **TEXT)
+gpt2 = hugging_face(
+    "GPT2Config",
+    "GPT2ForSequenceClassification",
+    n_embd=12,
+    n_layer=2,
+    n_head=3,
+    vocab_size=30,
+    num_labels=CLASSES,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+OF_GELU = of("GELUActivation", ":gelu", "gelu")
+
+TRANSFORMERS = {
+    "bert, neurons": Architecture(bert, **OF_GELU, inputs=token_ids),
+    "bert, heads": Architecture(bert, **HEADS, inputs=token_ids),
+    "distilbert": Architecture(
+        hugging_face(
+            "DistilBertConfig",
+            "DistilBertForSequenceClassification",
+            dim=12,
+            n_layers=2,
+            n_heads=3,
+            hidden_dim=20,
+            vocab_size=30,
+            num_labels=CLASSES,
+        ),
+        **OF_GELU,
+        **TOKENS,
+        inputs=token_ids,
+    ),
+    "roberta": Architecture(
+        hugging_face("RobertaConfig", "RobertaForSequenceClassification", **TEXT, pad_token_id=0),
+        **of("GELUActivation"),
+        inputs=token_ids,
+    ),
+    "albert": Architecture(
+        hugging_face("AlbertConfig", "AlbertForSequenceClassification", **TEXT, embedding_size=8),
+        **of("NewGELUActivation"),
+        inputs=token_ids,
+    ),
+    "gpt2, neurons": Architecture(gpt2, **of("NewGELUActivation", sites="transformer.h.*.mlp.act"), inputs=token_ids),
+    "gpt2, heads": Architecture(gpt2, **HEADS, inputs=token_ids),
+    "opt": Architecture(
+        hugging_face(
+            "OPTConfig",
+            "OPTForSequenceClassification",
+            vocab_size=30,
+            hidden_size=12,
+            word_embed_proj_dim=12,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            ffn_dim=20,
+            max_position_embeddings=16,
+            num_labels=CLASSES,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        **RELU,
+        inputs=token_ids,
+    ),
+    "t5 encoder": Architecture(
+        hugging_face(
+            "T5Config", "T5EncoderModel", vocab_size=30, d_model=12, d_kv=4, d_ff=20, num_layers=2, num_heads=3
+        ),
+        **RELU,
+        inputs=token_ids,
+        response=lambda output: output.last_hidden_state[:, 0, 1],
+    ),
+    "hugging face's vit": Architecture(
+        hugging_face("ViTConfig", "ViTForImageClassification", **IMAGE), **HEADS, inputs=named_pixels
+    ),
+    "hugging face's deit": Architecture(
+        hugging_face("DeiTConfig", "DeiTForImageClassification", **IMAGE), **OF_GELU, inputs=named_pixels
+    ),
+    "hugging face's resnet": Architecture(
+        hugging_face(
+            "ResNetConfig",
+            "ResNetForImageClassification",
+            embedding_size=8,
+            hidden_sizes=[8, 12],
+            depths=[1, 1],
+            layer_type="basic",
+            num_labels=CLASSES,
+        ),
+        **RELU,
+        inputs=named_pixels,
+    ),
+}
+
+ARCHITECTURES = {**TORCHVISION, **TIMM, **TRANSFORMERS}
