@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 import torchvision.models as tv
 from torch import Tensor, nn
-from torchvision.models import convnext, densenet, efficientnet, mobilenetv3, regnet, resnet, swin_transformer
+from torchvision.models import (
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    inception,
+    mobilenetv3,
+    regnet,
+    resnet,
+    swin_transformer,
+    vgg,
+)
 
 import cpath
 
@@ -31,7 +43,9 @@ class Architecture:
         axis: the axis of a site's output (B, …) that it stands for, by the number of the output's dimensions.
         inputs: Makes the inputs.
         left_out: Sites that are left out, as they do not see the input or are the output.
-        response: Function of the output that is explained; the logit of class 1 if None.
+        response: Function of the output that is explained; the logit of the predicted class if None.
+        tolerance: Largest difference, relative to a site's largest value.
+        slow: True if it takes more than a few seconds.
     """
 
     build: Callable[[], nn.Module]
@@ -43,6 +57,8 @@ class Architecture:
     inputs: Callable[[], Any] = lambda: pixels(32)
     left_out: tuple[str, ...] = ()
     response: Callable[[Any], Tensor] | None = None
+    tolerance: float = 1e-9
+    slow: bool = False
 
 
 CHANNELS_LAST: dict[str, Any] = {"unit": cpath.Units("channel", axis=-1), "axis": {4: 3, 3: 2, 2: 1}}
@@ -106,6 +122,37 @@ def with_a_small_head(build: Callable[..., nn.Module], features: int) -> nn.Modu
     return model.to_empty(device="cpu")
 
 
+def vgg11(num_classes: int) -> nn.Module:
+    layers = vgg.make_layers([8, "M", 12, "M", 16, 16, "M", 16, 16, "M"])
+    return tv.VGG(layers, num_classes=num_classes, init_weights=False)
+
+
+def narrow(block: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Make the convolutions of an Inception network with an eighth of their channels."""
+
+    def convolution(before: int, after: int, **settings: Any) -> nn.Module:
+        return block(before if before == 3 else before // 8, after // 8, **settings)
+
+    return convolution
+
+
+def google_net() -> nn.Module:
+    convolution = narrow(googlenet.BasicConv2d)
+    blocks = [convolution, partial(googlenet.Inception, conv_block=convolution), googlenet.InceptionAux]
+    model = tv.GoogLeNet(CLASSES, aux_logits=False, init_weights=False, blocks=blocks)
+    model.fc = nn.Linear(1024 // 8, CLASSES)
+    return model
+
+
+def inception_v3() -> nn.Module:
+    convolution = narrow(inception.BasicConv2d)
+    kinds = [getattr(inception, f"Inception{kind}") for kind in "ABCDE"]
+    blocks = [convolution, *(partial(kind, conv_block=convolution) for kind in kinds), inception.InceptionAux]
+    model = tv.Inception3(CLASSES, aux_logits=False, init_weights=False, inception_blocks=blocks)
+    model.fc = nn.Linear(2048 // 8, CLASSES)
+    return model
+
+
 def mobilenet_v3() -> nn.Module:
     block = partial(mobilenetv3.InvertedResidualConfig, width_mult=1.0)
     settings = [block(8, 3, 8, 8, True, "RE", 2, 1), block(8, 5, 24, 16, True, "HS", 1, 1)]
@@ -130,7 +177,13 @@ def convnext_t() -> nn.Module:
 
 def swin(**kind: Any) -> nn.Module:
     return tv.SwinTransformer(
-        patch_size=[4, 4], embed_dim=8, depths=[2, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=CLASSES, **kind
+        patch_size=[4, 4],
+        embed_dim=8,
+        depths=[2, 1],
+        num_heads=[2, 2],
+        window_size=[4, 4],
+        num_classes=CLASSES,
+        **kind,
     )
 
 
@@ -150,10 +203,8 @@ RELU = by("relu")
 GELU = by("gelu")
 
 TORCHVISION = {
-    "alexnet": Architecture(
-        lambda: with_a_small_head(tv.alexnet, 256 * 36), **RELU, inputs=lambda: pixels(64)
-    ),
-    "vgg11": Architecture(lambda: with_a_small_head(tv.vgg11, 512 * 49), **RELU),
+    "alexnet": Architecture(lambda: with_a_small_head(tv.alexnet, 256 * 36), **RELU, inputs=lambda: pixels(64)),
+    "vgg11": Architecture(lambda: with_a_small_head(vgg11, 16 * 49), **RELU),
     "squeezenet1_1": Architecture(
         lambda: tv.squeezenet1_1(num_classes=CLASSES), **RELU, left_out=("classifier.2",)
     ),
@@ -163,17 +214,9 @@ TORCHVISION = {
     "resnet50": Architecture(
         lambda: tv.ResNet(resnet.Bottleneck, [1, 1, 1, 1], num_classes=CLASSES, width_per_group=16), **RELU
     ),
-    "densenet121": Architecture(
-        lambda: densenet.DenseNet(4, (2, 2), 8, num_classes=CLASSES), **RELU
-    ),
-    "googlenet": Architecture(
-        lambda: tv.GoogLeNet(num_classes=CLASSES, aux_logits=False, init_weights=False), **RELU
-    ),
-    "inception_v3": Architecture(
-        lambda: tv.Inception3(num_classes=CLASSES, aux_logits=False, init_weights=False),
-        **RELU,
-        inputs=lambda: pixels(75),
-    ),
+    "densenet121": Architecture(lambda: densenet.DenseNet(4, (2, 2), 8, num_classes=CLASSES), **RELU),
+    "googlenet": Architecture(google_net, **RELU),
+    "inception_v3": Architecture(inception_v3, **RELU, inputs=lambda: pixels(75), slow=True),
     "mobilenet_v2": Architecture(
         lambda: tv.MobileNetV2(CLASSES, 0.25, [[1, 16, 1, 1], [6, 24, 2, 2]]), **by("relu6")
     ),
@@ -201,42 +244,71 @@ TORCHVISION = {
 # timm
 
 
-def timm(name: str, **arguments: Any) -> Callable[[], nn.Module]:
+def timm(module: str, name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    """A network of timm by its class; arguments that are text are names of classes beside it."""
+
     def build() -> nn.Module:
-        model: nn.Module = pytest.importorskip("timm").create_model(name, num_classes=CLASSES, **arguments)
+        pytest.importorskip("timm")
+        found = import_module(f"timm.models.{module}")
+        given = {
+            key: getattr(found, value) if isinstance(value, str) else value for key, value in arguments.items()
+        }
+        model: nn.Module = getattr(found, name)(num_classes=CLASSES, **given)
         return model
 
     return build
 
 
 SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 12}
+vit = partial(timm, "vision_transformer", **SMALL, depth=2, num_heads=3)
+mixer = partial(timm, "mlp_mixer", "MlpMixer", **SMALL, num_blocks=2)
 
 TIMM = {
-    "vit_tiny, heads": Architecture(
-        timm("vit_tiny_patch16_224", **SMALL, depth=2, num_heads=3), **HEADS, inputs=lambda: pixels(16)
+    "timm's vit, heads": Architecture(vit("VisionTransformer"), **HEADS, inputs=lambda: pixels(16)),
+    "timm's vit, tokens": Architecture(vit("VisionTransformer"), **GELU, **TOKENS, inputs=lambda: pixels(16)),
+    "timm's deit, distilled": Architecture(
+        timm("deit", "VisionTransformerDistilled", **SMALL, depth=2, num_heads=3),
+        **HEADS,
+        inputs=lambda: pixels(16),
     ),
-    "vit_tiny, tokens": Architecture(
-        timm("vit_tiny_patch16_224", **SMALL, depth=2, num_heads=3), **GELU, **TOKENS, inputs=lambda: pixels(16)
+    "mixer": Architecture(mixer(), **GELU, unit="neuron", axis={}, inputs=lambda: pixels(16)),
+    "resmlp": Architecture(
+        mixer(mlp_ratio=4, block_layer="ResBlock", norm_layer="Affine"), **GELU, inputs=lambda: pixels(16)
     ),
-    "deit_tiny_distilled": Architecture(
-        timm("deit_tiny_distilled_patch16_224", **SMALL, depth=2, num_heads=3), **HEADS, inputs=lambda: pixels(16)
+    "gmlp": Architecture(
+        mixer(mlp_ratio=6, block_layer="SpatialGatingBlock", mlp_layer="GatedMlp"),
+        **GELU,
+        inputs=lambda: pixels(16),
     ),
-    "mixer": Architecture(
-        timm("mixer_s32_224", **SMALL, num_blocks=2), **GELU, unit="neuron", axis={}, inputs=lambda: pixels(16)
+    "poolformer": Architecture(
+        timm("metaformer", "MetaFormer", depths=(1, 1), dims=(8, 12), use_mlp_head=False), **GELU
     ),
-    "resmlp": Architecture(timm("resmlp_12_224", **SMALL, num_blocks=2), **GELU, inputs=lambda: pixels(16)),
-    "gmlp": Architecture(timm("gmlp_ti16_224", **SMALL, num_blocks=2), **GELU, inputs=lambda: pixels(16)),
-    "poolformer": Architecture(timm("poolformer_s12", depths=(1, 1), dims=(8, 12)), **GELU),
-    "convmixer": Architecture(timm("convmixer_768_32", dim=12, depth=2, kernel_size=3, patch_size=4), **RELU),
+    "convmixer": Architecture(timm("convmixer", "ConvMixer", dim=12, depth=2, kernel_size=3, patch_size=4), **GELU),
     "efficientvit": Architecture(
-        timm("efficientvit_b0", widths=(8, 8, 16), depths=(1, 1, 1), head_dim=8, head_widths=(16, 16)),
+        timm(
+            "efficientvit_mit",
+            "EfficientVit",
+            widths=(8, 8, 16),
+            depths=(1, 1, 1),
+            head_dim=8,
+            head_widths=(16, 16),
+        ),
         **by("hardswish"),
     ),
-    "levit": Architecture(timm("levit_128s", img_size=32), **by("hardswish"), unit="neuron", axis={}),
-    "eva02": Architecture(
-        timm("eva02_tiny_patch14_224", **SMALL, depth=2, num_heads=3), **HEADS, inputs=lambda: pixels(16)
+    "levit": Architecture(
+        timm("levit", "Levit", img_size=32, embed_dim=(16, 24), key_dim=8, depth=1, num_heads=2),
+        **by("hardswish"),
+        unit="neuron",
+        axis={},
     ),
-    "tf_efficientnet_lite0": Architecture(timm("tf_efficientnet_lite0", channel_multiplier=0.25), **by("relu6")),
+    "eva": Architecture(
+        timm("eva", "Eva", **SMALL, depth=2, num_heads=3, use_rot_pos_emb=True, swiglu_mlp=True),
+        **by("silu", "attention"),
+        unit="token",
+        axis={3: 1, 4: 2},
+        inputs=lambda: pixels(16),
+    ),
+    "tf_efficientnet_lite0": Architecture(timm("efficientnet", "tf_efficientnet_lite0"), **by("relu6"), slow=True),
 }
 
 
@@ -247,7 +319,6 @@ def hugging_face(config: str, model: str, **settings: Any) -> Callable[[], nn.Mo
     def build() -> nn.Module:
         transformers = pytest.importorskip("transformers")
         made = getattr(transformers, config)(**settings)
-        made._attn_implementation = "sdpa"
         network: nn.Module = getattr(transformers, model)(made)
         return network
 
@@ -306,7 +377,9 @@ TRANSFORMERS = {
         **of("NewGELUActivation"),
         inputs=token_ids,
     ),
-    "gpt2, neurons": Architecture(gpt2, **of("NewGELUActivation", sites="transformer.h.*.mlp.act"), inputs=token_ids),
+    "gpt2, neurons": Architecture(
+        gpt2, **of("NewGELUActivation", sites="transformer.h.*.mlp.act"), inputs=token_ids
+    ),
     "gpt2, heads": Architecture(gpt2, **HEADS, inputs=token_ids),
     "opt": Architecture(
         hugging_face(
@@ -324,7 +397,7 @@ TRANSFORMERS = {
             bos_token_id=1,
             eos_token_id=2,
         ),
-        **RELU,
+        **HEADS,
         inputs=token_ids,
     ),
     "t5 encoder": Architecture(
@@ -334,6 +407,7 @@ TRANSFORMERS = {
         **RELU,
         inputs=token_ids,
         response=lambda output: output.last_hidden_state[:, 0, 1],
+        tolerance=1e-5,  # its normalisation computes in float32
     ),
     "hugging face's vit": Architecture(
         hugging_face("ViTConfig", "ViTForImageClassification", **IMAGE), **HEADS, inputs=named_pixels

@@ -8,14 +8,19 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Edit = Callable[[str, Tensor], Tensor]
 """Function of a site's name and output that returns what the model goes on with."""
 
-_FUNCTIONS = {"relu6": ("relu6", "hardtanh"), "attention": ("scaled_dot_product_attention",)}
-"""What computes a function in torch.nn.functional, where that is not the function of the same name alone."""
+_FUNCTIONS = {
+    "relu6": ((F, "relu6"), (F, "hardtanh")),  # nn.ReLU6 calls hardtanh
+    "sigmoid": ((torch, "sigmoid"),),
+    "attention": ((F, "scaled_dot_product_attention"),),
+}
+"""The functions that compute a kind, where that is not torch.nn.functional's of the same name alone."""
 
 
 class Sites:
@@ -60,9 +65,15 @@ class Sites:
 
 @contextmanager
 def watched(
-    model: nn.Module, functions: Collection[str] = (), classes: Mapping[str, str] | None = None, edit: Edit | None = None
+    model: nn.Module,
+    functions: Collection[str] = (),
+    classes: Mapping[str, str] | None = None,
+    edit: Edit | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Gives the outputs of the sites of the one forward pass in the block, by name, in call order."""
+    """Gives the outputs of the sites of the one forward pass in the block, by name, in call order.
+
+    Run the model with gradients on: without, torch's transformer layers take a fast path that calls no function.
+    """
     sites = Sites(functions, classes or {}, edit or (lambda name, output: output))
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -73,6 +84,6 @@ def watched(
             stack.callback(before.remove)
             stack.callback(after.remove)
         for kind in functions:
-            for function in _FUNCTIONS.get(kind, (kind,)):
-                stack.enter_context(patch.object(F, function, sites.replaced(getattr(F, function), kind)))
+            for space, function in _FUNCTIONS.get(kind, ((F, kind),)):
+                stack.enter_context(patch.object(space, function, sites.replaced(getattr(space, function), kind)))
         yield sites.outputs
