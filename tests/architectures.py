@@ -16,8 +16,6 @@ from torchvision.models import (
     convnext,
     densenet,
     efficientnet,
-    googlenet,
-    inception,
     mobilenetv3,
     regnet,
     resnet,
@@ -28,6 +26,10 @@ from torchvision.models import (
 import cpath
 
 CLASSES = 5
+
+# torchvision.models has functions of the same names.
+googlenet = import_module("torchvision.models.googlenet")
+inception = import_module("torchvision.models.inception")
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,7 @@ def timm(module: str, name: str, **arguments: Any) -> Callable[[], nn.Module]:
 
 
 SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 12}
+STAGES = {"depths": (1, 1), "dims": (8, 12), "use_mlp_head": False}
 vit = partial(timm, "vision_transformer", **SMALL, depth=2, num_heads=3)
 mixer = partial(timm, "mlp_mixer", "MlpMixer", **SMALL, num_blocks=2)
 
@@ -281,8 +284,9 @@ TIMM = {
         inputs=lambda: pixels(16),
     ),
     "poolformer": Architecture(
-        timm("metaformer", "MetaFormer", depths=(1, 1), dims=(8, 12), use_mlp_head=False), **GELU
+        timm("metaformer", "MetaFormer", **STAGES, mlp_act=nn.GELU, norm_layers="GroupNorm1"), **GELU
     ),
+    "poolformer v2": Architecture(timm("metaformer", "MetaFormer", **STAGES), **RELU),
     "convmixer": Architecture(timm("convmixer", "ConvMixer", dim=12, depth=2, kernel_size=3, patch_size=4), **GELU),
     "efficientvit": Architecture(
         timm(
@@ -296,7 +300,7 @@ TIMM = {
         **by("hardswish"),
     ),
     "levit": Architecture(
-        timm("levit", "Levit", img_size=32, embed_dim=(16, 24), key_dim=8, depth=1, num_heads=2),
+        timm("levit", "Levit", img_size=32, embed_dim=(16, 24), key_dim=8, depth=(1, 1), num_heads=(2, 2)),
         **by("hardswish"),
         unit="neuron",
         axis={},
@@ -347,6 +351,14 @@ gpt2 = hugging_face(
     bos_token_id=1,
     eos_token_id=2,
 )
+t5 = hugging_face(
+    "T5Config", "T5EncoderModel", vocab_size=30, d_model=12, d_kv=4, d_ff=20, num_layers=2, num_heads=3
+)
+T5: dict[str, Any] = {
+    "inputs": token_ids,
+    "response": lambda output: output.last_hidden_state[:, 0, 1],
+    "tolerance": 1e-5,  # its normalisation computes in float32
+}
 OF_GELU = of("GELUActivation", ":gelu", "gelu")
 
 TRANSFORMERS = {
@@ -400,15 +412,8 @@ TRANSFORMERS = {
         **HEADS,
         inputs=token_ids,
     ),
-    "t5 encoder": Architecture(
-        hugging_face(
-            "T5Config", "T5EncoderModel", vocab_size=30, d_model=12, d_kv=4, d_ff=20, num_layers=2, num_heads=3
-        ),
-        **RELU,
-        inputs=token_ids,
-        response=lambda output: output.last_hidden_state[:, 0, 1],
-        tolerance=1e-5,  # its normalisation computes in float32
-    ),
+    "t5 encoder, neurons": Architecture(t5, **RELU, **T5),
+    "t5 encoder, heads": Architecture(t5, **HEADS, **T5),
     "hugging face's vit": Architecture(
         hugging_face("ViTConfig", "ViTForImageClassification", **IMAGE), **HEADS, inputs=named_pixels
     ),

@@ -19,6 +19,7 @@ from tests.oracles.hooks import Edit, watched
 
 NODES = ((1 / 6, 1 / 3), (1 / 2, 1 / 3), (5 / 6, 1 / 3))
 """Midpoints of three cells, with their weights."""
+SPARSITY = 80
 
 
 @dataclass
@@ -90,10 +91,12 @@ def per_unit(contribution: Tensor, axis: Mapping[int, int]) -> Tensor:
     return contribution.sum(summed, keepdim=True) if summed else contribution
 
 
-def upper_half(contributions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """True for each input's units of larger magnitude than half of all its units."""
+def strongest(contributions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """True for each input's units of larger magnitude than `SPARSITY` per cent of all its units."""
     every = [sorted(torch.cat([c[i].flatten() for c in contributions.values()]).abs().tolist()) for i in range(2)]
-    thresholds = torch.tensor([values[math.ceil(len(values) / 2) - 1] for values in every], dtype=torch.float64)
+    thresholds = torch.tensor(
+        [values[math.ceil(len(values) * SPARSITY / 100) - 1] for values in every], dtype=torch.float64
+    )
     return {name: c.abs() > thresholds.view(-1, *[1] * (c.dim() - 1)) for name, c in contributions.items()}
 
 
@@ -122,7 +125,7 @@ def test_an_architecture_is_scored_and_masked_as_by_hooks(architecture):
         scores = cpath.score(model, inputs, "neuron_mct", hand.target, sites=sites)
         of_units = cpath.score(model, inputs, "neuron_mct", hand.target, sites=sites, unit=unit)
         integrated = cpath.score(model, inputs, by_midpoints, hand.target, sites=sites)
-        pathway = cpath.find_pathway(model, inputs, "neuron_mct", 50, hand.target, sites=sites, unit=unit)
+        pathway = cpath.find_pathway(model, inputs, "neuron_mct", SPARSITY, hand.target, sites=sites, unit=unit)
         with torch.no_grad(), pathway.restrict(model):
             restricted = hand.answer(call(model, inputs))
 
@@ -133,18 +136,59 @@ def test_an_architecture_is_scored_and_masked_as_by_hooks(architecture):
     assert sorted(scores.left_out) == sorted(architecture.left_out)
     products = hand.contributions()
     by_unit = {name: per_unit(product, architecture.axis) for name, product in products.items()}
+    alive = [name for name in hidden if products[name].any()]
+    assert len(alive) > 0.9 * len(hidden)  # a few of two neurons are dead
     for name in hidden:
-        assert products[name].abs().max() > 0
         close(seen.activations[name], outputs[name])
         close(scores.signed[name], products[name])
         close(of_units.signed[name], by_unit[name])
-    chosen = hidden[len(hidden) // 2]
+    chosen = alive[len(alive) // 2]
     expected, residual = hand.integrated(chosen)
     close(integrated.signed[chosen], expected)
     torch.testing.assert_close(integrated.residual[chosen], residual, rtol=10 * tolerance, atol=10 * tolerance)
-    masks = upper_half(by_unit)
+    masks = strongest(by_unit)
     assert list(pathway.masks) == hidden
     for name, mask in masks.items():
         assert torch.equal(pathway.masks[name], mask)
     close(restricted, hand.masked(masks))
     assert not torch.allclose(restricted, answer)
+
+
+# What cannot be right is refused
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A choice of sites or units that a network has not, and the beginning of what is said."""
+
+    name: str
+    sites: Any
+    message: str
+    unit: str = "neuron"
+
+
+REFUSED = [
+    Refused("convnext", "relu", r"calls none of the functions looked for \(relu\)\. It calls gelu \(2×\)"),
+    Refused("gpt2, neurons", "gelu", r"calls none of the functions looked for \(gelu\)"),
+    Refused("mixer", "attention", "calls no attention that can be seen"),
+    Refused("swin", "attention", "calls no attention that can be seen.*name the modules that compute attention"),
+    Refused("maxvit", "attention", "calls no attention that can be seen"),
+    Refused("levit", "attention", "calls no attention that can be seen"),
+    Refused("opt", "relu", r"gives shape \(6, 20\) for one input and \(12, 20\) for two"),
+    Refused("resnet18", "relu", r"in which no axis is known to be the heads", "head"),
+    Refused(
+        "bert, neurons",
+        "GeluActivation",
+        r"No module and no class of the model is called so.*GELUActivation \(2×\)",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case.name} {case.sites} {case.unit}")
+def test_what_an_architecture_has_not_is_refused_with_what_to_do(case):
+    architecture = ARCHITECTURES[case.name]
+    model = lively(architecture.build())
+    error = (cpath.SiteError, cpath.UnknownNameError)
+    target = architecture.response or 1
+    with zoo.untouched(model), pytest.raises(error, match=case.message):
+        cpath.score(model, architecture.inputs(), target=target, sites=case.sites, unit=case.unit)
