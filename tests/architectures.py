@@ -312,6 +312,26 @@ TIMM = {
         axis={3: 1, 4: 2},
         inputs=lambda: pixels(16),
     ),
+    "cait": Architecture(timm("cait", "Cait", **SMALL, depth=2, num_heads=3), **GELU, inputs=lambda: pixels(16)),
+    "pit": Architecture(
+        timm(
+            "pit",
+            "PoolingVisionTransformer",
+            img_size=32,
+            patch_size=8,
+            stride=8,
+            base_dims=(4, 4),
+            depth=(1, 1),
+            heads=(2, 2),
+            mlp_ratio=2,
+        ),
+        **GELU,
+    ),
+    "beit": Architecture(
+        timm("beit", "Beit", **SMALL, depth=2, num_heads=3, use_rel_pos_bias=True),
+        **HEADS,
+        inputs=lambda: pixels(16),
+    ),
     "tf_efficientnet_lite0": Architecture(timm("efficientnet", "tf_efficientnet_lite0"), **by("relu6"), slow=True),
 }
 
@@ -337,6 +357,7 @@ TEXT = {
     "intermediate_size": 20,
     "num_labels": CLASSES,
 }
+SPECIAL = {f"{kind}_token_id": number for number, kind in enumerate(("pad", "bos", "eos", "cls", "sep"))}
 IMAGE = {**TEXT, "image_size": 16, "patch_size": 8}
 bert = hugging_face("BertConfig", "BertForSequenceClassification", **TEXT)
 gpt2 = hugging_face(
@@ -354,11 +375,10 @@ gpt2 = hugging_face(
 t5 = hugging_face(
     "T5Config", "T5EncoderModel", vocab_size=30, d_model=12, d_kv=4, d_ff=20, num_layers=2, num_heads=3
 )
-T5: dict[str, Any] = {
-    "inputs": token_ids,
-    "response": lambda output: output.last_hidden_state[:, 0, 1],
-    "tolerance": 1e-5,  # its normalisation computes in float32
-}
+llama = hugging_face("LlamaConfig", "LlamaForSequenceClassification", **{**TEXT, "hidden_size": 24}, pad_token_id=0)
+ROOT_MEAN_SQUARE: dict[str, Any] = {"inputs": token_ids, "tolerance": 1e-5}
+"""Their normalisation computes in float32."""
+T5: dict[str, Any] = {**ROOT_MEAN_SQUARE, "response": lambda output: output.last_hidden_state[:, 0, 1]}
 OF_GELU = of("GELUActivation", ":gelu", "gelu")
 
 TRANSFORMERS = {
@@ -384,6 +404,17 @@ TRANSFORMERS = {
         **of("GELUActivation"),
         inputs=token_ids,
     ),
+    "electra": Architecture(
+        hugging_face("ElectraConfig", "ElectraForSequenceClassification", **TEXT, embedding_size=8),
+        **OF_GELU,
+        inputs=token_ids,
+    ),
+    "modernbert": Architecture(
+        hugging_face("ModernBertConfig", "ModernBertForSequenceClassification", **TEXT, **SPECIAL),
+        **HEADS,
+        inputs=token_ids,
+    ),
+    "layers of bert": Architecture(bert, **of("BertLayer"), **TOKENS, inputs=token_ids),
     "albert": Architecture(
         hugging_face("AlbertConfig", "AlbertForSequenceClassification", **TEXT, embedding_size=8),
         **of("NewGELUActivation"),
@@ -412,6 +443,34 @@ TRANSFORMERS = {
         **HEADS,
         inputs=token_ids,
     ),
+    "gpt neox": Architecture(
+        hugging_face("GPTNeoXConfig", "GPTNeoXForSequenceClassification", **TEXT, pad_token_id=0),
+        **OF_GELU,
+        inputs=token_ids,
+    ),
+    "llama, neurons": Architecture(llama, **of("SiLUActivation", ":silu", "silu"), **ROOT_MEAN_SQUARE),
+    "llama, heads": Architecture(llama, **HEADS, **ROOT_MEAN_SQUARE),
+    "bart": Architecture(
+        hugging_face(
+            "BartConfig",
+            "BartForSequenceClassification",
+            vocab_size=30,
+            d_model=12,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=3,
+            decoder_attention_heads=3,
+            encoder_ffn_dim=20,
+            decoder_ffn_dim=20,
+            num_labels=CLASSES,
+            pad_token_id=0,
+            eos_token_id=2,
+        ),
+        **by("attention"),
+        unit="head",
+        axis={4: 1},
+        inputs=lambda: {"input_ids": torch.tensor([[5, 6, 7, 2], [8, 9, 4, 2]])},
+    ),
     "t5 encoder, neurons": Architecture(t5, **RELU, **T5),
     "t5 encoder, heads": Architecture(t5, **HEADS, **T5),
     "hugging face's vit": Architecture(
@@ -419,6 +478,33 @@ TRANSFORMERS = {
     ),
     "hugging face's deit": Architecture(
         hugging_face("DeiTConfig", "DeiTForImageClassification", **IMAGE), **OF_GELU, inputs=named_pixels
+    ),
+    "hugging face's swin": Architecture(
+        hugging_face(
+            "SwinConfig",
+            "SwinForImageClassification",
+            image_size=16,
+            patch_size=2,
+            embed_dim=8,
+            depths=[1, 1],
+            num_heads=[2, 2],
+            window_size=4,
+            num_labels=CLASSES,
+        ),
+        **OF_GELU,
+        inputs=named_pixels,
+    ),
+    "hugging face's convnext": Architecture(
+        hugging_face(
+            "ConvNextConfig",
+            "ConvNextForImageClassification",
+            hidden_sizes=[8, 8, 8, 8],
+            depths=[1, 1, 1, 1],
+            num_labels=CLASSES,
+        ),
+        **OF_GELU,
+        **CHANNELS_LAST,
+        inputs=lambda: {"pixel_values": pixels(32)},
     ),
     "hugging face's resnet": Architecture(
         hugging_face(
