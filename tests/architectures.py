@@ -198,7 +198,7 @@ def maxvit() -> nn.Module:
 
 
 def vit_b() -> nn.Module:
-    return tv.VisionTransformer(32, 16, 2, 2, 12, 20, num_classes=CLASSES)
+    return tv.VisionTransformer(32, 16, 2, 3, 12, 20, num_classes=CLASSES)
 
 
 RELU = by("relu")
@@ -409,6 +409,14 @@ TRANSFORMERS = {
         **OF_GELU,
         inputs=token_ids,
     ),
+    "deberta": Architecture(  # its pooler makes an activation module of its own at each call
+        hugging_face("DebertaV2Config", "DebertaV2ForSequenceClassification", **TEXT),
+        sites="gelu",
+        functions=("gelu",),
+        classes={"GELUActivation": ":gelu"},
+        axis={3: 2, 2: 1},
+        inputs=token_ids,
+    ),
     "modernbert": Architecture(
         hugging_face("ModernBertConfig", "ModernBertForSequenceClassification", **TEXT, **SPECIAL),
         **HEADS,
@@ -521,4 +529,10 @@ TRANSFORMERS = {
     ),
 }
 
+REFUSING = {
+    "mobilevit": Architecture(
+        lambda: pytest.importorskip("timm").create_model("mobilevit_xxs", num_classes=CLASSES)
+    ),
+}
+"""Networks of which some sites can be none."""
 ARCHITECTURES = {**TORCHVISION, **TIMM, **TRANSFORMERS}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import cpath
 from tests import zoo
-from tests.architectures import ARCHITECTURES, Architecture, lively
+from tests.architectures import ARCHITECTURES, REFUSING, Architecture, lively
 from tests.oracles.hooks import Edit, watched
 
 NODES = ((1 / 6, 1 / 3), (1 / 2, 1 / 3), (5 / 6, 1 / 3))
@@ -175,6 +175,8 @@ REFUSED = [
     Refused("maxvit", "attention", "calls no attention that can be seen"),
     Refused("levit", "attention", "calls no attention that can be seen"),
     Refused("opt", "relu", r"gives shape \(6, 20\) for one input and \(12, 20\) for two"),
+    Refused("mobilevit", "silu", r"transformer\.0\.mlp\.act' gives shape .* leaves it out"),
+    Refused("mobilevit", "attention", r":attention' gives shape .* first dimension must be the batch"),
     Refused("resnet18", "relu", r"in which no axis is known to be the heads", "head"),
     Refused(
         "bert, neurons",
@@ -186,7 +188,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case.name} {case.sites} {case.unit}")
 def test_what_an_architecture_has_not_is_refused_with_what_to_do(case):
-    architecture = ARCHITECTURES[case.name]
+    architecture = {**ARCHITECTURES, **REFUSING}[case.name]
     model = lively(architecture.build())
     error = (cpath.SiteError, cpath.UnknownNameError)
     target = architecture.response or 1
