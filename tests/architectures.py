@@ -261,8 +261,8 @@ def timm(module: str, name: str, **arguments: Any) -> Callable[[], nn.Module]:
     return build
 
 
-SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 12}
-STAGES = {"depths": (1, 1), "dims": (8, 12), "use_mlp_head": False}
+SMALL: dict[str, Any] = {"img_size": 16, "patch_size": 8, "embed_dim": 12}
+STAGES: dict[str, Any] = {"depths": (1, 1), "dims": (8, 12), "use_mlp_head": False}
 vit = partial(timm, "vision_transformer", **SMALL, depth=2, num_heads=3)
 mixer = partial(timm, "mlp_mixer", "MlpMixer", **SMALL, num_blocks=2)
 
@@ -349,7 +349,7 @@ def hugging_face(config: str, model: str, **settings: Any) -> Callable[[], nn.Mo
     return build
 
 
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": 30,
     "hidden_size": 12,
     "num_hidden_layers": 2,
@@ -357,8 +357,10 @@ TEXT = {
     "intermediate_size": 20,
     "num_labels": CLASSES,
 }
-SPECIAL = {f"{kind}_token_id": number for number, kind in enumerate(("pad", "bos", "eos", "cls", "sep"))}
-IMAGE = {**TEXT, "image_size": 16, "patch_size": 8}
+SPECIAL: dict[str, Any] = {
+    f"{kind}_token_id": number for number, kind in enumerate(("pad", "bos", "eos", "cls", "sep"))
+}
+IMAGE: dict[str, Any] = {**TEXT, "image_size": 16, "patch_size": 8}
 bert = hugging_face("BertConfig", "BertForSequenceClassification", **TEXT)
 gpt2 = hugging_face(
     "GPT2Config",
