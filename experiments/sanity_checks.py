@@ -262,7 +262,7 @@ def _stacked(draws: Sequence[ValuesOfImages], measure: Measure) -> np.ma.MaskedA
 def _each_draw(draws: Sequence[ValuesOfImages]) -> dict[Measure, list[float]]:
     """Numbers of every draw of the weights, under a name of its own, as they are compared draw by draw."""
     return {
-        measure._replace(metric=f"{measure.metric}{DRAW}{number + 1}"): column
+        Measure(measure.method, f"{measure.metric}{DRAW}{number + 1}", measure.x_name, measure.x): column
         for number, values in enumerate(draws)
         for measure, column in values.items()
         if measure.x_name

@@ -159,10 +159,10 @@ def test_mean_activations_add_up_in_float64():
             return F.relu(x)
 
     value = torch.tensor([[0.1, 16777216.0]])
-    mean = cpath.mean_activations(Same(), [value] * 3 + [torch.tensor([[0.1, 16777217.0 + 1]])])
+    mean = cpath.mean_activations(Same(), [value] * 3 + [torch.tensor([[0.1, 16777217.0 + 1]])], sites=":relu")
     assert mean[":relu"].dtype == torch.float32
     assert mean[":relu"].tolist() == [[pytest.approx(0.1, rel=1e-7), 16777216.0]]
-    halves = cpath.mean_activations(Same(), [torch.full((1, 2), 60000.0).half()] * 4)
+    halves = cpath.mean_activations(Same(), [torch.full((1, 2), 60000.0).half()] * 4, sites=":relu")
     assert halves[":relu"].dtype == torch.float16
     assert halves[":relu"].tolist() == [[60000.0, 60000.0]]  # the sum is beyond the type
 

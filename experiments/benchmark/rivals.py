@@ -103,6 +103,20 @@ def training_steps(
             optimizer.step()
 
 
+def hidden_relus(model: nn.Module) -> list[nn.Module]:
+    """List the ReLU modules that are sites unless one is named: those in front of some parameter.
+
+    Args:
+        model: a model whose modules run in the order in which it holds them.
+
+    Returns:
+        The modules, without such as the last one of a SqueezeNet, whose output is the answer itself.
+    """
+    modules = list(model.modules())
+    last = max(place for place, module in enumerate(modules) if any(True for _ in module.parameters(recurse=False)))
+    return [module for module in modules[:last] if isinstance(module, nn.ReLU)]
+
+
 def naive_mct(model: nn.Module, images: Tensor, sparsity: float) -> list[Tensor]:
     """Find pathways of |z · ∂f/∂z| as one writes it first: hooks, image by image, all gradients, `kthvalue`.
 
@@ -176,7 +190,7 @@ def captum_layers(model: nn.Module, images: Tensor, steps: int) -> None:
     """
     from captum.attr import LayerIntegratedGradients
 
-    layers = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    layers = hidden_relus(model)
     with torch.no_grad():
         target = model(images).argmax(1)
     at_once = 1 if images.device.type == "cpu" else len(images)
@@ -222,8 +236,8 @@ def _quiet(work: Callable[[], object]) -> object:
 
 @contextmanager
 def _hooked(model: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
-    """Keep ``hook`` on every ReLU module."""
-    handles = [module.register_forward_hook(hook) for module in model.modules() if isinstance(module, nn.ReLU)]
+    """Keep ``hook`` on every ReLU module that is a site."""
+    handles = [module.register_forward_hook(hook) for module in hidden_relus(model)]
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import torch
 
 import cpath
 from cpath.analysis import response_preservation
+from cpath.inputs import Inputs
 from experiments import redraw
 from experiments.engine import tracking
 from experiments.engine.measuring import read_per_image
@@ -311,11 +312,11 @@ def test_a_model_that_changes_its_input_is_measured_as_one_that_does_not(job, tr
     made = job(*SETTINGS[:4], "method=neuron_mct", "sparsity=80", "experiment.by_site=false")
     made.__dict__["model"] = model
     batch = next(made.sample(3).batches(3))
-    batch.__dict__["images"] = images.clone()
+    batch.__dict__["inputs"] = Inputs.of(images.clone())
     searches = plan_searches(made.methods, [80.0])
     scoring = Scoring(made, max_batch=64, keep=False)
     measures = made.config.experiment._measure(made, batch, searches, scoring)
-    assert torch.equal(batch.images, images)
+    assert torch.equal(batch.inputs.first, images)
     change, kept = response_preservation(model, images, cpath.find_pathway(model, images, sparsity=80))
     torch.testing.assert_close(measures[Measure("neuron_mct", "response_change", "sparsity", 80.0)], change)
     assert torch.equal(measures[Measure("neuron_mct", "class_kept", "sparsity", 80.0)], 100 * kept.double())

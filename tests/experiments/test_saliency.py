@@ -149,8 +149,8 @@ def test_attributions_may_have_any_name(cfg):
 
 def test_an_image_is_decoded_once(cfg, monkeypatch):
     decoded = []
-    batch = Images.batch
-    monkeypatch.setattr(Images, "batch", lambda self, where: decoded.append(where) or batch(self, where))
+    inputs = Images.inputs
+    monkeypatch.setattr(Images, "inputs", lambda self, where: decoded.append(where) or inputs(self, where))
     cfg.experiment.batch = 2
     run(cfg)
     assert decoded == [slice(0, 2), slice(2, 3)]

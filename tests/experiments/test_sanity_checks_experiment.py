@@ -177,8 +177,8 @@ def test_strips_are_found_again_in_every_batch_without_decoding(cfg, figures, mo
 
 def test_an_image_is_decoded_once(cfg, monkeypatch):
     decoded = []
-    batch = Images.batch
-    monkeypatch.setattr(Images, "batch", lambda self, where: decoded.append(where) or batch(self, where))
+    inputs = Images.inputs
+    monkeypatch.setattr(Images, "inputs", lambda self, where: decoded.append(where) or inputs(self, where))
     cfg.experiment.blocks = None
     cfg.experiment.draws = 1
     run(cfg)

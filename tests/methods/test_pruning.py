@@ -64,7 +64,9 @@ def test_order_follows_a_chosen_class(images):
 
 def test_removal_brings_a_dead_neuron_to_life_and_then_it_counts():
     # Round 1 measures h₁: 0.1, h₂: 2, h₃: 0 and leaves one of the three; without h₁, b comes to life with 0.5.
-    scores = cpath.score(Inhibited(), torch.tensor([[1.0, 2.0, 3.0, -1.0]]), Greedy(rounds=2, power=1))
+    scores = cpath.score(
+        Inhibited(), torch.tensor([[1.0, 2.0, 3.0, -1.0]]), Greedy(rounds=2, power=1), sites=":relu"
+    )
     # Round 2 removes the rest, in the order of what it contributes now: b 0.5, h₂ 2.
     h1, h2, h3, h4 = scores.values[":relu"][0].tolist()
     b = scores.values[":relu#2"].item()
@@ -84,7 +86,7 @@ def test_neurons_that_tie_go_together_and_score_the_same():
         (Greedy(rounds=2, power=1), [1, 1, 1, 1, 2, 0]),
         (Greedy(rounds=1), [1, 1, 1, 1, 1, 0]),
     ]:
-        found = cpath.score(Twins(), images, method).flat[0].tolist()
+        found = cpath.score(Twins(), images, method, sites=":relu").flat[0].tolist()
         assert [int(score) for score in found] == rounds
         assert found[0] == found[1] < found[2] == found[3] < found[4]
 
@@ -102,7 +104,7 @@ def test_rounds_that_have_nothing_to_remove_cost_no_pass():
 
     model = Vanishing()
     # Nine of ten are active with no contribution: round 1 removes all nine, and for eight rounds one is few enough.
-    found = cpath.score(model, torch.arange(1.0, 11.0)[None], Greedy(rounds=10, power=1))
+    found = cpath.score(model, torch.arange(1.0, 11.0)[None], Greedy(rounds=10, power=1), sites=":relu")
     assert found.flat.int().tolist() == [[10] + [1] * 9]
     assert model.passes.value == 2 + 2  # two to look at the model
 
@@ -126,7 +128,7 @@ def test_the_fraction_holds_every_bit_of_a_contribution(value):
             response = F.relu(x) * value
             return torch.cat([response, -response], 1)
 
-    found = cpath.score(One(), torch.ones(1, 1), Greedy(rounds=1)).flat.item()
+    found = cpath.score(One(), torch.ones(1, 1), Greedy(rounds=1), sites=":relu").flat.item()
     bits = struct.unpack("<i", struct.pack("<f", value))[0]
     assert found == 1 + bits / 2**31
 
@@ -154,11 +156,11 @@ class Rooted(nn.Module):
 @pytest.mark.parametrize("name", ["greedy", "greedy_released"])
 def test_gradients_that_overflow_in_a_later_round_are_noticed(name):
     images = torch.tensor([[0.01, 4.0, 3.0], [0.0, 4.0, 3.0]])
-    one_round = cpath.score(Rooted(), images[:1], cpath.methods.get(name, rounds=1))
+    one_round = cpath.score(Rooted(), images[:1], cpath.methods.get(name, rounds=1), sites=":relu")
     assert one_round.flat.isfinite().all()
     for image, rounds in ((images[:1], 3), (images[1:], 1)):
         with pytest.raises(cpath.InputError, match=f"method '{name}' gave NaN contributions"):
-            cpath.score(Rooted(), image, cpath.methods.get(name, rounds=rounds))
+            cpath.score(Rooted(), image, cpath.methods.get(name, rounds=rounds), sites=":relu")
 
 
 def test_threads_that_share_the_images_find_what_one_finds():

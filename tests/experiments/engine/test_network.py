@@ -24,11 +24,13 @@ def _job(job, logits):
     return job("model=custom", "model.name=fixed", target, f"+model.logits={logits}", "dataset.size=8", small=False)
 
 
-@pytest.mark.parametrize("logits", [9, 11, 1])
-def test_a_model_with_another_number_of_classes_is_refused_before_any_work(job, monkeypatch, logits):
+@pytest.mark.parametrize(("logits", "classes"), [(9, 9), (11, 11), (1, 2)])  # one logit tells two classes apart
+def test_a_model_with_another_number_of_classes_is_refused_before_any_work(job, monkeypatch, logits, classes):
     made = _job(job, logits)
     monkeypatch.setattr(network, "trained_entry", None)  # no training may begin
-    with pytest.raises(InputError, match=rf"'fixed' is for {logits} classes, dataset 'digits' has 10: .*10 logits"):
+    with pytest.raises(
+        InputError, match=rf"'fixed' is for {classes} classes, dataset 'digits' has 10: .*10 logits"
+    ):
         _ = made.model
 
 
