@@ -18,6 +18,7 @@ import cpath
 from cpath.attribution import RANK_BY
 from cpath.evaluation import NoisyLinear, area_under_curve, degrade
 from cpath.evaluation.removal import Fill
+from cpath.response import class_logits
 from cpath.viz import Drawing
 from experiments.engine import fields
 from experiments.engine.experiment import Experiment
@@ -148,7 +149,8 @@ class Degradation(Experiment):
     ) -> dict[Measure, Tensor]:
         """The change of every image of a batch; one map of each method serves all criteria."""
         with torch.no_grad():
-            target = job.model(batch.images.clone()).argmax(1)  # a model may change its input in place
+            logits = class_logits(job.model(batch.images.clone()), len(batch))  # it may change its input in place
+        target = logits.argmax(1)
         measures: dict[Measure, Tensor] = {}
         for method, attribution in job.attributions.items():
             with watch.measuring("maps"):

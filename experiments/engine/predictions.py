@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cpath.response import class_logits
 from experiments.engine.images import Batch
 
 
@@ -33,7 +34,7 @@ def predictions(model: nn.Module, batch: Batch) -> Predictions:
         Classes, probabilities and captions.
     """
     with torch.no_grad():
-        logits = model(batch.images.clone())  # a model may change its input in place
+        logits = class_logits(model(batch.images.clone()), len(batch))  # a model may change its input in place
     probability, target = logits.double().softmax(1).max(1)
     names = batch.source.data.classes
     titles = [

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import cpath
 from cpath.errors import InputError
+from experiments.engine.images import Images
+from experiments.engine.predictions import predictions
 from tests.rows import row_of
 
 JOB = ["experiment=path_analysis", "method=neuron_intgrad", "experiment.images=5", "sparsity=[50]"]
@@ -117,3 +120,30 @@ def test_inputs_and_labels_of_one_s_own_go_through_the_path_analysis(users, job)
         InputError, match="experiment=saliency is about images, but dataset 'mine' has inputs of an"
     ):
         job("experiment=saliency", "attribution=random", *OWN, "dataset.name=mine", small=False).run()
+
+
+class OneLogit(nn.Module):
+    """Tells two classes apart by one logit."""
+
+    def __init__(self, classes, shape):
+        super().__init__()
+        assert classes == 2
+        self.hidden, self.out = nn.Linear(shape[1] * shape[2], 6), nn.Linear(6, 1)
+
+    def forward(self, images):
+        return self.out(torch.relu(self.hidden(images.flatten(1))))
+
+
+def test_one_logit_has_two_classes_in_captions():
+    torch.manual_seed(0)
+    model, images = OneLogit(2, (1, 4, 4)).eval(), torch.randn(5, 1, 4, 4)
+    scale = cpath.data.Normalisation((0.0,), (1.0,))
+    split = cpath.data.TensorSplit(images, torch.arange(5) % 2, list("abcde"), scale)
+    data = cpath.data.ImageData("pairs", ("no", "yes"), (1, 4, 4), scale, split)
+    batch = next(Images(data, torch.arange(5), torch.device("cpu")).batches(5))
+    found = predictions(model, batch)
+    with torch.no_grad():
+        share = model(images).double().sigmoid().squeeze(1)
+    assert found.target.tolist() == (share >= 0.5).long().tolist()
+    torch.testing.assert_close(found.probability, torch.maximum(share, 1 - share), rtol=1e-6, atol=1e-7)
+    assert found.titles[0].startswith("yes" if share[0] >= 0.5 else "no")
