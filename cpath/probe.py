@@ -70,6 +70,7 @@ class _Lanes:
 
     Attributes:
         possible: `torch.vmap` can run the model.
+        copies: The model writes over a site's output in place, so that each pass needs a copy of the replacement.
         uses_returned: The model uses the return values of its in-place activations, so that nothing has to be
             written back to their inputs.
         keeps: The model keeps tensors on itself that it computes, which in lanes are of no use to the next pass.
@@ -77,6 +78,7 @@ class _Lanes:
     """
 
     possible: bool | None = None
+    copies: bool = False
     uses_returned: bool | None = None
     keeps: bool | None = None
     left_out: frozenset[str] | None = None
@@ -335,14 +337,29 @@ class Probe:
         if len(values) > 1 and self._lanes.possible is None:
             self._lanes.possible = self._survives_without_write_back()
         if len(values) > 1 and self._lanes.possible:
+            found = self._tried_in_lanes(site, values)
+            if found is not None:
+                return found
+        with torch.set_grad_enabled(values.requires_grad):
+            # Copies, because the model may write over them.
+            passes = (self._response(site, value.clone(), values.requires_grad, True) for value in values)
+            return torch.stack(list(passes))
+
+    def _tried_in_lanes(self, site: str, values: Tensor) -> Tensor | None:
+        """Compute the responses by `torch.vmap`, of copies if need be; None if it cannot run the model."""
+        # Without a graph, nothing would stop the model from writing over the caller's values.
+        always = self._lanes.copies or not values.requires_grad
+        for copies in (True,) if always else (False, True):
             try:
-                return self._in_lanes(site, values)
+                found = self._in_lanes(site, values.clone() if copies else values)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # an operation without a batching rule, or in place into what comes before
-                self._lanes.possible = False
-        with torch.set_grad_enabled(values.requires_grad):
-            return torch.stack([self._response(site, value, values.requires_grad, True) for value in values])
+                continue
+            self._lanes.copies |= copies and values.requires_grad
+            return found
+        self._lanes.possible = False
+        return None
 
     @without_vmap_warnings()
     def _in_lanes(self, site: str, values: Tensor) -> Tensor:

@@ -177,3 +177,57 @@ def test_mobile_networks_are_restricted_and_decoded(architecture, kinds):
     torch.testing.assert_close(*guided, rtol=1e-4, atol=1e-6)
     decoded = [cpath.decode(each, pathway, shape=(3, 32, 32), steps=2).images for each in (model, plain)]
     torch.testing.assert_close(*decoded, rtol=1e-3, atol=1e-3)
+
+
+class WritesOver(nn.Module):
+    """Network that changes what a function has returned, in place; ``write`` does so."""
+
+    def __init__(self, write: Callable[[Tensor], object], *, branches: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.write, self.branches = write, branches
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.gelu(self.first(x))
+        self.write(hidden)
+        if self.branches and bool(hidden.detach().sum() > 1e9):  # torch.vmap cannot run this
+            hidden = hidden * 2
+        return self.last(hidden).tanh()
+
+
+WRITES: dict[str, Callable[[Tensor], object]] = {
+    "all": lambda hidden: hidden.add_(1),
+    "part": lambda hidden: hidden[:, :2].mul_(3),
+    "view": lambda hidden: hidden.view(-1, 2, 4)[:, 0].add_(1),
+}
+
+
+@pytest.mark.parametrize("branches", [False, True])
+@pytest.mark.parametrize("write", WRITES)
+def test_integrated_gradients_of_an_output_that_is_written_over_equal_a_plain_loop(write, branches):
+    torch.manual_seed(0)
+    model = WritesOver(WRITES[write], branches=branches).double().eval()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    scores = cpath.score(model, x, cpath.methods.NeuronIntGrad(nodes=40), 0, sites="gelu")
+
+    z = F.gelu(model.first(x)).detach()
+    expected = torch.zeros_like(z)
+    for step in range(400):
+        point = ((step + 0.5) / 400 * z).requires_grad_()
+        hidden = point.clone()
+        WRITES[write](hidden)
+        (gradient,) = torch.autograd.grad(model.last(hidden).tanh()[:, 0].sum(), point)
+        expected += z * gradient / 400
+    torch.testing.assert_close(scores.signed[":gelu"], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_replacements_that_the_model_writes_over_stay_as_they_were(branches):
+    torch.manual_seed(0)
+    model = WritesOver(WRITES["all"], branches=branches).double().eval()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    values = torch.randn(2, 3, 8, dtype=torch.float64)
+    before = values.clone()
+    found = cpath.Probe(model, x, 0, sites=("gelu",)).responses(":gelu", values)
+    assert torch.equal(values, before)
+    torch.testing.assert_close(found, model.last(before + 1).tanh()[..., 0].detach(), **TIGHT)
