@@ -403,14 +403,16 @@ class Probe:
         Returns:
             The error, to be raised. It names what the model does call.
         """
-        wanted = ", ".join(self.sites) or "none named"
+        wanted = ", ".join(entry for entry in self.sites if not entry.startswith("!")) or "none named"
+        out = [entry for entry in self.sites if entry.startswith("!")]
+        taken = f", or {' and '.join(out)} takes out all that it does" if out else ""
         _ = self.left_out  # looks at the model
         found = found_in(self.model, self.sites)
         apart = _but_at(found.constant, "where nothing depends on the input")
         apart += _but_at(
             found.outputs, "behind which no parameter takes part: it is the answer itself, unless you name it"
         )
-        told = f"no site found: the model calls none of the functions looked for ({wanted}){apart}."
+        told = f"no site found: the model calls none of the functions looked for ({wanted}){taken}{apart}."
         calls = Counter({k: n for k, n in count_calls(self._run).items() if k not in self.sites})
         if calls:
             names = ", ".join(f"{name} ({count}×)" for name, count in calls.most_common())

@@ -172,3 +172,9 @@ def test_the_error_without_sites_lists_attention_and_classes():
     for part in ("Activation (1×)", "MultiheadAttention (1×)", "Sequential (1×)", "Linear (2×)"):
         assert part in told
     assert "Net" not in told
+
+
+def test_entries_that_take_out_every_site_are_named(images):
+    model = zoo.make("vgg")
+    with pytest.raises(cpath.SiteError, match=r"looked for \(relu\), or !\* takes out all that it does"):
+        cpath.score(model, images, sites=("relu", "!*"))
