@@ -470,7 +470,7 @@ def wrong_input_error(model: nn.Module, inputs: Inputs, error: Exception) -> Inp
             "inputs must be floats for a model that does not look whole numbers up, as it does token ids; got "
             f"{inputs.shapes}, on which the model raised: {error}"
         )
-    if re.search(r"\bdim|shape|size|\b\dD\b", str(error)):
+    if re.search(r"\bdim|shape|size|\b\dD\b", str(error), re.IGNORECASE):
         return InputError(
             f"inputs must be a batch (B, …) that the model takes; got {inputs.shapes}, on which the model "
             f"raised: {error}. A single input is a batch of one: inputs[None]."

@@ -262,6 +262,7 @@ def test_odd_input_gives_the_right_result_and_bad_input_its_error(call, mixture)
         *((name, "plain", "predicted") for name in MODELS),
         *(("plain", name, "predicted") for name in IMAGES),
         *(("plain", "plain", name) for name in TARGETS),
+        ("no sites", "a vector", "predicted"),  # torch says "Dimension out of range"
     ],
 )
 @pytest.mark.parametrize("call", ["score neuron_mct", "attribute gradcam"])
