@@ -2,7 +2,7 @@
 
 `outputs/reference` was made with it: the tables, the configuration, the manifest and the figures as PNG. Left
 behind are the figures as SVG (`experiments.redraw` makes them again), the parts from which a job resumes, and the
-numbers of single images at single sites, which are most of ``per_image.csv.gz``.
+numbers of single images that no claim of the paper compares, which are most of ``per_image.csv.gz``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from experiments.engine.measuring import PER_IMAGE, read_per_image
 from experiments.engine.metric_entry import base_name
 from experiments.engine.provenance import MANIFEST
 from experiments.engine.sweep import FINISHED
+from experiments.paper.verdicts import COMPARED
 
 _FIGURES = "figures"
-_PER_SITE = "site_"
+_DIGITS = 7  # significant ones, as many as a float32 has
 _COLOURS = 256
 _LARGE = 100_000
 """Bytes above which a picture is reduced to a palette of 256 colours."""
@@ -67,10 +68,15 @@ def _keep(job: Run, target: Path) -> Path:
             shutil.copyfile(path, target / path.name)
     if (job.folder / PER_IMAGE).exists():
         frame = read_per_image(job.folder)
-        frame = frame[~frame.metric.map(base_name).str.startswith(_PER_SITE)]
+        frame = frame[frame.metric.map(base_name).isin(COMPARED)]
         with replacing(target / PER_IMAGE) as partial:
             # Without the time of writing: the same numbers give the same file.
-            frame.to_csv(partial, index=False, compression={"method": "gzip", "compresslevel": 9, "mtime": 0})
+            frame.to_csv(
+                partial,
+                index=False,
+                float_format=f"%.{_DIGITS}g",
+                compression={"method": "gzip", "compresslevel": 9, "mtime": 0},
+            )
     for path in sorted((job.folder / _FIGURES).glob("*")):
         if path.suffix in (".png", ".json"):
             shutil.copyfile(path, target / _FIGURES / path.name)

@@ -41,7 +41,7 @@ RULE = (
 )
 """Rule by which verdicts are made, in words."""
 
-_USED = (
+COMPARED = (
     *("dead_share", "jaccard", "response_change", "probability_original"),
     *("affine_radius", "spearman_abs", "lerf_change"),
 )
@@ -196,7 +196,7 @@ def results_of(parts: Iterable[tuple[Path, pd.DataFrame]], *, images: bool = Tru
         tables.append(table)
         if images and (folder / PER_IMAGE).exists():
             frame = read_per_image(folder)
-            of_images.append(_with_distinct_images(frame[frame.metric.map(base_name).isin(_USED)]))
+            of_images.append(_with_distinct_images(frame[frame.metric.map(base_name).isin(COMPARED)]))
         if (folder / CELLS).exists():
             cells = pd.read_csv(folder / CELLS)
         sites |= dict.fromkeys(_sites_of(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from experiments.engine.measuring import read_per_image
 from experiments.engine.metric_entry import base_name
 from experiments.engine.provenance import MANIFEST
 from experiments.keep import _reduce, keep_jobs
+from experiments.paper.verdicts import COMPARED
 from experiments.redraw import redraw_below
 
 JOB = ["experiment=path_analysis", "method=[neuron_mct,random]", "experiment.images=2"]
@@ -26,9 +28,10 @@ def test_tables_pictures_and_the_numbers_of_images_are_kept(job, trained, figure
     for name in (RESULTS, MANIFEST, "config.yaml"):
         assert (kept / name).read_bytes() == (run.folder / name).read_bytes()
     whole, part = read_per_image(run.folder), read_per_image(kept)
-    at_sites = whole.metric.map(base_name).str.startswith("site_")
-    assert 0 < at_sites.sum() < len(whole)
-    assert part.equals(whole[~at_sites].reset_index(drop=True))
+    compared = whole.metric.map(base_name).isin(COMPARED)
+    assert {"dead_share", "jaccard", "response_change"} <= set(whole[compared].metric.map(base_name))
+    assert 0 < compared.sum() < len(whole)
+    pd.testing.assert_frame_equal(part, whole[compared].reset_index(drop=True).infer_objects(), rtol=1e-6)
     pictures = sorted(path.name for path in (kept / "figures").glob("*"))
     assert pictures == sorted(p.name for p in (run.folder / "figures").glob("*") if p.suffix != ".svg")
     first = (kept / "per_image.csv.gz").read_bytes()
