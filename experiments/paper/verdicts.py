@@ -1,4 +1,4 @@
-"""Verdicts on the claims of the paper, in the words and numbers that README and reports take from here."""
+"""Verdicts on the claims of the paper, in the words and numbers that docs/results.md and reports take from here."""
 
 from __future__ import annotations
 

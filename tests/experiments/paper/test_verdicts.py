@@ -145,12 +145,12 @@ def test_results_without_a_claim_are_refused(tmp_path, capsys):
     assert "none of the paper's claims" in capsys.readouterr().err
 
 
-def test_readme_and_the_committed_verdicts_are_what_the_command_says_of_the_committed_results():
+def test_the_results_page_and_the_committed_verdicts_are_what_the_command_says_of_the_committed_results():
     root = CONF.parent
     settings = read_settings([root / "outputs" / "reference"])
-    readme = (root / "README.md").read_text()
-    assert f"\n\n{as_markdown(settings)}\n\n" in readme
-    assert RULE in " ".join(readme.split())
+    results = (root / "docs" / "results.md").read_text()
+    assert f"\n\n{as_markdown(settings)}\n\n" in results
+    assert RULE in " ".join(results.split())
     committed = (root / "outputs" / "reference" / "verdicts.md").read_text()
     again = (
         "make it again: python -m experiments.verdicts outputs/reference --numbers > outputs/reference/verdicts.md"
