@@ -38,10 +38,10 @@ reproduce-paper: setup  ## Run every experiment of the paper (PAPER=digits) and 
 	$(PY) -m experiments experiment=reproduce_paper paper=$(PAPER)
 
 test: setup  ## Run the test suite
-	$(PY) -m pytest -n 2 -m "$(QUICK)"
+	$(PY) -m pytest -n 2 --dist worksteal -m "$(QUICK)"
 
 coverage: setup  ## The same, and the lines of cpath that it does not reach; fails below 95 %
-	$(PY) -m pytest -n 2 -m "$(QUICK)" \
+	$(PY) -m pytest -n 2 --dist worksteal -m "$(QUICK)" \
 	  --cov=cpath --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 test-slow: setup  ## Run the slow checks (sweeps, subprocesses, long training)
@@ -71,7 +71,7 @@ test-oldest test-newest: test-%: | $(UV)
 	@echo "$* versions, 2 of 3: installing torch, $$(grep -c == .tools/versions/$*.txt) packages in all"
 	$(UV) pip sync --python .tools/versions/$*/bin/python .tools/versions/$*.txt
 	@echo "$* versions, 3 of 3: testing on $$(grep -E '^(numpy|torch|torchvision)==' .tools/versions/$*.txt | xargs)"
-	.tools/versions/$*/bin/python -m pytest $(CORE) -n 2 -m "$(QUICK)"
+	.tools/versions/$*/bin/python -m pytest $(CORE) -n 2 --dist worksteal -m "$(QUICK)"
 
 lint: setup  ## Check style and types
 	$(VENV)/bin/ruff check .

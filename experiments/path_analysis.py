@@ -26,6 +26,7 @@ from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, PseudoMethod, Row
 from experiments.figures.path_analysis import path_analysis_figures
 from experiments.metrics import pick
+from experiments.paper.greedy import AS_PUBLISHED
 from experiments.paper.published import published_pathways
 
 _FRACTIONS = ("dead_share", "site_dead_share")  # of the library; tables hold per cent
@@ -77,10 +78,12 @@ class PathAnalysis(Experiment):
         return [*found.means(), *_empty_pathways(found), *self._published(job)]
 
     def _published(self, job: Job) -> list[Row]:
-        """The paper's numbers; none where the sites are not its ReLUs, or the question is another."""
+        """The paper's numbers; none where the sites are not its ReLUs, or the question or the call is another."""
         if list(job.config.sites) != ["relu"] or not is_usual(job.config):
             return []
-        return published_pathways(job.config, job.methods, self.sparsity)
+        released = AS_PUBLISHED.name
+        alike = [name for name, method in job.methods.items() if name != released or method == AS_PUBLISHED]
+        return published_pathways(job.config, alike, self.sparsity)
 
     def _measure(
         self, job: Job, batch: Batch, searches: Sequence[Search], scoring: Scoring

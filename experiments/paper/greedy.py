@@ -20,3 +20,7 @@ class GreedyAsCalled(GreedyReleased):
     def at(self, sparsity: float) -> Method:
         """Stay as it is."""
         return self
+
+
+AS_PUBLISHED = GreedyAsCalled(rounds=99, sparsity=99, round_zero=True)
+"""The call that the published numbers of «Greedy» were made with."""

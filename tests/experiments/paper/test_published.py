@@ -91,6 +91,23 @@ def test_sites_of_another_kind_have_no_published_number(job):
     assert made.config.experiment._published(made) == []
 
 
+def test_released_greedy_has_published_numbers_where_it_was_called_as_for_the_paper(job):
+    def greedy(*overrides):
+        made = job(*PATHWAYS, *overrides, small=False)
+        return [row for row in made.config.experiment._published(made) if row.method == "greedy_released"]
+
+    as_called = [
+        "+method.greedy_released._target_=experiments.paper.greedy.GreedyAsCalled",
+        "method.greedy_released.rounds=99",
+        "method.greedy_released.sparsity=99",
+        "method.greedy_released.round_zero=true",
+    ]
+    assert {row.metric for row in greedy(*as_called)} >= {"dead_share/published", "jaccard/random/published"}
+    assert greedy() == []
+    assert greedy(*as_called, "method.greedy_released.rounds=10") == []
+    assert greedy(*as_called[1:]) == []
+
+
 @pytest.mark.parametrize("experiment", ["lerf", "roar", "sanity_checks", "path_analysis"])
 def test_the_narrow_network_never_has_a_published_number(config, experiment):
     for dataset in ("cifar10", "imagenet", "birdsnap"):
