@@ -15,7 +15,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce-paper test coverage test-slow test-real test-slurm \
-  test-versions test-oldest test-newest lint format bench sweep lock clean
+  test-versions test-oldest test-newest lint format bench sweep docs lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -93,5 +93,9 @@ lock: $(UV)  ## Renew requirements.lock from pyproject.toml
 	$(UV) pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
 
+docs: setup  ## Make the documentation's site in docs/_build/html; a warning is an error
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 clean:  ## Remove the environment and caches (never results)
-	rm -rf $(VENV) .tools *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .tools docs/_build docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -74,7 +74,7 @@ def test_an_example_that_is_wrong_is_found(tmp_path: Path) -> None:
     assert doctest.DocTestRunner(verbose=False).run(test, out=lambda _: None).failed == 1
 
 
-class _SmallClassifier(nn.Sequential):
+class SmallClassifier(nn.Sequential):
     """Stands in for a pretrained network, whose weights would have to be downloaded."""
 
     def __init__(self, weights: object = None) -> None:
@@ -105,7 +105,7 @@ def test_the_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     _write_what_the_readme_reads(tmp_path, "".join(blocks))
     monkeypatch.chdir(tmp_path)
     for architecture in torchvision.models.list_models(module=torchvision.models):
-        monkeypatch.setattr(torchvision.models, architecture, _SmallClassifier)
+        monkeypatch.setattr(torchvision.models, architecture, SmallClassifier)
     page = ModuleType("readme")
     monkeypatch.setitem(sys.modules, "readme", page)  # dataclasses look their module up
     names = vars(page)

@@ -1,0 +1,71 @@
+"""The Python of the documentation's pages runs, each page as one program."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torchvision
+
+from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
+from cpath.methods.base import REGISTRY as METHODS
+from tests.test_examples import SmallClassifier, namespace_of_examples
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "generated" not in page.parts and "_build" not in page.parts)
+
+
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _registries() -> Iterator[None]:
+    before = dict(METHODS), dict(ATTRIBUTIONS)
+    yield
+    for registry, known in zip((METHODS, ATTRIBUTIONS), before, strict=True):
+        registry.clear()
+        registry.update(known)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the blocks of a page in an empty folder, and returns the names that it defines."""
+
+    def run(page: Path) -> dict[str, object]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(torchvision.models, "resnet18", SmallClassifier)
+        module = ModuleType("page")
+        monkeypatch.setitem(sys.modules, "page", module)  # dataclasses look their module up
+        names = vars(module)
+        names |= namespace_of_examples()
+        for block in blocks_of(page):
+            exec(compile(block, str(page), "exec"), names)
+        return names
+
+    return run
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.stem)
+def test_the_python_of_a_page(run, page: Path) -> None:
+    run(page)
+
+
+def test_what_the_tutorial_says_of_its_model_is_so(run, tmp_path: Path) -> None:
+    names = run(DOCS / "tutorial.md")
+    assert names["accuracy"] > 0.85
+    pathway, kept = names["pathway"], names["kept"]
+    assert kept(pathway) > kept(names["chance"])
+    assert pathway.jaccard(names["intgrad"]).mean() > pathway.jaccard(names["chance"]).mean()
+    assert {file.name for file in tmp_path.glob("*.png")} == {"maps.png", "pathway.png"}
+
+
+def test_pages_link_to_what_is_there() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            if "generated" not in link:
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
