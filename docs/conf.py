@@ -28,6 +28,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx-mathjax-offline",  # formulas without a request to any host
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist", "dollarmath"]
