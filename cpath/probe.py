@@ -378,7 +378,9 @@ class Probe:
     def _response(self, site: str, value: Tensor, differentiable: bool, write_back: bool) -> Tensor:
         replay = self._replay.handing_out()
 
-        def visit(name: str, output: Tensor) -> Tensor:
+        def visit(name: str, output: Tensor) -> Tensor | None:
+            if name != site:
+                return None
             replay.stop()
             torch.set_grad_enabled(differentiable)  # the network up to here needs no graph
             return value
