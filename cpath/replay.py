@@ -42,6 +42,7 @@ from torch.overrides import TorchFunctionMode
 
 from cpath._torch import under_modes
 from cpath.inputs import Inputs
+from cpath.pooling import max_pool2d
 
 # Operations that cost more than copying their result, and that write it to memory of its own.
 _COSTLY: frozenset[Callable[..., Any]] = frozenset(
@@ -241,17 +242,19 @@ def _calls(run: Callable[[Batch], object], inputs: Batch) -> list[tuple[Operatio
     return mode.calls
 
 
-class _Opening(TorchFunctionMode):
-    """Mode that also sees what torch's own multi-head attention consists of."""
+class _Running(TorchFunctionMode):
+    """Mode that sees what torch's own multi-head attention consists of too, and pools faster."""
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is F.max_pool2d:
+            return max_pool2d(*args, **kwargs)
         if func is not F.multi_head_attention_forward:
             return func(*args, **kwargs)
         with self:
             return _attention(*args, **kwargs)
 
 
-class _Recording(_Opening):
+class _Recording(_Running):
     """Mode that keeps the results of costly operations."""
 
     def __init__(self) -> None:
@@ -271,7 +274,7 @@ class _Recording(_Opening):
         return output
 
 
-class HandingOut(_Opening):
+class HandingOut(_Running):
     """Mode that answers costly operations from memory until its method `stop` is called.
 
     Args:
@@ -291,7 +294,7 @@ class HandingOut(_Opening):
     ) -> Any:
         kwargs = kwargs or {}
         if self._steps is None:
-            return func(*args, **kwargs)
+            return self._run(func, args, kwargs)
         operation = Operation.of(func, args, kwargs)
         if operation is None:
             return self._run(func, args, kwargs)
@@ -300,4 +303,4 @@ class HandingOut(_Opening):
             self.stop()  # not the run that was recorded
         elif result is not None:
             return result.whole().clone()
-        return func(*args, **kwargs)
+        return self._run(func, args, kwargs)
