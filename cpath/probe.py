@@ -36,7 +36,7 @@ from cpath.sites import (
     intercept,
     unwrap,
 )
-from cpath.trial import found_in, left_out
+from cpath.trial import found_in, left_out, takes_other_batches
 from cpath.units import NEURONS, Units, check_units
 
 
@@ -134,7 +134,7 @@ class Probe:
         self.max_batch = max_batch
         self._reading = Response(target, len(self.inputs), self.inputs.device)
         self._lanes = _Lanes()
-        self._replay = Replay([])
+        self._replay = Replay([], len(self))
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -378,7 +378,9 @@ class Probe:
     def _response(self, site: str, value: Tensor, differentiable: bool, write_back: bool) -> Tensor:
         replay = self._replay.handing_out()
 
-        def visit(name: str, output: Tensor) -> Tensor:
+        def visit(name: str, output: Tensor) -> Tensor | None:
+            if name != site:
+                return None
             replay.stop()
             torch.set_grad_enabled(differentiable)  # the network up to here needs no graph
             return value
@@ -486,6 +488,9 @@ class Probe:
         return self._lanes.uses_returned
 
     def _try_without_write_back(self) -> bool:
+        # One input tells, where the model takes one alone.
+        some = self.part(slice(0, 1)) if takes_other_batches(self.model, self.sites) else self
+
         def shifted(write_back: bool) -> Tensor:
             # Shifted outputs, because those of an activation that changes nothing would prove nothing.
             with intercept(
@@ -496,7 +501,7 @@ class Probe:
                 write_back=write_back,
                 left_out=self.left_out,
             ):
-                return self._reading.numbers_of(self._run())
+                return some._reading.numbers_of(some._run())
 
         with torch.no_grad():
             logits = shifted(True)

@@ -1,9 +1,9 @@
 """Replay of a forward pass: its costly operations are computed once and answered from memory afterwards.
 
 A method that changes one site at a time runs the network once for each site. Up to the site, every such pass
-computes the same numbers; `Replay` keeps those of the costly operations: convolutions, linear layers,
-normalisation, max pooling and attention. Activation functions, additions and reshapes cost no more than copying
-their result, and run again.
+computes the same numbers; `Replay` keeps those of the costly operations: convolutions, products of matrices,
+normalisation, max pooling, attention (also what ``nn.MultiheadAttention`` consists of), and activation functions
+that need an exponential. ReLUs, additions and reshapes cost no more than copying their result, and run again.
 
 Worked example. Of the two-layer network of the package's examples, a replay keeps three tensors: the outputs of
 ``conv1`` (2, 4, 8, 8), ``conv2`` (2, 6, 4, 4) and ``fc`` (2, 5).
@@ -30,7 +30,9 @@ At the site that a method changes it calls ``stop``, and from there on everythin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 import torch
@@ -38,33 +40,130 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from cpath._torch import under_modes
 from cpath.inputs import Inputs
+from cpath.pooling import max_pool2d
 
 # Operations that cost more than copying their result, and that write it to memory of its own.
 _COSTLY: frozenset[Callable[..., Any]] = frozenset(
     (
         *(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
         *(F.linear, F.batch_norm, F.layer_norm, F.group_norm, F.max_pool2d, F.scaled_dot_product_attention),
+        *(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.baddbmm),
+        *(F.softmax, torch.softmax, Tensor.softmax, F.gelu, F.silu),
     )
 )
+
+_attention = under_modes(F.multi_head_attention_forward)
 
 
 Batch = TypeVar("Batch", Tensor, Inputs)
 
-Operation = tuple[Callable[..., Any], nn.Parameter | None]
-"""A costly operation and its weight, by which it is recognised in the next run."""
 
-Step = tuple[Operation, Tensor | None]
-"""An operation and its result, with one row per input; None if the rows are not inputs."""
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """A costly operation, as the next run tells it from others.
+
+    Attributes:
+        function: The function that was called.
+        weight: The first parameter among its arguments, if there is one.
+    """
+
+    function: Callable[..., Any]
+    weight: nn.Parameter | None
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self | None:
+        """Describe a call.
+
+        Args:
+            function: The function that is called.
+            args: Its arguments by position.
+            kwargs: Its arguments by name.
+
+        Returns:
+            The operation; None if it is not costly, or writes to memory that it is given.
+        """
+        in_place = kwargs.get("inplace", function is F.silu and args[1:] == (True,))
+        if function not in _COSTLY or in_place or "out" in kwargs:
+            return None
+        # The weight's position differs: behind the buffers of a batch norm, behind the shape of a layer norm.
+        weights = (value for value in (*args, *kwargs.values()) if isinstance(value, nn.Parameter))
+        return cls(function, next(weights, None))
+
+    def is_same(self, other: Operation | None) -> bool:
+        """Tell whether another run called the same operation."""
+        return other is not None and self.function is other.function and self.weight is other.weight
 
 
-def _operation(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
-    # The weight's position differs: behind the buffers of a batch norm, behind the shape of a layer norm.
-    return func, next((value for value in (*args, *kwargs.values()) if isinstance(value, nn.Parameter)), None)
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Result of an operation for a batch of inputs.
+
+    Attributes:
+        values: The result, with an axis that counts the inputs.
+        axis: That axis; None if the result is the same for all inputs.
+        flat: First of two axes that are one in the model, which attention does to inputs and heads, or tokens and
+            inputs; None if there are none.
+    """
+
+    values: Tensor
+    axis: int | None = None
+    flat: int | None = None
+
+    @classmethod
+    def find(cls, output: Tensor | None, alone: Tensor | None, inputs: int) -> Self | None:
+        """Find the inputs in a result.
+
+        Args:
+            output: Result for all inputs, which is kept; None if it is no tensor.
+            alone: Result for the first input alone.
+            inputs: Number of inputs, more than one.
+
+        Returns:
+            The result; None if it cannot be told which of its numbers belong to which input.
+        """
+        if output is None or alone is None:
+            return None
+        if output.shape == alone.shape:
+            return cls(output) if _is_close(output, alone) else None
+        if output.dim() != alone.dim():
+            return None
+        grown = [axis for axis, size in enumerate(output.shape) if size != alone.shape[axis]]
+        within = alone.shape[grown[0]]
+        if len(grown) > 1 or output.shape[grown[0]] != inputs * within:
+            return None
+        if within == 1:
+            found = [cls(output, grown[0])]
+        else:
+            outer = cls(torch.unflatten(output, grown[0], (inputs, within)), grown[0], grown[0])
+            inner = cls(torch.unflatten(output, grown[0], (within, inputs)), grown[0] + 1, grown[0])
+            found = [outer, inner]
+        found = [one for one in found if _is_close(one.part(slice(0, 1)).whole(), alone)]
+        return found[0] if len(found) == 1 else None
+
+    def part(self, rows: slice | Tensor) -> Self:
+        """Select inputs by a slice, or a tensor of numbers or booleans."""
+        if self.axis is None:
+            return self
+        return replace(self, values=self.values[(*[slice(None)] * self.axis, rows)])
+
+    def whole(self) -> Tensor:
+        """Get the result as the model computes it, in memory of its own unless axes are split."""
+        return self.values if self.flat is None else self.values.flatten(self.flat, self.flat + 1)
 
 
-def _same(one: Operation, other: Operation) -> bool:
-    return one[0] is other[0] and one[1] is other[1]
+Step = tuple[Operation, Result | None]
+"""An operation and its result; None if it has to be computed again."""
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    """Check that two results are the same up to rounding, which differs between batches of other sizes."""
+    if not one.is_floating_point() or one.dtype != other.dtype:
+        return torch.equal(one, other)
+    share = max(3 * math.sqrt(torch.finfo(one.dtype).eps), 1e-5 if one.device.type == "cpu" else 1e-2)
+    size = float(other.nan_to_num(posinf=0, neginf=0).abs().max()) if other.numel() else 0.0
+    return torch.allclose(one, other, rtol=0, atol=share * size, equal_nan=True)
 
 
 class Replay:
@@ -72,10 +171,12 @@ class Replay:
 
     Args:
         steps: Operations and their results.
+        inputs: Number of inputs.
     """
 
-    def __init__(self, steps: list[Step]) -> None:
+    def __init__(self, steps: list[Step], inputs: int) -> None:
         self._steps = steps
+        self._inputs = inputs
 
     @classmethod
     def record(cls, run: Callable[[Batch], object], inputs: Batch) -> Self:
@@ -89,20 +190,24 @@ class Replay:
             The replay. It is empty if the model calls other operations for one input than for the batch, or cannot
             take one input.
         """
-        steps = _steps(run, inputs)
-        # A run of the first input alone tells rows that are inputs from other dimensions of the same size.
+        count = len(inputs)
+        calls = _calls(run, inputs)
+        if count == 1:
+            return cls(
+                [(operation, None if output is None else Result(output)) for operation, output in calls], count
+            )
+        # A run of the first input alone tells where in a result the inputs are.
         try:
-            alone = steps if len(inputs) == 1 else _steps(run, inputs[:1])
+            alone = _calls(run, inputs[:1])
         except (RuntimeError, ValueError, IndexError):  # the model holds something of each input of this batch
-            return cls([])
-        if len(alone) != len(steps):
-            return cls([])
-        return cls(
-            [
-                (operation, output if one is not None and _same(operation, again) else None)
-                for (operation, output), (again, one) in zip(steps, alone, strict=True)
-            ]
-        )
+            return cls([], count)
+        if len(alone) != len(calls):
+            return cls([], count)
+        steps: list[Step] = []
+        for (operation, output), (again, first) in zip(calls, alone, strict=True):
+            same = operation.is_same(again)
+            steps.append((operation, Result.find(output, first, count) if same else None))
+        return cls(steps, count)
 
     def part(self, rows: slice | Tensor) -> Self:
         """Select inputs.
@@ -113,9 +218,13 @@ class Replay:
         Returns:
             The replay of these inputs.
         """
-        return type(self)(
-            [(operation, output if output is None else output[rows]) for operation, output in self._steps]
-        )
+        chosen = len(torch.empty(self._inputs, device="meta" if isinstance(rows, slice) else rows.device)[rows])
+        if chosen == self._inputs == 1:  # it is not known where the one input is, and need not be
+            return self
+        if self._inputs == 1:
+            return type(self)([], chosen)
+        steps = [(operation, result and result.part(rows)) for operation, result in self._steps]
+        return type(self)(steps, chosen)
 
     def handing_out(self) -> HandingOut:
         """Answer the costly operations of the model's next run from memory, inside a ``with`` block.
@@ -126,34 +235,46 @@ class Replay:
         return HandingOut(self._steps)
 
 
-def _steps(run: Callable[[Batch], object], inputs: Batch) -> list[Step]:
-    mode = _Recording(len(inputs))
+def _calls(run: Callable[[Batch], object], inputs: Batch) -> list[tuple[Operation, Tensor | None]]:
+    mode = _Recording()
     with torch.no_grad(), mode:
         run(inputs)
-    return mode.steps
+    return mode.calls
 
 
-class _Recording(TorchFunctionMode):
-    """Mode that keeps the results of costly operations for a number of inputs."""
+class _Running(TorchFunctionMode):
+    """Mode that sees what torch's own multi-head attention consists of too, and pools faster."""
 
-    def __init__(self, inputs: int) -> None:
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is F.max_pool2d:
+            return max_pool2d(*args, **kwargs)
+        if func is not F.multi_head_attention_forward:
+            return func(*args, **kwargs)
+        with self:
+            return _attention(*args, **kwargs)
+
+
+class _Recording(_Running):
+    """Mode that keeps the results of costly operations."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.steps: list[Step] = []
-        self._inputs = inputs
+        self.calls: list[tuple[Operation, Tensor | None]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        output = func(*args, **kwargs)
-        if func in _COSTLY:
-            rows = isinstance(output, Tensor) and output.dim() > 0 and output.shape[0] == self._inputs
+        output = self._run(func, args, kwargs)
+        operation = Operation.of(func, args, kwargs)
+        if operation is not None:
             # A copy, because a model may change the original in place.
-            self.steps.append((_operation(func, args, kwargs), output.detach().clone() if rows else None))
+            kept = output.detach().clone() if isinstance(output, Tensor) else None
+            self.calls.append((operation, kept))
         return output
 
 
-class HandingOut(TorchFunctionMode):
+class HandingOut(_Running):
     """Mode that answers costly operations from memory until its method `stop` is called.
 
     Args:
@@ -172,10 +293,14 @@ class HandingOut(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._steps is not None and func in _COSTLY:
-            operation, output = next(self._steps, (None, None))
-            if operation is None or not _same(operation, _operation(func, args, kwargs)):
-                self.stop()  # not the run that was recorded
-            elif output is not None:
-                return output.clone()
-        return func(*args, **kwargs)
+        if self._steps is None:
+            return self._run(func, args, kwargs)
+        operation = Operation.of(func, args, kwargs)
+        if operation is None:
+            return self._run(func, args, kwargs)
+        recorded, result = next(self._steps, (None, None))
+        if not operation.is_same(recorded):
+            self.stop()  # not the run that was recorded
+        elif result is not None:
+            return result.whole().clone()
+        return self._run(func, args, kwargs)

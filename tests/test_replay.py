@@ -137,3 +137,98 @@ def test_normalisations_are_known_by_their_weights(norm):
         assert not torch.allclose(before, expected)
         with replay.handing_out():
             torch.testing.assert_close(model(images), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_all_that_lies_before_a_site_is_answered_from_memory_and_what_lies_behind_it_is_not():
+    model, images = zoo.make(TwoSites), zoo.images()
+    probe = cpath.Probe(model, images)
+    sites = probe.record(gradients=False).activations
+    known = probe.remembering()
+    runs = {}
+    for site, z in sites.items():
+        values = torch.stack([z, z / 2])
+        known.responses(site, values)  # learns of in-place activations
+        for name in ("conv", "conv2"):
+            with Convolutions(getattr(model, name).weight) as counting:
+                known.responses(site, values)
+            runs[site, name] = counting.runs
+    first, second = sites
+    assert runs == {(first, "conv"): 0, (first, "conv2"): 1, (second, "conv"): 0, (second, "conv2"): 0}
+
+
+class Attending(nn.Module):
+    """Two layers of torch's attention, with ReLUs, over the rows of an image."""
+
+    def __init__(self, batch_first: bool, need_weights: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(self.layer(batch_first) for _ in range(2))
+        self.fc = nn.Linear(24, zoo.CLASSES)
+        self.batch_first, self.need_weights = batch_first, need_weights
+
+    @staticmethod
+    def layer(batch_first: bool) -> nn.ModuleDict:
+        attention = nn.MultiheadAttention(24, 3, batch_first=batch_first)
+        return nn.ModuleDict({"attention": attention, "fc": nn.Linear(24, 24), "gelu": nn.GELU()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2).flatten(2)  # a token a row
+        for layer in self.layers:
+            x = x if self.batch_first else x.transpose(0, 1)
+            x = x + layer["attention"](x, x, x, need_weights=self.need_weights)[0]
+            x = x if self.batch_first else x.transpose(0, 1)
+            x = x + F.relu(layer["gelu"](layer["fc"](x)))
+        return self.fc(x.mean(1))
+
+
+@pytest.mark.parametrize("rows", [slice(0, 3), slice(1, 2), torch.tensor([2, 0])])
+@pytest.mark.parametrize("sites", ["relu", "attention"])
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_torchs_own_attention_consists_of_is_answered_too(batch_first, need_weights, sites, rows):
+    model = zoo.make(lambda: Attending(batch_first, need_weights), torch.float64)
+    images = zoo.images(dtype=torch.float64)
+    probe = cpath.Probe(model, images, sites=sites)
+    z = list(probe.record(gradients=False).activations.items())[-1]
+    values = torch.stack([z[1], z[1] / 2])
+    expected = probe.responses(z[0], values)
+    known = probe.remembering().part(rows)
+    with torch.no_grad():
+        for parameter in model.layers[0].parameters():
+            parameter.zero_()
+    assert not torch.allclose(probe.responses(z[0], values), expected)
+    found = known.responses(z[0], values[:, rows])
+    torch.testing.assert_close(found, expected[:, rows], rtol=1e-12, atol=1e-12)
+
+
+def test_one_input_is_answered_wherever_its_numbers_are():
+    model, images = zoo.make(lambda: Attending(False, True)), zoo.images()[:1]
+    replay = record(model, images)
+    with torch.no_grad():
+        expected = model(images)
+        for parameter in model.parameters():
+            parameter.zero_()
+        with replay.part(slice(0, 1)).handing_out():
+            assert torch.equal(model(images), expected)
+        for rows in (torch.tensor([0, 0]), torch.tensor([True])):
+            with replay.part(rows).handing_out():
+                assert torch.equal(model(images), expected) is (rows.dtype == torch.bool)
+
+
+def test_inputs_that_cannot_be_told_apart_are_computed():
+    class Same(nn.Module):
+        """Its product has rows of two tokens and three inputs; all tokens of an input are the same."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(64, 64)
+            self.fc = nn.Linear(64, zoo.CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.mix(x.mean(1, keepdim=True).flatten(2).repeat(1, 2, 1).transpose(0, 1).flatten(0, 1))
+            return self.fc(F.relu(tokens.unflatten(0, (2, len(x)))[0]))
+
+    model, images = zoo.make(Same), zoo.images()
+    images[1] = images[0]  # so that both orders of tokens and inputs fit the first input
+    replay = record(model, images).part(slice(1, 3))
+    with torch.no_grad(), replay.handing_out():
+        torch.testing.assert_close(model(images[1:]), model(images)[1:])

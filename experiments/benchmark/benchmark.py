@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -12,10 +13,11 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import nn
 
+from cpath.checks import warn
 from cpath.errors import InputError, unknown_name
 from cpath.models.torchvision import torchvision_model
 from cpath.viz import Drawing
-from experiments.benchmark.cases import CASES, Setup
+from experiments.benchmark.cases import CASES, NEEDS, Setup
 from experiments.benchmark.sizes import Sizes
 from experiments.benchmark.timing import measure
 from experiments.engine import fields
@@ -61,19 +63,21 @@ class Benchmark(Sizes, Experiment):
     repeats: fields.Count
 
     def check(self, job: Job) -> None:
-        """Refuse networks that cannot take the images, or have no ReLU.
+        """Refuse networks that cannot take the images, or have no ReLU or attention.
 
         Raises:
             InputError: if a network is one of these.
         """
         for name in dict.fromkeys((*self.models, *self.slow_models)):
             _check_model(name, self.size)
+        if "heads" in self.cases:
+            _check_transformer(self.transformer, self.size)
 
     def run(self, job: Job) -> Iterable[Row]:
         """Measure one case after the other; a stopped benchmark continues after the last finished one."""
         setup = Setup(self, job.config.seed, device_of(job.config))
         rows: list[Row] = []
-        for name in progress(self.cases, "measuring", "case"):
+        for name in progress(_possible(self.cases), "measuring", "case"):
             with Cache(job.folder).entry(self._key(name, setup)) as part:
                 if part.missing:
                     measured = [measure(case, self.repeats, setup.device) for case in CASES[name](setup)]
@@ -102,6 +106,26 @@ def _check_model(name: str, size: int) -> None:
             ) from error
     if not any(isinstance(part, nn.ReLU) for part in model.modules()):
         raise InputError(f"experiment.models: {name} has no ReLU, which every case works on. Choose another model.")
+
+
+def _check_transformer(name: str, size: int) -> None:
+    with torch.device("meta"), torch.no_grad():  # shapes alone
+        try:
+            model = torchvision_model(name, 1000, image_size=size).eval()
+            model(torch.zeros(1, 3, size, size))
+        except Exception as error:  # of any layer
+            raise InputError(
+                f"experiment.transformer: {name} cannot be made for images of {size} × {size} pixels ({error}). "
+                "Choose another size, or another vision transformer, as vit_b_32."
+            ) from error
+
+
+def _possible(cases: Sequence[str]) -> list[str]:
+    """Leave out the cases whose packages are not installed, with a warning."""
+    missing = {case: NEEDS[case] for case in cases if case in NEEDS and find_spec(NEEDS[case]) is None}
+    for case, package in missing.items():
+        warn(f"the case '{case}' is left out: it needs {package}, which is not installed (pip install {package}).")
+    return [case for case in cases if case not in missing] or list(cases)  # alone, it raises an error
 
 
 def _read(file: Path) -> list[Row]:

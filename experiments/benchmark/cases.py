@@ -16,6 +16,7 @@ from cpath.data import ImageData, Normalisation, TensorSplit, crop_and_flip
 from cpath.evaluation import PERCENT, degrade
 from cpath.methods import DGR, Greedy, NeuronIntGrad
 from cpath.models import resnet8_narrow, torchvision_model
+from cpath.optional import optional
 from cpath.threshold import keep_above
 from experiments.benchmark import rivals
 from experiments.benchmark.sizes import Sizes
@@ -121,16 +122,13 @@ def _dgr(setup: Setup) -> Iterator[Case]:
 
 
 def _intgrad(*, residual: bool) -> Cases:
+    # Captum gives the scores alone; ours may come with their residual, which costs one more forward pass of a site.
+    limit = 1 / 2.6 if residual else 0.5
+
     def cases(setup: Setup) -> Iterator[Case]:
         nodes = setup.settings.nodes
         for architecture, model, images in setup.subjects(setup.settings.slow_models):
-            compared = {
-                # Captum gives the scores alone; ours may come with their residual.
-                CAPTUM: Rival(
-                    f"Captum LayerIntegratedGradients, {nodes} steps",
-                    partial(rivals.captum_layers, model, images, nodes),
-                )
-            }
+            compared = {CAPTUM: _captum_layers(model, images, nodes)}
             if not residual:
                 compared[NAIVE] = Rival(
                     "a pass for every site and node",
@@ -142,10 +140,96 @@ def _intgrad(*, residual: bool) -> Cases:
                 architecture,
                 partial(cpath.score, model, images, NeuronIntGrad(nodes=nodes, residual=residual)),
                 compared,
-                limits={CAPTUM: 0.5} if architecture == "squeezenet1_0" and not residual else {},
+                limits={CAPTUM: limit} if architecture == "squeezenet1_0" else {},
             )
 
     return cases
+
+
+def _captum_layers(model: nn.Module, images: Tensor, nodes: int) -> Rival:
+    work = partial(rivals.captum_layers, model, images, nodes)
+    return Rival(f"Captum LayerIntegratedGradients, {nodes} steps", work)
+
+
+def _intgrad_of_one(setup: Setup) -> Iterator[Case]:
+    nodes = setup.settings.nodes
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        yield Case(
+            "neuron_intgrad with residual, one image",
+            architecture,
+            partial(cpath.score, model, images[:1], NeuronIntGrad(nodes=nodes)),
+            {CAPTUM: _captum_layers(model, images[:1], nodes)},
+            limits={CAPTUM: 1 / 2.2} if architecture == "squeezenet1_0" else {},
+        )
+
+
+def _tolerance(setup: Setup) -> Iterator[Case]:
+    """One image; the tolerance is the largest residual that the fixed rule leaves at a site."""
+    fixed = NeuronIntGrad(nodes=setup.settings.nodes)
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        residual = cpath.score(model, images[:1], fixed).residual or {}
+        left = torch.cat(list(residual.values()))
+        refined = NeuronIntGrad(tolerance=float(left[left.isfinite()].max()))
+        yield Case(
+            "neuron_intgrad to a tolerance",
+            architecture,
+            partial(cpath.score, model, images[:1], refined),
+            {FLOOR: Rival(f"{fixed.nodes} nodes at every site", partial(cpath.score, model, images[:1], fixed))},
+            limits={FLOOR: 1},
+        )
+
+
+def _intgrad_of_text(setup: Setup) -> Iterator[Case]:
+    """An encoder of the size of BERT-base, if it has as many layers, with random weights."""
+    transformers = optional("transformers", "transformers", "the case 'neuron_intgrad of text'")
+    (count, tokens, layers), nodes = setup.settings.texts, setup.settings.nodes
+    torch.manual_seed(setup.seed)
+    config = transformers.BertConfig(num_hidden_layers=layers, num_labels=10)
+    model = transformers.BertForSequenceClassification(config).eval().to(setup.device)
+    words = torch.randint(config.vocab_size, (count, tokens)).to(setup.device)
+    texts = {"input_ids": words, "attention_mask": torch.ones_like(words)}
+    first = {name: values[:1] for name, values in texts.items()}
+    naive = partial(rivals.naive_intgrad_of_text, model, first, nodes)
+    yield Case(
+        "neuron_intgrad of text",
+        f"BERT, {layers} layers",
+        partial(cpath.score, model, texts, NeuronIntGrad(nodes=nodes, residual=False), sites="gelu"),
+        {NAIVE: Rival("a pass for every site and node", naive, times=count)},
+        limits={NAIVE: 0.6},
+    )
+
+
+def _channels(setup: Setup) -> Iterator[Case]:
+    methods = {
+        "neuron_mct": cpath.methods.NeuronMCT(),
+        "greedy": Greedy(rounds=setup.settings.greedy_rounds),
+        "dgr": DGR(iterations=setup.settings.dgr_iterations, retries=0),
+    }
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        for name, method in methods.items():
+            find = partial(cpath.find_pathway, model, images, method, _SPARSITY)
+            rival = Rival(f"{name} of neurons", find)
+            yield Case(
+                f"{name} of channels",
+                architecture,
+                partial(find, unit="channel"),
+                {FLOOR: rival},
+                limits={FLOOR: 1},
+            )
+
+
+def _heads(setup: Setup) -> Iterator[Case]:
+    name, size = setup.settings.transformer, setup.settings.size
+    torch.manual_seed(setup.seed)
+    model = torchvision_model(name, 1000, image_size=size).eval().to(setup.device)
+    images = torch.randn(setup.settings.batch, 3, size, size).to(setup.device)
+    yield Case(
+        "neuron_mct of heads",
+        name,
+        partial(cpath.score, model, images, "neuron_mct", sites="attention", unit="head"),
+        {FLOOR: _pass_of(model, images)},
+        limits={FLOOR: 1.3},
+    )
 
 
 def _one_by_one(works: Sequence[Work]) -> None:
@@ -281,6 +365,11 @@ CASES: dict[str, Cases] = {
     "active": _of_method("active"),
     "neuron_intgrad": _intgrad(residual=False),
     "neuron_intgrad with residual": _intgrad(residual=True),
+    "neuron_intgrad of one image": _intgrad_of_one,
+    "neuron_intgrad to a tolerance": _tolerance,
+    "neuron_intgrad of text": _intgrad_of_text,
+    "channels": _channels,
+    "heads": _heads,
     "attributions": _attributions,
     "each attribution": _each_attribution,
     "degradation": _degradation,
@@ -289,3 +378,6 @@ CASES: dict[str, Cases] = {
     "scaling_sites": _scaling_sites,
     "scaling_pathways": _scaling_pathways,
 }
+
+NEEDS: dict[str, str] = {"neuron_intgrad of text": "transformers"}
+"""Packages that cases need beside those of the experiments; without them these cases are left out."""

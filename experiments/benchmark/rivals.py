@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -53,7 +53,7 @@ def gated_forward_backward(model: nn.Module, images: Tensor) -> None:
         gates.append(torch.ones_like(output, requires_grad=True))
         return output * gates[-1]
 
-    with _hooked(model, gate):
+    with _hooked(hidden_relus(model), gate):
         log_q = model(images).log_softmax(1)
     torch.autograd.grad(-(log_q.detach().exp() * log_q).sum(), gates)
 
@@ -136,7 +136,7 @@ def naive_mct(model: nn.Module, images: Tensor, sparsity: float) -> list[Tensor]
             output.retain_grad()
             seen.append(output)
 
-        with _hooked(model, keep):
+        with _hooked(hidden_relus(model), keep):
             model(image[None]).max().backward()
         scores = torch.cat([(z * z.grad).abs().flatten() for z in seen if z.grad is not None])
         masks.append(scores > scores.kthvalue(pruned_count(sparsity, len(scores))).values)
@@ -154,28 +154,36 @@ def naive_intgrad(model: nn.Module, image: Tensor, nodes: int) -> list[Tensor]:
     Returns:
         (1, *site) scores of each site.
     """
+    return _naive_intgrad(lambda: model(image[None]), hidden_relus(model), nodes)
+
+
+def naive_intgrad_of_text(model: nn.Module, text: Mapping[str, Tensor], nodes: int) -> list[Tensor]:
+    """Do the same for a text encoder.
+
+    Args:
+        model: classifier of transformers in eval mode, with GELU modules.
+        text: its arguments, of one text.
+        nodes: number of nodes of the midpoint rule.
+
+    Returns:
+        (1, tokens, channels) scores of each site.
+    """
+    gelus = [module for module in model.modules() if type(module).__name__.startswith("GELU")]
+    return _naive_intgrad(lambda: model(**text).logits, gelus, nodes)
+
+
+def _naive_intgrad(run: Callable[[], Tensor], layers: Sequence[nn.Module], nodes: int) -> list[Tensor]:
+    """Integrate the gradients of the outputs of layers, each of which runs once in a pass."""
     sites: list[Tensor] = []
-    with _hooked(model, lambda module, inputs, output: sites.append(output.detach())), torch.no_grad():
-        target = model(image[None]).argmax()
+    with _hooked(layers, lambda module, inputs, output: sites.append(output.detach())), torch.no_grad():
+        target = run().argmax()
     found = []
-    for number, z in enumerate(sites):
+    for layer, z in zip(layers, sites, strict=True):
         total = torch.zeros_like(z)
         for node in range(nodes):
             scaled = (z * (node + 0.5) / nodes).requires_grad_()
-            calls = iter(range(len(sites)))
-
-            def replace(
-                module: nn.Module,
-                inputs: object,
-                output: Tensor,
-                calls: Iterator[int] = calls,
-                number: int = number,
-                scaled: Tensor = scaled,
-            ) -> Tensor:
-                return scaled if next(calls) == number else output
-
-            with _hooked(model, replace):
-                total += torch.autograd.grad(model(image[None])[0, target], scaled)[0]
+            with _hooked([layer], lambda module, inputs, output, scaled=scaled: scaled):
+                total += torch.autograd.grad(run()[0, target], scaled)[0]
         found.append((z * total / nodes).abs())
     return found
 
@@ -235,9 +243,9 @@ def _quiet(work: Callable[[], object]) -> object:
 
 
 @contextmanager
-def _hooked(model: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
-    """Keep ``hook`` on every ReLU module that is a site."""
-    handles = [module.register_forward_hook(hook) for module in hidden_relus(model)]
+def _hooked(layers: Iterable[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
+    """Keep ``hook`` on every one of some layers."""
+    handles = [layer.register_forward_hook(hook) for layer in layers]
     try:
         yield
     finally:

@@ -40,6 +40,7 @@ class Sizes(Settings):
 
     models: Models
     slow_models: Models
+    transformer: Annotated[str, AfterValidator(_known_model)]
     batch: fields.Count
     size: fields.Count
     nodes: fields.Count
@@ -47,6 +48,7 @@ class Sizes(Settings):
     dgr_iterations: fields.Count
     threshold: Annotated[tuple[fields.Count, fields.Count], _numbers("images", "neurons")]
     training: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("images", "batch", "epochs")]
+    texts: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("texts", "tokens", "layers")]
     batches: Counts
     sites: Counts
     pathways: Counts

@@ -38,6 +38,21 @@ def test_the_naive_loop_integrates_the_same(model, images):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
 
 
+def test_the_naive_loop_integrates_the_same_of_a_text():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, num_labels=3
+    )
+    model = transformers.BertForSequenceClassification(config).eval().double()
+    text = {"input_ids": torch.tensor([[3, 1, 4, 1, 5]])}
+    method = cpath.methods.NeuronIntGrad(nodes=3, rule="midpoint", residual=False)
+    expected = cpath.score(model, text, method, sites="gelu")
+    found = rivals.naive_intgrad_of_text(model, text, 3)
+    for ours, theirs in zip(expected.values.values(), found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["gradients", "input_mct", "gbp"])
 def test_captum_is_called_for_the_same_maps(model, images, name):
     torch.testing.assert_close(
