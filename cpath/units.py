@@ -30,7 +30,7 @@ A shape does not tell everything: Swin and ConvNeXt hold (H, W, C), and a networ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -44,6 +44,8 @@ Axis = int | tuple[int, ...]
 
 AxisRule = Axis | Mapping[str, Axis] | Callable[[str, tuple[int, ...]], Axis | None]
 """An axis for all sites; axes by patterns of the sites' names; or a function of a site's name and shape."""
+
+_SHOWN = 12  # sites in a message
 
 _OF_ATTENTION: dict[str, Axis] = {"channel": (0, 2), "token": 1, "head": 0}
 _BY_DIMENSIONS: dict[tuple[str, int], Axis] = {
@@ -115,6 +117,21 @@ class Units:
             raise SiteError(f"site '{name}' gives {shape} for each input, which has no axis {axis}.")
         kept = {one % len(shape) for one in axes}
         return tuple(size if place in kept else 1 for place, size in enumerate(shape))
+
+    def check_patterns(self, names: Iterable[str]) -> None:
+        """Refuse patterns that fit no site: units would silently be those of the rule.
+
+        Args:
+            names: Names of all sites.
+
+        Raises:
+            SiteError: If there is such a pattern.
+        """
+        names = list(names)
+        for pattern in self.axis if isinstance(self.axis, Mapping) else ():
+            if not any(fnmatchcase(name, pattern) for name in names):
+                shown = f"{', '.join(names[:_SHOWN])}{'' if len(names) <= _SHOWN else ', …'}"
+                raise SiteError(f"axis names '{pattern}', which fits no site. The sites are {shown}.")
 
     def _axis(self, name: str, shape: tuple[int, ...]) -> Axis | None:
         asked: Axis | None = None

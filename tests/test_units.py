@@ -71,6 +71,12 @@ def test_unusable_units_are_refused():
         cpath.score(zoo.make("vgg"), zoo.images(), unit=cpath.Units("channel", axis=3))
 
 
+def test_a_pattern_of_an_axis_that_fits_no_site_is_refused():
+    units = cpath.Units("channel", axis={"*": 0, "relu?": 1})
+    with pytest.raises(cpath.SiteError, match=r"axis names 'relu\?', which fits no site\. The sites are 1, "):
+        cpath.score(zoo.make("vgg"), zoo.images(), unit=units)
+
+
 def test_units_of_some_sites_only_are_refused_before_any_gradient(images):
     with pytest.raises(cpath.SiteError, match=r"site '1' gives \(4, 8, 8\).*the tokens'"):
         cpath.score(zoo.make("vgg"), images, unit="token")

@@ -20,6 +20,7 @@ from experiments.engine.digests import code_digest, named_code
 from experiments.engine.images import Data, example
 from experiments.engine.instantiate import instantiated
 from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_entry
+from experiments.engine.unit import units_of
 
 
 def build_model(config: Config, data: Data) -> nn.Module:
@@ -72,20 +73,22 @@ def trained_model(config: Config, data: Data, cache: Cache) -> nn.Module:
 
 
 def check_model(model: nn.Module, data: Data, config: Config) -> None:
-    """Refuse a model without sites, or one that does not fit the dataset.
+    """Refuse a model without sites or units, or one that does not fit the dataset.
 
     Args:
         model: on the CPU.
         data: the dataset.
-        config: names the activation functions that are sites.
+        config: names the sites and the units.
 
     Raises:
-        SiteError: if no site is found.
+        SiteError: if no site is found, or one has no such units.
         InputError: if the model has not one logit for each class of the dataset.
     """
     try:
         with cpath.sites.evaluating(model):
-            record = cpath.Probe(model, example(data), sites=config.sites).record(gradients=False)
+            probe = cpath.Probe(model, example(data), sites=config.sites, unit=units_of(config.unit))
+            record = probe.record(gradients=False)
+            probe.layout(record.activations)  # raises where a site has no such units
     except cpath.SiteError as error:
         raise cpath.SiteError(f"model '{config.model_name}': {error} (sites=[…] on the command line)") from error
     theirs, classes = record.logits.shape[1], len(data.classes)

@@ -22,7 +22,9 @@ from cpath.inputs import Inputs
 from cpath.randomness import seeded
 from experiments.engine.config import Config, default_of
 from experiments.engine.devices import device_of, dtype_of
+from experiments.engine.fields import keyed
 from experiments.engine.images import Batch, Data
+from experiments.engine.unit import units_of
 
 QUESTIONS = ("unit", "baseline", "target")
 PREDICTED, LABEL = "predicted", "label"
@@ -81,7 +83,8 @@ def identity_of_question(config: Config) -> dict[str, Any]:
     Returns:
         The settings that differ from the defaults, with the seed where a baseline is drawn.
     """
-    found = {name: getattr(config, name) for name in QUESTIONS if getattr(config, name) != default_of(name)}
+    settings = keyed(config)
+    found = {name: settings[name] for name in QUESTIONS if settings[name] != default_of(name)}
     if "baseline" in found:
         found |= {"baseline_inputs": config.baseline_inputs, "seed": config.seed}
     return found
@@ -110,7 +113,7 @@ class Question:
         found: dict[str, Any] = {
             "target": self._target(batch),
             "sites": self.config.sites,
-            "unit": self.config.unit,
+            "unit": units_of(self.config.unit),
         }
         if self.config.baseline == "mean":
             found["baseline"] = self._mean
