@@ -13,6 +13,7 @@ from cpath.attribution import ResponseProbe
 from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.models import load_checkpoint
+from cpath.response import class_logits
 from experiments.engine.cache import Cache, digest
 from experiments.engine.config import Config
 from experiments.engine.devices import device_of, dtype_of
@@ -91,7 +92,27 @@ def check_model(model: nn.Module, data: Data, config: Config) -> None:
             probe.layout(record.activations)  # raises where a site has no such units
     except cpath.SiteError as error:
         raise cpath.SiteError(f"model '{config.model_name}': {error} (sites=[…] on the command line)") from error
-    theirs, classes = record.logits.shape[1], len(data.classes)
+    _compare_classes(record.logits.shape[1], data, config)
+
+
+def check_classes(model: nn.Module, data: Data, config: Config) -> None:
+    """Refuse a model for another number of classes than the dataset's; whether it has sites does not matter.
+
+    Args:
+        model: on the CPU, in eval mode.
+        data: the dataset.
+        config: names the model.
+
+    Raises:
+        InputError: if the model has not one logit for each class of the dataset; one logit is for two.
+    """
+    with torch.no_grad():
+        logits = class_logits(example(data).call(model), 1)
+    _compare_classes(logits.shape[1], data, config)
+
+
+def _compare_classes(theirs: int, data: Data, config: Config) -> None:
+    classes = len(data.classes)
     if theirs != classes:
         raise InputError(
             f"model '{config.model_name}' is for {theirs} classes, dataset '{data.name}' has {classes}: its logits "
