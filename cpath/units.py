@@ -147,10 +147,24 @@ class Units:
 
     def _no_axis_error(self, name: str, shape: tuple[int, ...]) -> SiteError:
         return SiteError(
-            f"site '{name}' gives {shape} for each input, in which no axis is known to be the {self.kind}s': "
-            f"leave the site out (add '!{name}' to sites), or name its axis: "
-            f"unit=cpath.Units('{self.kind}', axis={{'{name}': 0}})."
+            f"site '{name}' gives {shape} for each input, in which no axis is known to be the {self.kind}s': leave "
+            f"the site out (add '!{name}' to sites), {self._remedy(name, len(shape))}."
         )
+
+    def _remedy(self, name: str, dimensions: int) -> str:
+        def named(axis: str) -> str:
+            return f"unit=cpath.Units('{self.kind}', axis={{'{name}': {axis}}})"
+
+        if self.kind == "head":
+            return f"choose sites that have heads (sites='attention'), or say which axis they are: {named('AXIS')}"
+        if dimensions < 2:
+            return "or choose another unit: 'channel' or 'neuron'" if dimensions else "or choose unit='neuron'"
+        if self.kind == "token" and dimensions == 3:
+            return (
+                f"choose another unit, or take positions for tokens: {named('(1, 2)')} if it holds (C, H, W), "
+                "(0, 1) if it holds (H, W, C)"
+            )
+        return f"or say which axis they are: {named('AXIS')}, with AXIS from 0 to {dimensions - 1}"
 
 
 NEURONS = Units()

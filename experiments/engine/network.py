@@ -15,7 +15,7 @@ from cpath.errors import InputError
 from cpath.models import load_checkpoint
 from cpath.response import class_logits
 from experiments.engine.cache import Cache, digest
-from experiments.engine.config import Config
+from experiments.engine.config import Config, default_of
 from experiments.engine.devices import device_of, dtype_of
 from experiments.engine.digests import code_digest, named_code
 from experiments.engine.images import Data, example
@@ -91,7 +91,8 @@ def check_model(model: nn.Module, data: Data, config: Config) -> None:
             record = probe.record(gradients=False)
             probe.layout(record.activations)  # raises where a site has no such units
     except cpath.SiteError as error:
-        raise cpath.SiteError(f"model '{config.model_name}': {error} (sites=[…] on the command line)") from error
+        asked = "sites=[…]" if config.unit == default_of("unit") else "sites=[…] and unit='{kind: …, axis: …}'"
+        raise cpath.SiteError(f"model '{config.model_name}': {error} ({asked} on the command line)") from error
     _compare_classes(record.logits.shape[1], data, config)
 
 
