@@ -20,6 +20,7 @@ from experiments.engine.devices import device_of, dtype_of
 from experiments.engine.digests import code_digest, named_code
 from experiments.engine.images import Data, example
 from experiments.engine.instantiate import instantiated
+from experiments.engine.question import function_of
 from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_entry
 from experiments.engine.unit import units_of
 
@@ -83,17 +84,20 @@ def check_model(model: nn.Module, data: Data, config: Config) -> None:
 
     Raises:
         SiteError: if no site is found, or one has no such units.
-        InputError: if the model has not one logit for each class of the dataset.
+        InputError: if the model has not one logit for each class of the dataset, unless the target is a function
+            of its output.
     """
     try:
         with cpath.sites.evaluating(model):
-            probe = cpath.Probe(model, example(data), sites=config.sites, unit=units_of(config.unit))
+            function = function_of(config)
+            probe = cpath.Probe(model, example(data), function, sites=config.sites, unit=units_of(config.unit))
             record = probe.record(gradients=False)
             probe.layout(record.activations)  # raises where a site has no such units
     except cpath.SiteError as error:
         asked = "sites=[…]" if config.unit == default_of("unit") else "sites=[…] and unit='{kind: …, axis: …}'"
         raise cpath.SiteError(f"model '{config.model_name}': {error} ({asked} on the command line)") from error
-    _compare_classes(record.logits.shape[1], data, config)
+    if function is None:  # whose output need not be logits
+        _compare_classes(record.logits.shape[1], data, config)
 
 
 def check_classes(model: nn.Module, data: Data, config: Config) -> None:

@@ -105,6 +105,34 @@ def test_a_function_of_the_output_has_no_class_to_keep(users, job):
             job(*FAST, *OWN, f"target={target}", small=False).check()
 
 
+HELD = """
+from my_texts import Reader as Whole
+
+class Reader(Whole):
+    def forward(self, tokens, weights):
+        return {"found": super().forward(tokens, weights)}
+
+def first(output):
+    return output["found"][:, 0]
+"""
+
+
+def test_a_model_without_logits_answers_a_function_of_its_output(users, job):
+    users.write("my_texts", TEXTS)
+    users.write("my_held", HELD)
+    held = [setting.replace("my_texts.Reader", "my_held.Reader") for setting in OWN]
+    made = job(*FAST, *held, "target=my_held.first", small=False)
+    table = made.run()
+    assert not {"class_kept", "response_change"} & set(table.metric)
+    batch = next(made.sample(5).batches(5))
+    scores = cpath.score(made.model, batch.inputs, "neuron_intgrad", lambda output: output["found"][:, 0])
+    assert row_of(table, "neuron_intgrad", "realised_sparsity", 50).value == pytest.approx(
+        float(scores.pathway(50).sparsity.mean())
+    )
+    with pytest.raises(InputError, match="the model returned a dict, not logits"):
+        job(*FAST, *held, small=False).run()
+
+
 def test_inputs_and_labels_of_one_s_own_go_through_the_path_analysis(users, job):
     users.write("my_texts", TEXTS)
     made = job(*FAST, *OWN, "experiment.batch=3", "experiment.self_overlap=4", "dataset.name=mine", small=False)
