@@ -50,8 +50,9 @@ class SiteLayout:
             Their layout.
 
         Raises:
-            SiteError: If a site has no such units.
+            SiteError: If a site has no such units, or a pattern that names axes fits no site.
         """
+        units.check_patterns(values)
         return cls({name: units.shape(name, tuple(value.shape[1:])) for name, value in values.items()}, units.kind)
 
     @classmethod

@@ -44,7 +44,9 @@ class Scores:
         sites: Names of the activation functions that are sites.
         residual: Relative completeness residual (B,) of each site, for `neuron_intgrad`:
             |Σ contributions − (f(x) − f(z ← b))| / |f(x) − f(z ← b)| with the baseline b, NaN for 0/0. None for
-            other methods.
+            other methods. Near 1 at a site with a layer normalisation behind it, if the baseline is zero: the
+            response is the same for all α z, α > 0, and jumps at 0. ``baseline=mean_activations(…)``, or another
+            site, avoids it (docs/architectures.md).
         left_out: Names of calls of activation functions that are no sites, as they do not depend on the input.
         negative: Bits (B, ⌈units / 8⌉), packed by `cpath.bits.pack_bits`, set where the contribution is negative,
             from which `signed` is made; None if the method knows no sign.

@@ -30,6 +30,7 @@ from cpath.checks import check_at_least, check_count, check_number
 from cpath.data import Batches, ImageData, Split
 from cpath.devices import widest
 from cpath.errors import InputError
+from cpath.response import logits_of, predicted, raw_logits
 from cpath.storage import replacing
 
 _CPU = torch.device("cpu")
@@ -47,7 +48,8 @@ class Recipe:
         batch_size: Number of images in a step, those of all processes together.
         optimizer: Called with the parameters.
         scheduler: Called with the optimizer; stepped after every epoch. None for a constant learning rate.
-        loss: Called with logits (B, classes) and labels (B,); gives the mean over the batch.
+        loss: Called with logits (B, classes) and labels (B,); gives the mean over the batch. Of a binary classifier
+            with one logit z the logits are (−z/2, z/2): their cross-entropy is the binary cross-entropy of z.
         augmentation: Called with a training batch (B, C, H, W), normalised and on the device, and a generator on
             that device; gives such a batch. None for the images as they are.
 
@@ -144,8 +146,11 @@ class Classifier(pl.LightningModule):
         self._sums: dict[str, Tensor | float] = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits (B, classes)."""
-        return self.model(images.contiguous(memory_format=self.format))  # type: ignore[no-any-return]
+        """Compute the logits (B, classes); of a network with one logit z, (−z/2, z/2)."""
+        return logits_of(self._output(images))
+
+    def _output(self, images: Tensor) -> object:
+        return self.model(images.contiguous(memory_format=self.format))
 
     def on_train_epoch_start(self) -> None:
         """Seed all draws from the seed, the epoch and the rank."""
@@ -168,11 +173,12 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Add up losses and correct answers."""
         images, labels = batch
-        logits = self(images)
-        self._add("val_loss", self.recipe.loss(logits, labels), len(labels))
-        self._add(
-            "val_accuracy", 100.0 * (logits.argmax(1) == labels).to(widest(labels.device)).mean(), len(labels)
-        )
+        output = self._output(images)
+        self._add("val_loss", self.recipe.loss(logits_of(output), labels), len(labels))
+        raw = raw_logits(output)
+        assert isinstance(raw, Tensor)  # as the loss needs them
+        hits = predicted(raw) == labels
+        self._add("val_accuracy", 100.0 * hits.to(widest(labels.device)).mean(), len(labels))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the images of the epoch. All processes take those of the first one."""
@@ -314,7 +320,8 @@ def _by_itself(hardware: Hardware) -> Iterator[None]:
     used = on_gpu or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = range(torch.cuda.device_count()) if used else ()
     try:
-        with torch.random.fork_rng(gpus):
+        # Lightning switches gradients on and leaves them so; under no_grad() there would be none to begin with.
+        with torch.random.fork_rng(gpus), torch.enable_grad():
             yield
     finally:
         random.setstate(states[0])

@@ -30,7 +30,7 @@ A shape does not tell everything: Swin and ConvNeXt hold (H, W, C), and a networ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -44,6 +44,8 @@ Axis = int | tuple[int, ...]
 
 AxisRule = Axis | Mapping[str, Axis] | Callable[[str, tuple[int, ...]], Axis | None]
 """An axis for all sites; axes by patterns of the sites' names; or a function of a site's name and shape."""
+
+_SHOWN = 12  # sites in a message
 
 _OF_ATTENTION: dict[str, Axis] = {"channel": (0, 2), "token": 1, "head": 0}
 _BY_DIMENSIONS: dict[tuple[str, int], Axis] = {
@@ -116,6 +118,21 @@ class Units:
         kept = {one % len(shape) for one in axes}
         return tuple(size if place in kept else 1 for place, size in enumerate(shape))
 
+    def check_patterns(self, names: Iterable[str]) -> None:
+        """Refuse patterns that fit no site: units would silently be those of the rule.
+
+        Args:
+            names: Names of all sites.
+
+        Raises:
+            SiteError: If there is such a pattern.
+        """
+        names = list(names)
+        for pattern in self.axis if isinstance(self.axis, Mapping) else ():
+            if not any(fnmatchcase(name, pattern) for name in names):
+                shown = f"{', '.join(names[:_SHOWN])}{'' if len(names) <= _SHOWN else ', …'}"
+                raise SiteError(f"axis names '{pattern}', which fits no site. The sites are {shown}.")
+
     def _axis(self, name: str, shape: tuple[int, ...]) -> Axis | None:
         asked: Axis | None = None
         if isinstance(self.axis, Mapping):
@@ -130,10 +147,24 @@ class Units:
 
     def _no_axis_error(self, name: str, shape: tuple[int, ...]) -> SiteError:
         return SiteError(
-            f"site '{name}' gives {shape} for each input, in which no axis is known to be the {self.kind}s': "
-            f"leave the site out (add '!{name}' to sites), or name its axis: "
-            f"unit=cpath.Units('{self.kind}', axis={{'{name}': 0}})."
+            f"site '{name}' gives {shape} for each input, in which no axis is known to be the {self.kind}s': leave "
+            f"the site out (add '!{name}' to sites), {self._remedy(name, len(shape))}."
         )
+
+    def _remedy(self, name: str, dimensions: int) -> str:
+        def named(axis: str) -> str:
+            return f"unit=cpath.Units('{self.kind}', axis={{'{name}': {axis}}})"
+
+        if self.kind == "head":
+            return f"choose sites that have heads (sites='attention'), or say which axis they are: {named('AXIS')}"
+        if dimensions < 2:
+            return "or choose another unit: 'channel' or 'neuron'" if dimensions else "or choose unit='neuron'"
+        if self.kind == "token" and dimensions == 3:
+            return (
+                f"choose another unit, or take positions for tokens: {named('(1, 2)')} if it holds (C, H, W), "
+                "(0, 1) if it holds (H, W, C)"
+            )
+        return f"or say which axis they are: {named('AXIS')}, with AXIS from 0 to {dimensions - 1}"
 
 
 NEURONS = Units()

@@ -18,7 +18,7 @@ import cpath
 from cpath.attribution import RANK_BY
 from cpath.evaluation import NoisyLinear, area_under_curve, degrade
 from cpath.evaluation.removal import Fill
-from cpath.response import class_logits
+from cpath.response import check_logits, predicted
 from cpath.viz import Drawing
 from experiments.engine import fields
 from experiments.engine.experiment import Experiment
@@ -149,8 +149,8 @@ class Degradation(Experiment):
     ) -> dict[Measure, Tensor]:
         """The change of every image of a batch; one map of each method serves all criteria."""
         with torch.no_grad():
-            logits = class_logits(job.model(batch.images.clone()), len(batch))  # it may change its input in place
-        target = logits.argmax(1)
+            output = job.model(batch.images.clone())  # it may change its input in place
+        target = predicted(check_logits(output, len(batch)))
         measures: dict[Measure, Tensor] = {}
         for method, attribution in job.attributions.items():
             with watch.measuring("maps"):

@@ -21,6 +21,7 @@ import cpath
 from cpath.attribution.response import ResponseProbe
 from cpath.decoding import PARAMETRISATIONS, Channel, Logit, Objective
 from cpath.errors import InputError, unknown_name
+from cpath.response import Response, logits_of
 from cpath.storage import read_tensors, write_tensors
 from cpath.viz import Drawing
 from experiments.engine import fields
@@ -290,9 +291,10 @@ def _response(
     """(P,) logit and probability of the target; NaN for pictures that could not be made."""
     missing = inputs.isnan().flatten(1).any(1)
     with torch.no_grad(), nullcontext() if pathway is None else pathway.restrict(model):
-        logits = model(inputs.nan_to_num()).double()
-    logits[missing] = float("nan")
-    return logits[:, target], logits.softmax(1)[:, target]
+        output = model(inputs.nan_to_num())
+    logit = Response(target, len(inputs), inputs.device).of(output).double()
+    probability = logits_of(output).double().softmax(1)[:, target]
+    return logit.masked_fill(missing, math.nan), probability.masked_fill(missing, math.nan)
 
 
 def _measures(sparsity: float, responses: Responses) -> dict[Measure, Tensor]:

@@ -14,7 +14,7 @@ from cpath.viz import Drawing
 from experiments.engine.experiment import Experiment
 from experiments.engine.job import Job
 from experiments.engine.metric_entry import Metric
-from experiments.engine.network import build_model
+from experiments.engine.network import build_model, check_classes
 from experiments.engine.table import Measure, PseudoMethod, Row, rows_of_means
 from experiments.engine.training import epoch_rows, read_history, trained_entry
 from experiments.figures.train import training_figures
@@ -30,7 +30,9 @@ class Train(Experiment):
 
     def run(self, job: Job) -> Iterable[Row]:
         """Train the model unless that was done before."""
-        folder = trained_entry(job.config, job.data, job.cache, build_model(job.config, job.data))
+        model = build_model(job.config, job.data)
+        check_classes(model, job.data, job.config)
+        folder = trained_entry(job.config, job.data, job.cache, model)
         job.notes["model"] = str(folder)
         history = read_history(folder)
         hits = [100.0 * hit for hit in history["test_hits"]]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
-from cpath.data import Batches, crop_and_flip, digits
+from cpath.data import Batches, TensorSplit, crop_and_flip, digits
 from cpath.errors import InputError
 from cpath.evaluation import accuracy
 from cpath.models import resnet8_narrow
@@ -158,6 +159,17 @@ def test_a_training_leaves_the_process_as_it_was(tmp_path, monkeypatch, fails):
     assert _process() == before
 
 
+def test_a_training_inside_no_grad_is_the_same_and_leaves_gradients_off(tmp_path):
+    usual, inside = (resnet8_narrow(10, DATA.shape, width=2) for _ in range(2))
+    inside.load_state_dict(usual.state_dict())
+    train(usual, DATA, _recipe(1), tmp_path / "usual", quiet=True)
+    with torch.no_grad():
+        train(inside, DATA, _recipe(1), tmp_path / "inside", quiet=True)
+        assert not torch.is_grad_enabled()
+    for name, tensor in usual.state_dict().items():
+        assert torch.equal(tensor, inside.state_dict()[name]), name
+
+
 def test_precision_on_a_gpu_is_that_of_the_training_alone(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     before = torch.get_float32_matmul_precision()
@@ -189,3 +201,41 @@ def test_a_recipe_that_cannot_be_is_an_error(name, value):
     settings = {"epochs": 1, "batch_size": 8, "optimizer": torch.optim.SGD}
     with pytest.raises(InputError, match=rf"^{name} must be at least 1, a whole number, not {value!r}"):
         Recipe(**settings | {name: value})
+
+
+class OneLogit(nn.Module):
+    """A linear classifier of two classes with one logit, as (B, 1) or (B,)."""
+
+    def __init__(self, flat):
+        super().__init__()
+        self.flat, self.out = flat, nn.Linear(64, 1)
+
+    def forward(self, images):
+        logit = self.out(images.flatten(1))
+        return logit.squeeze(1) if self.flat else logit
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_one_logit_is_trained_by_its_binary_cross_entropy(flat, tmp_path):
+    data = digits(size=8)
+    pairs = {
+        name: TensorSplit(split.pixels, (split.labels >= 5).long(), split.ids, split.normalisation)
+        for name, split in (("train", data.train), ("val", data.val))
+    }
+    data = replace(data, classes=("low", "high"), **pairs)
+    torch.manual_seed(0)
+    model = OneLogit(flat)
+    weight, bias = model.out.weight.detach().clone(), model.out.bias.detach().clone()
+    recipe = Recipe(epochs=1, batch_size=len(data.train), optimizer=partial(torch.optim.SGD, lr=0.1))
+    (row,) = train(model, data, recipe, tmp_path, quiet=True)
+    images, labels = data.train.batch(torch.arange(len(data.train))).flatten(1), pairs["train"].labels
+    z = (images @ weight.T + bias).squeeze(1).double()
+    assert row["loss"] == pytest.approx(float(torch.log1p(torch.exp(-z * (2 * labels - 1))).mean()), rel=1e-5)
+    slope = (z.sigmoid() - labels) / len(labels)
+    torch.testing.assert_close(
+        model.out.weight.detach(), weight - 0.1 * (slope.float() @ images), rtol=1e-4, atol=1e-6
+    )
+    images, labels = data.val.batch(torch.arange(len(data.val))), pairs["val"].labels
+    hits = ((model(images).reshape(-1) >= 0).long() == labels).double()
+    assert row["val_accuracy"] == pytest.approx(100 * float(hits.mean()))
+    assert accuracy(model, data.val).tolist() == hits.bool().tolist()

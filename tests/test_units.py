@@ -39,7 +39,7 @@ def test_the_axis_follows_from_the_shape_and_attention(kind, name, shape, expect
     ],
 )
 def test_a_site_without_such_an_axis_is_refused_with_its_name_and_a_remedy(kind, name, shape):
-    with pytest.raises(cpath.SiteError, match=rf"site '{name}' gives .* the {kind}s': .*'!{name}'.*cpath\.Units"):
+    with pytest.raises(cpath.SiteError, match=rf"site '{name}' gives .* the {kind}s': .*'!{name}'"):
         cpath.Units(kind).shape(name, shape)
 
 
@@ -69,6 +69,31 @@ def test_unusable_units_are_refused():
             cpath.Units("channel", axis=axis)
     with pytest.raises(cpath.SiteError, match=r"site '1' gives \(4, 8, 8\) for each input, which has no axis 3"):
         cpath.score(zoo.make("vgg"), zoo.images(), unit=cpath.Units("channel", axis=3))
+
+
+def test_a_pattern_of_an_axis_that_fits_no_site_is_refused():
+    units = cpath.Units("channel", axis={"*": 0, "relu?": 1})
+    with pytest.raises(cpath.SiteError, match=r"axis names 'relu\?', which fits no site\. The sites are 1, "):
+        cpath.score(zoo.make("vgg"), zoo.images(), unit=units)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "shape", "remedy"),
+    [
+        ("head", "1", (4, 8, 8), "choose sites that have heads (sites='attention'), or say which axis they are"),
+        ("token", "1", (4, 8, 8), "or take positions for tokens: unit=cpath.Units('token', axis={'1': (1, 2)})"),
+        ("token", "fc", (10,), "or choose another unit: 'channel' or 'neuron'."),
+        ("head", "attention", (3, 16, 8), "unit=cpath.Units('head', axis={'attention': AXIS})."),
+        ("token", "x", (2, 3, 4, 5), "axis={'x': AXIS}), with AXIS from 0 to 3."),
+        ("channel", "x", (2, 3, 4, 5, 6), "axis={'x': AXIS}), with AXIS from 0 to 4."),
+        ("channel", "x", (), "or choose unit='neuron'."),
+    ],
+)
+def test_where_no_axis_is_known_the_advice_fits_the_site(kind, name, shape, remedy):
+    with pytest.raises(cpath.SiteError, match="no axis is known") as caught:
+        cpath.Units(kind).shape(name, shape)
+    assert f"leave the site out (add '!{name}' to sites)" in str(caught.value)
+    assert remedy in str(caught.value)
 
 
 def test_units_of_some_sites_only_are_refused_before_any_gradient(images):

@@ -18,6 +18,7 @@ from experiments.engine.digests import content_digest, named_code, source_digest
 from experiments.engine.fields import NOT_KEYED, Count, Gigabytes, Natural, Seed, Text, keyed
 from experiments.engine.settings import ExperimentSettings, Settings
 from experiments.engine.table import PseudoMethod
+from experiments.engine.unit import Unit
 
 RENAMED = {
     "activations": "sites",
@@ -73,7 +74,7 @@ class Config(Settings):
     paper: Annotated[dict[str, Any] | None, NOT_KEYED] = None
     seed: Seed
     sites: Annotated[Names, Field(min_length=1)]
-    unit: Literal["neuron", "channel", "token", "head"]
+    unit: Unit
     baseline: Literal["zero", "mean", "other_class"]
     baseline_inputs: Count
     target: Natural | Text

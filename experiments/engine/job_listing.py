@@ -17,6 +17,7 @@ from experiments.engine.job import CONFIG, RESULTS
 from experiments.engine.provenance import MANIFEST, read_manifest
 from experiments.engine.sweep import FINISHED, status_of
 from experiments.engine.table import COLUMNS, read_table
+from experiments.engine.unit import in_words
 
 # Beside the point, or there a second time, as settings of the experiment.
 _LEFT_OUT = ("outputs", "redo", "tracker", "paper", "imports", "sparsity", "percent", "keep")
@@ -129,7 +130,10 @@ def _settings(folder: Path) -> dict[str, Any]:
         content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     except (OSError, YAMLError, OmegaConfBaseException):  # half-written by a full disk, or edited
         return {}
-    found = dict(_dotted({name: value for name, value in _mapping(content).items() if name not in _LEFT_OUT}))
+    settings = {name: value for name, value in _mapping(content).items() if name not in _LEFT_OUT}
+    if isinstance(settings.get("unit"), Mapping):  # one setting, whichever form its value has
+        settings["unit"] = in_words(settings["unit"])
+    found = dict(_dotted(settings))
     # The seeds of methods and attributions are the job's, unless they are set to something else.
     return {
         name: value for name, value in found.items() if not (name.endswith(".seed") and value == found.get("seed"))

@@ -13,13 +13,16 @@ from cpath.attribution import ResponseProbe
 from cpath.data import ImageData
 from cpath.errors import InputError
 from cpath.models import load_checkpoint
+from cpath.response import class_logits
 from experiments.engine.cache import Cache, digest
-from experiments.engine.config import Config
+from experiments.engine.config import Config, default_of
 from experiments.engine.devices import device_of, dtype_of
 from experiments.engine.digests import code_digest, named_code
 from experiments.engine.images import Data, example
 from experiments.engine.instantiate import instantiated
+from experiments.engine.question import function_of
 from experiments.engine.training import MODEL_FILE, pretrained_weights, trained_entry
+from experiments.engine.unit import units_of
 
 
 def build_model(config: Config, data: Data) -> nn.Module:
@@ -72,23 +75,49 @@ def trained_model(config: Config, data: Data, cache: Cache) -> nn.Module:
 
 
 def check_model(model: nn.Module, data: Data, config: Config) -> None:
-    """Refuse a model without sites, or one that does not fit the dataset.
+    """Refuse a model without sites or units, or one that does not fit the dataset.
 
     Args:
         model: on the CPU.
         data: the dataset.
-        config: names the activation functions that are sites.
+        config: names the sites and the units.
 
     Raises:
-        SiteError: if no site is found.
-        InputError: if the model has not one logit for each class of the dataset.
+        SiteError: if no site is found, or one has no such units.
+        InputError: if the model has not one logit for each class of the dataset, unless the target is a function
+            of its output.
     """
     try:
         with cpath.sites.evaluating(model):
-            record = cpath.Probe(model, example(data), sites=config.sites).record(gradients=False)
+            function = function_of(config)
+            probe = cpath.Probe(model, example(data), function, sites=config.sites, unit=units_of(config.unit))
+            record = probe.record(gradients=False)
+            probe.layout(record.activations)  # raises where a site has no such units
     except cpath.SiteError as error:
-        raise cpath.SiteError(f"model '{config.model_name}': {error} (sites=[…] on the command line)") from error
-    theirs, classes = record.logits.shape[1], len(data.classes)
+        asked = "sites=[…]" if config.unit == default_of("unit") else "sites=[…] and unit='{kind: …, axis: …}'"
+        raise cpath.SiteError(f"model '{config.model_name}': {error} ({asked} on the command line)") from error
+    if function is None:  # whose output need not be logits
+        _compare_classes(record.logits.shape[1], data, config)
+
+
+def check_classes(model: nn.Module, data: Data, config: Config) -> None:
+    """Refuse a model for another number of classes than the dataset's; whether it has sites does not matter.
+
+    Args:
+        model: on the CPU, in eval mode.
+        data: the dataset.
+        config: names the model.
+
+    Raises:
+        InputError: if the model has not one logit for each class of the dataset; one logit is for two.
+    """
+    with torch.no_grad():
+        logits = class_logits(example(data).call(model), 1)
+    _compare_classes(logits.shape[1], data, config)
+
+
+def _compare_classes(theirs: int, data: Data, config: Config) -> None:
+    classes = len(data.classes)
     if theirs != classes:
         raise InputError(
             f"model '{config.model_name}' is for {theirs} classes, dataset '{data.name}' has {classes}: its logits "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cpath.response import class_logits
+from cpath.response import check_logits, logits_of, predicted
 from experiments.engine.images import Batch
 
 
@@ -34,8 +34,9 @@ def predictions(model: nn.Module, batch: Batch) -> Predictions:
         Classes, probabilities and captions.
     """
     with torch.no_grad():
-        logits = class_logits(model(batch.images.clone()), len(batch))  # a model may change its input in place
-    probability, target = logits.double().softmax(1).max(1)
+        output = model(batch.images.clone())  # a model may change its input in place
+    target = predicted(check_logits(output, len(batch)))
+    probability = logits_of(output).double().softmax(1).gather(1, target.unsqueeze(1)).squeeze(1)
     names = batch.source.data.classes
     titles = [
         f"{names[int(label)]}\n{_per_cent(float(share))}" for share, label in zip(probability, target, strict=True)

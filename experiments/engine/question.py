@@ -22,7 +22,9 @@ from cpath.inputs import Inputs
 from cpath.randomness import seeded
 from experiments.engine.config import Config, default_of
 from experiments.engine.devices import device_of, dtype_of
+from experiments.engine.fields import keyed
 from experiments.engine.images import Batch, Data
+from experiments.engine.unit import units_of
 
 QUESTIONS = ("unit", "baseline", "target")
 PREDICTED, LABEL = "predicted", "label"
@@ -45,7 +47,7 @@ def check_question(config: Config) -> None:
                 f"{setting}={value}: experiment={config.experiment.name} works with {setting}={usual} only; "
                 "experiment=path_analysis takes others."
             )
-    _ = _function_of(config)
+    _ = function_of(config)
 
 
 def is_usual(config: Config) -> bool:
@@ -69,7 +71,7 @@ def explains_a_class(config: Config) -> bool:
     Returns:
         False if it is a function of the output, for which nothing is measured that needs a class.
     """
-    return _function_of(config) is None
+    return function_of(config) is None
 
 
 def identity_of_question(config: Config) -> dict[str, Any]:
@@ -81,7 +83,8 @@ def identity_of_question(config: Config) -> dict[str, Any]:
     Returns:
         The settings that differ from the defaults, with the seed where a baseline is drawn.
     """
-    found = {name: getattr(config, name) for name in QUESTIONS if getattr(config, name) != default_of(name)}
+    settings = keyed(config)
+    found = {name: settings[name] for name in QUESTIONS if settings[name] != default_of(name)}
     if "baseline" in found:
         found |= {"baseline_inputs": config.baseline_inputs, "seed": config.seed}
     return found
@@ -110,7 +113,7 @@ class Question:
         found: dict[str, Any] = {
             "target": self._target(batch),
             "sites": self.config.sites,
-            "unit": self.config.unit,
+            "unit": units_of(self.config.unit),
         }
         if self.config.baseline == "mean":
             found["baseline"] = self._mean
@@ -123,7 +126,7 @@ class Question:
         target = self.config.target
         if target == LABEL:
             return batch.labels
-        function = _function_of(self.config)
+        function = function_of(self.config)
         return function if function is not None else None if target == PREDICTED else target
 
     @cached_property
@@ -155,8 +158,18 @@ class Question:
         return inputs.to(device_of(self.config), dtype_of(self.config))
 
 
-def _function_of(config: Config) -> Any:
-    """The function of the output that a target names; None for a class."""
+def function_of(config: Config) -> Any:
+    """Find the function of the output that a target names.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The function; None for a class.
+
+    Raises:
+        InputError: if the target is neither a class nor the dotted path of a function.
+    """
     target = config.target
     if isinstance(target, int) or target in (PREDICTED, LABEL):
         return None

@@ -179,3 +179,63 @@ def test_threads_that_share_the_images_find_what_one_finds():
     same = alone.floor() == shared.floor()
     assert same.double().mean() > 0.9999
     torch.testing.assert_close(alone[same], shared[same], rtol=0, atol=1e-4)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.merge = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x):
+        query, key, value = self.project(x).view(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4)
+        return self.merge(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(x.shape))
+
+
+class Reader(nn.Module):
+    """A transformer that does not know places: a token that occurs twice has the same outputs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Embedding(20, 8), nn.Linear(8, 3)
+        self.blocks, self.mlp = nn.ModuleList(Attention() for _ in range(2)), nn.Linear(8, 8)
+
+    def forward(self, tokens):
+        hidden = self.embed(tokens)
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+            hidden = hidden + F.gelu(self.mlp(hidden))
+        return self.out(hidden.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("sites", "unit", "with_baseline"),
+    [
+        ("Attention", "neuron", False),
+        (("attention", "gelu"), "neuron", False),
+        (("attention", "gelu"), "neuron", True),
+        (("blocks.*", "attention"), "token", False),
+        (("blocks.*", "attention"), "token", True),
+        (("blocks.*", "attention"), "channel", False),  # a block's output is that of its last module: equal units
+    ],
+)
+def test_in_float64_units_that_contribute_the_same_go_together_in_a_batch_as_alone(sites, unit, with_baseline):
+    torch.manual_seed(0)
+    model = Reader().double().eval()
+    tokens = torch.tensor([[18, 14, 12, 2, 18], [17, 14, 13, 8, 2], [3, 16, 11, 13, 9], [3, 11, 3, 0, 7]])
+    with cpath.observe(model, sites=sites) as seen, torch.no_grad():
+        model(tokens.flip(0))  # the last input shares its first token with that of the baseline
+    asked = {"target": 0, "sites": sites, "unit": unit}
+
+    def score(rows):
+        baseline = {name: value[rows] for name, value in seen.activations.items()} if with_baseline else None
+        return cpath.score(model, tokens[rows], Greedy(rounds=3), baseline=baseline, **asked)
+
+    together = score(slice(None))
+    for row in range(4):
+        alone = score(slice(row, row + 1))
+        assert torch.allclose(together.flat[row], alone.flat[0], rtol=0, atol=2**-20), row
+        if unit == "neuron" and row in (0, 3):  # the same token at two places
+            first, second = {0: (0, 4), 3: (0, 2)}[row]
+            for name, value in alone.values.items():
+                if not name.endswith(":attention") and not with_baseline:
+                    assert torch.allclose(value[0, first], value[0, second], rtol=0, atol=2**-20), name

@@ -152,15 +152,18 @@ def rounds_of_removal(
         _, outputs = run(network, weights, image, baseline, kept)
         contributions = {}
         for name, values in _products(network, weights, image, target, baseline, kept).items():
-            moved = summed((outputs[name] != baseline[name]).double(), unit)
+            # Roundings are no difference: the same value may be computed in another order.
+            rounding = 1e-14 * outputs[name].abs().max()
+            moved = summed(((outputs[name] - baseline[name]).abs() > rounding).double(), unit)
             for number, value in enumerate(summed(values, unit)):
                 if moved[number] and (name, number) not in removed:
                     contributions[name, number] = abs(value)
         at_start = at_start or len(contributions)
         leave = int(((rounds - done) / rounds) ** power * at_start)
         too_many = max(0, len(contributions) - leave)
-        threshold = sorted(contributions.values())[too_many - 1] if too_many else 0.0
-        removed |= {which: (done, value) for which, value in contributions.items() if value <= threshold}
+        compared = {which: float(f"{value:.7e}") for which, value in contributions.items()}  # eight digits tie
+        threshold = sorted(compared.values())[too_many - 1] if too_many else 0.0
+        removed |= {which: (done, contributions[which]) for which, value in compared.items() if value <= threshold}
     return removed
 
 

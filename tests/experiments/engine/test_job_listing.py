@@ -49,6 +49,17 @@ def test_results_are_one_frame_with_a_column_for_each_differing_setting(outputs)
         experiments.load(outputs / "artifacts" / "models")
 
 
+def test_axes_of_units_are_one_setting(job, trained, capsys, monkeypatch):
+    units = ["channel", "{kind: channel, axis: -1}", "{kind: channel, axis: {stage1.*: [0, 1]}}"]
+    for unit in units:
+        job(*JOB, f"unit={unit}").run()
+    assert sorted(experiments.load(trained).unit.unique()) == sorted(units)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert command.main([str(trained)]) == 0
+    said = capsys.readouterr().out
+    assert all(f"unit={unit}" in said for unit in units)
+
+
 def test_the_command_lists_them(outputs, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert command.main([str(outputs)]) == 0

@@ -105,6 +105,34 @@ def test_a_function_of_the_output_has_no_class_to_keep(users, job):
             job(*FAST, *OWN, f"target={target}", small=False).check()
 
 
+HELD = """
+from my_texts import Reader as Whole
+
+class Reader(Whole):
+    def forward(self, tokens, weights):
+        return {"found": super().forward(tokens, weights)}
+
+def first(output):
+    return output["found"][:, 0]
+"""
+
+
+def test_a_model_without_logits_answers_a_function_of_its_output(users, job):
+    users.write("my_texts", TEXTS)
+    users.write("my_held", HELD)
+    held = [setting.replace("my_texts.Reader", "my_held.Reader") for setting in OWN]
+    made = job(*FAST, *held, "target=my_held.first", small=False)
+    table = made.run()
+    assert not {"class_kept", "response_change"} & set(table.metric)
+    batch = next(made.sample(5).batches(5))
+    scores = cpath.score(made.model, batch.inputs, "neuron_intgrad", lambda output: output["found"][:, 0])
+    assert row_of(table, "neuron_intgrad", "realised_sparsity", 50).value == pytest.approx(
+        float(scores.pathway(50).sparsity.mean())
+    )
+    with pytest.raises(InputError, match="the model returned a dict, not logits"):
+        job(*FAST, *held, small=False).run()
+
+
 def test_inputs_and_labels_of_one_s_own_go_through_the_path_analysis(users, job):
     users.write("my_texts", TEXTS)
     made = job(*FAST, *OWN, "experiment.batch=3", "experiment.self_overlap=4", "dataset.name=mine", small=False)
@@ -147,3 +175,69 @@ def test_one_logit_has_two_classes_in_captions():
     assert found.target.tolist() == (share >= 0.5).long().tolist()
     torch.testing.assert_close(found.probability, torch.maximum(share, 1 - share), rtol=1e-6, atol=1e-7)
     assert found.titles[0].startswith("yes" if share[0] >= 0.5 else "no")
+
+
+def test_axes_of_units_are_those_of_the_library(job, trained):
+    for setting, unit in (
+        ("{kind: channel, axis: -1}", cpath.Units("channel", axis=-1)),
+        (
+            "{kind: token, axis: {stage?.*: [1, 2], '*': 0}}",
+            cpath.Units("token", axis={"stage?.*": (1, 2), "*": 0}),
+        ),
+        ("{kind: channel, axis: null}", "channel"),
+    ):
+        made = job(*FAST, f"unit={setting}".replace("'*'", "*"))
+        table = made.run()
+        batch = next(made.sample(5).batches(5))
+        scores = cpath.score(made.model, batch.images, "neuron_intgrad", unit=unit)
+        assert row_of(table, "neuron_intgrad", "realised_sparsity", 50).value == pytest.approx(
+            float(scores.pathway(50).sparsity.mean())
+        )
+        for site, residual in scores.residual.items():
+            assert row_of(table, "neuron_intgrad", f"residual/{site}").value == pytest.approx(
+                float(residual.nanmean()), nan_ok=True
+            )
+
+
+def test_axes_of_units_determine_the_job_and_their_order_counts(job):
+    def folder(unit):
+        return job(*FAST, f"unit={unit}").folder
+
+    assert folder("{kind: channel, axis: null}") == folder("channel")
+    assert folder("{axis: -1, kind: channel}") == folder("{kind: channel, axis: -1}")
+    units = ["channel", "token", "{kind: channel, axis: -1}", "{kind: channel, axis: 1}", "{kind: token, axis: -1}"]
+    units += ["{kind: channel, axis: {a*: 1, '*': 0}}".replace("'", ""), "{kind: channel, axis: {*: 0, a*: 1}}"]
+    assert len({folder(unit) for unit in units}) == len(units)
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [
+        ("channels", "unit must be 'neuron', 'channel', 'token' or 'head', or one of them with axes"),
+        ("3", r"unit must be 'neuron'.*; got 3"),
+        ("{axis: 1}", "unit must be 'neuron', "),
+        ("{kind: channel, axes: 1}", "unit must be 'neuron', "),
+        ("{kind: channel, axis: last}", "unit must name axes by a whole number.*: axis is 'last'"),
+        ("{kind: channel, axis: []}", "unit must name axes by a whole number"),
+        ("{kind: channel, axis: true}", "unit must name axes by a whole number"),
+        ("{kind: channel, axis: {features: 0.5}}", r"unit must name axes by a whole number.*: axis is 0\.5"),
+        ("{kind: neuron, axis: 1}", "unit is unusable: a neuron is one element of a site's output: it has no axis"),
+    ],
+)
+def test_unusable_units_are_refused_at_once(job, unit, message):
+    with pytest.raises(InputError, match=message):
+        job(*FAST, f"unit={unit}")
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [
+        ("head", "model 'resnet8_narrow': site '.*' gives .* for each input"),
+        ("{kind: channel, axis: 3}", "which has no axis 3"),
+        ("{kind: channel, axis: {featurs.*: -1}}", r"axis names 'featurs\.\*', which fits no site. The sites are "),
+    ],
+)
+def test_units_that_the_sites_have_not_are_refused_before_a_training(job, monkeypatch, unit, message):
+    monkeypatch.setattr("experiments.engine.network.trained_entry", None)  # calling it would be another error
+    with pytest.raises(cpath.SiteError, match=message):
+        _ = job(*FAST, f"unit={unit}").model
