@@ -1,8 +1,9 @@
-"""Evaluation of attributions: pixel removal (degradation, ROAR) and sanity checks; accuracy of models."""
+"""Evaluation: faithfulness of pathways; pixel removal (degradation, ROAR), sanity checks; accuracy of models."""
 
 from cpath.evaluation.classification import accuracy
 from cpath.evaluation.curves import area_under_curve, mean_height, mean_rank_agreement, rank_agreement
 from cpath.evaluation.degradation import PERCENT, Degradation, degrade
+from cpath.evaluation.faithfulness import KEEP, Faithfulness, faithfulness
 from cpath.evaluation.imputation import NoisyLinear
 from cpath.evaluation.randomization import INITS, find_blocks, redraw
 from cpath.evaluation.removal import ORDERS, rank_pixels, remove_pixels, removed_pixels
@@ -12,12 +13,14 @@ from cpath.evaluation.similarity import MEASURES, Comparison
 
 __all__ = [
     "INITS",
+    "KEEP",
     "MEASURES",
     "ORDERS",
     "PERCENT",
     "AlteredSplit",
     "Comparison",
     "Degradation",
+    "Faithfulness",
     "NoisyLinear",
     "SanityCheck",
     "StoredRanks",
@@ -26,6 +29,7 @@ __all__ = [
     "area_under_curve",
     "chunks_of",
     "degrade",
+    "faithfulness",
     "find_blocks",
     "mean_height",
     "mean_rank_agreement",
