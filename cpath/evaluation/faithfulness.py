@@ -39,7 +39,7 @@ KEEP = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
 _LEAST_RISE = 1e-3
 """Least f(x) − f(∅), as a part of the larger of the two: a smaller one is no answer that units could recover."""
-_ROUNDINGS = 1e3
+_ROUNDINGS = 16
 """Least f(x) − f(∅) in roundings of the largest logit."""
 
 
@@ -176,6 +176,8 @@ def faithfulness(
             "target."
         )
     target = scores.target if target is None else target
+    inputs = Inputs.of(inputs)
+    check_belong(scores, inputs)
     return measured(model, inputs, scores, target, Question(), shares, necessity=necessity, max_batch=max_batch)
 
 
@@ -257,7 +259,6 @@ def measured(
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer inputs at once"
     with evaluating(model), torch.no_grad(), within_memory(remedy):
         whole = Probe(model, inputs, target, sites=scores.sites, baseline=scores.baseline, max_batch=max_batch)
-        check_belong(scores, whole)
         for start in range(0, len(whole), max_batch):
             rows = slice(start, start + max_batch)
             found.append(_measured(whole.part(rows), scores[rows], target, question.part(rows), keep, necessity))

@@ -17,6 +17,7 @@ from cpath._torch import eagerly
 from cpath.baselines import blended
 from cpath.checks import check_number
 from cpath.errors import InputError, MaskError, described
+from cpath.inputs import Inputs
 from cpath.margin import Strength
 from cpath.probe import Probe
 from cpath.scores import Scores
@@ -94,28 +95,28 @@ def count_kept(scores: Scores, above: Tensor) -> Tensor:
 
 def _count_above(row: Tensor, limits: Tensor, into: Tensor) -> None:
     if row.device.type == "cpu" and row.dtype != torch.bfloat16:  # unknown to NumPy, which is many times faster
-        above = [np.count_nonzero(np.greater(row.numpy(), limit)) for limit in limits.numpy()]
+        above = [int(np.count_nonzero(np.greater(row.numpy(), limit))) for limit in limits.numpy()]
     else:
         above = [int((row > limit).sum()) for limit in limits]
     into.copy_(torch.tensor(above))
 
 
-def check_belong(scores: Scores, probe: Probe) -> None:
+def check_belong(scores: Scores, inputs: Inputs) -> None:
     """Check that scores belong to as many inputs, on the same device.
 
     Args:
         scores: The scores.
-        probe: The inputs in front of the model.
+        inputs: The inputs.
 
     Raises:
         MaskError: If they do not.
     """
-    if len(scores) != len(probe):
-        raise MaskError(f"the scores belong to {len(scores)} inputs, the batch has {len(probe)}.")
-    if scores.flat.device != probe.device:
+    if len(scores) != len(inputs):
+        raise MaskError(f"the scores belong to {len(scores)} inputs, the batch has {len(inputs)}.")
+    if scores.flat.device != inputs.device:
         raise MaskError(
-            f"the scores are on {scores.flat.device}, the inputs on {probe.device}: use "
-            f"scores.to('{probe.device}')."
+            f"the scores are on {scores.flat.device}, the inputs on {inputs.device}: use "
+            f"scores.to('{inputs.device}')."
         )
 
 
