@@ -48,7 +48,7 @@ class Strength(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Margin:
+class Margin(Strength):
     """Logit of one class minus that of another, for each input.
 
     Attributes:
@@ -73,7 +73,7 @@ class Margin:
         return cls(target, best_other(target, logits))
 
     def read(self, output: object, versions: int) -> Tensor:
-        """Read the margin, as `Strength.read` says."""
+        """Read the margins (V, B)."""
         logits = class_logits(output, versions * len(self.target))
         pair = torch.stack([self.target, self.against], 1).repeat(versions, 1)
         # In half precision the difference of two logits would be rounded once more.
@@ -83,7 +83,7 @@ class Margin:
 
 
 @dataclass(frozen=True, eq=False)
-class OutputFunction:
+class OutputFunction(Strength):
     """Number that a user's function of the output gives for each input.
 
     Attributes:
@@ -95,7 +95,7 @@ class OutputFunction:
     batch: int
 
     def read(self, output: object, versions: int) -> Tensor:
-        """Ask the function, as `Strength.read` says."""
+        """Ask the function for its numbers (V, B)."""
         rows = versions * self.batch
         answer = Response(self.function, rows, torch.device("cpu")).read(output, rows)
         return answer.values.to(widest(answer.values.device)).view(versions, self.batch)

@@ -164,8 +164,8 @@ def faithfulness(
     Example:
         >>> scores = cpath.score(model, images, "active")
         >>> whole = cpath.faithfulness(model, images, scores, keep=[100])  # all active neurons: nothing is lost
-        >>> whole.sufficiency.flatten().tolist(), whole.necessity.flatten().tolist()
-        ([1.0, 1.0], [1.0, 1.0])
+        >>> whole.sufficiency.flatten().tolist(), whole.kept.flatten() < 100
+        ([1.0, 1.0], tensor([True, True]))
     """
     max_batch, shares = check_count("max_batch", max_batch), check_keep(keep)
     if not isinstance(scores, Scores):
