@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MultipleLocator
 
 from cpath.viz.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
 from experiments.figures.curves import curve, spread
@@ -17,7 +18,7 @@ _LARGE = 2.0  # mean distances from 1 that are larger share the rest of an axis
 
 _CURVES = (
     ("sufficiency", "Sufficiency: the best units alone"),
-    ("necessity", "Necessity: all but the best units"),
+    ("necessity", "Necessity: lost without the best units"),
 )
 _NUMBERS = (("cmd", "Sufficiency"), ("necessity_cmd", "Necessity"))
 
@@ -62,7 +63,7 @@ def _curves(at: pd.DataFrame) -> Drawing:
         "network. Mean over inputs; bands: 95 % intervals."
     )
     if leaves:
-        caption += f" {', '.join(map(label_of, in_order(leaves)))} leave the range that is shown."
+        caption += f" Beyond the range that is shown: {', '.join(map(label_of, in_order(leaves)))}."
     return Drawing("faithfulness", figure, caption)
 
 
@@ -91,6 +92,8 @@ def _numbers(table: pd.DataFrame) -> list[Drawing]:
             ticks = [0, 0.5, 1, 1.5, *(tick for tick in (2, 5, 10, 20, 50, 100, 1000) if tick <= largest)]
             panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             panel.minorticks_off()
+        else:
+            panel.xaxis.set_major_locator(MultipleLocator(0.5))
         panel.set_xlim(0, max(1.1, 1.08 * largest))
     panels[0].set_yticks(range(len(methods)), [label_of(method) for method in methods])
     panels[0].invert_yaxis()
