@@ -1,6 +1,8 @@
 """Evaluation: faithfulness of pathways; pixel removal (degradation, ROAR), sanity checks; accuracy of models."""
 
 from cpath.evaluation.classification import accuracy
+from cpath.evaluation.controls import faithfulness_transfer, other_answer, runner_up
+from cpath.evaluation.copies import COPIES
 from cpath.evaluation.curves import area_under_curve, mean_height, mean_rank_agreement, rank_agreement
 from cpath.evaluation.degradation import PERCENT, Degradation, degrade
 from cpath.evaluation.faithfulness import KEEP, Faithfulness, faithfulness
@@ -12,6 +14,7 @@ from cpath.evaluation.sanity_checks import SanityCheck, randomise, sanity_check
 from cpath.evaluation.similarity import MEASURES, Comparison
 
 __all__ = [
+    "COPIES",
     "INITS",
     "KEEP",
     "MEASURES",
@@ -30,9 +33,11 @@ __all__ = [
     "chunks_of",
     "degrade",
     "faithfulness",
+    "faithfulness_transfer",
     "find_blocks",
     "mean_height",
     "mean_rank_agreement",
+    "other_answer",
     "parts_of",
     "randomise",
     "rank_agreement",
@@ -40,6 +45,7 @@ __all__ = [
     "redraw",
     "remove_pixels",
     "removed_pixels",
+    "runner_up",
     "sanity_check",
     "stored_ranks",
 ]

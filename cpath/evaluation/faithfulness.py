@@ -168,6 +168,25 @@ def faithfulness(
         ([1.0, 1.0], tensor([True, True]))
     """
     max_batch, shares = check_count("max_batch", max_batch), check_keep(keep)
+    target = check_scores(scores, inputs, target)
+    return measured(model, inputs, scores, target, Question(), shares, necessity=necessity, max_batch=max_batch)
+
+
+def check_scores(scores: object, inputs: Given | Inputs, target: Target) -> Target:
+    """Check that there is a question to as many inputs as there are scores for.
+
+    Args:
+        scores: The scores.
+        inputs: The inputs.
+        target: Class or function; None for the class that the scores explain.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        InputError: If these are no scores, or they explain a function and ``target`` is None.
+        MaskError: If they belong to another number of inputs.
+    """
     if not isinstance(scores, Scores):
         raise InputError(f"scores must be cpath.Scores, as cpath.score gives them, not {described(scores)}.")
     if target is None and scores.target is None:
@@ -175,10 +194,8 @@ def faithfulness(
             f"these scores of '{scores.method}' explain a function of the output: pass it, or a class, as the "
             "target."
         )
-    target = scores.target if target is None else target
-    inputs = Inputs.of(inputs)
-    check_belong(scores, inputs)
-    return measured(model, inputs, scores, target, Question(), shares, necessity=necessity, max_batch=max_batch)
+    check_belong(scores, Inputs.of(inputs))
+    return scores.target if target is None else target
 
 
 @dataclass(frozen=True, eq=False)

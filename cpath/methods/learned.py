@@ -176,7 +176,7 @@ def _inputs_at_once(values: Mapping[str, Tensor], layout: SiteLayout) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Aim:
-    """What the gated networks of some inputs are to answer.
+    """Answer that the gated networks of some inputs are to give.
 
     Attributes:
         strength: Number to read off the output.
