@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar
 import pandas as pd
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 import cpath
+from cpath.evaluation import COPIES
 from cpath.viz import Drawing
 from experiments.engine import fields
 from experiments.engine.experiment import Experiment
@@ -21,10 +22,13 @@ from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metric_entry import Metric
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, PseudoMethod, Row
+from experiments.faithfulness_controls import OTHER, RANDOM, Controls, controlled, random_network
 from experiments.figures.faithfulness import faithfulness_figures
 from experiments.metrics import pick
 
 _ALWAYS = ("random", "active")
+TRANSFER = "transfer"
+"""Mean over all copies."""
 
 
 class Faithfulness(Experiment):
@@ -33,7 +37,7 @@ class Faithfulness(Experiment):
     title: ClassVar[str] = "Faithfulness: what the best units carry"
     metrics: ClassVar[tuple[Metric, ...]] = pick(
         *("sufficiency", "necessity", "cpr", "cmd", "necessity_cpr", "necessity_cmd"),
-        *("units_kept", "no_rise", "answer"),
+        *("units_kept", "no_rise", "answer", "cmd_rise"),
     )
 
     explains_with = ("method",)
@@ -45,6 +49,7 @@ class Faithfulness(Experiment):
     batch: fields.Batch
     max_batch: fields.MaxBatch
     keep_scores_gb: fields.Gigabytes
+    controls: Controls
 
     def run(self, job: Job) -> Iterable[Row]:
         """Measure the methods on every input, with random units and the active ones beside them."""
@@ -52,11 +57,15 @@ class Faithfulness(Experiment):
         methods = beside_controls(job)
         searches = plan_searches(methods, [100 - share for share in self.keep])
         scoring = Scoring.planned(job, images, searches, max_batch=self.max_batch, keep_gb=self.keep_scores_gb)
+        controls = self.controls.names(job)
+        network = random_network(job) if RANDOM in controls else job.model
         found = PerImage()
         for batch in job.batches(images, self.batch, "measuring faithfulness"):
             with job.part(batch, "measures", *methods.values()) as part:
                 if part.missing:
-                    write_measures(part.folder, self._measure(job, batch, searches, scoring))
+                    measures = self._measure(job, batch, searches, scoring)
+                    measures.update(self._control(job, batch, searches, scoring, controls, network, measures))
+                    write_measures(part.folder, measures)
             found.add(batch, read_measures(part.folder))
         found.write(job.folder)
         return found.means()
@@ -64,15 +73,22 @@ class Faithfulness(Experiment):
     def _measure(
         self, job: Job, batch: Batch, searches: Sequence[Search], scoring: Scoring
     ) -> dict[Measure, Tensor]:
-        """All numbers of the inputs of one batch."""
+        """Numbers of the inputs of one batch, without the controls."""
         columns: dict[str, dict[float, _Column]] = {}
         measures: dict[Measure, Tensor] = {}
+        target = job.question.arguments(batch)["target"]
         for search in searches:
-            found = self._faithfulness(job, batch, search, scoring.scores(batch, search))
+            found = cpath.faithfulness(
+                job.model,
+                batch.inputs,
+                scoring.scores(batch, search),
+                target if callable(target) else None,
+                keep=self._sizes(search),
+                max_batch=self.max_batch,
+            )
             of_method = columns.setdefault(search.name, {})
-            for number, share in enumerate(self._shares(search)):
-                # Scores that do not rank are one set of units, whatever the size asked for.
-                of_method[share] = _Column.of(found, number if search.method.graded else 0)
+            for share, number in self._shares(search):
+                of_method[share] = _Column.of(found, number)
             if not measures:  # the same for every method
                 measures[Measure(PseudoMethod.NETWORK, "no_rise")] = 100 * found.undefined.double()
                 measures[Measure(PseudoMethod.NETWORK, "answer")] = found.whole
@@ -81,20 +97,48 @@ class Faithfulness(Experiment):
             measures.update(_of_method(name, {share: by_share[share] for share in self.keep}))
         return measures
 
-    def _shares(self, search: Search) -> list[float]:
-        """Sizes that a search serves."""
-        return [share for share in self.keep if 100 - share in search.sparsities]
+    def _control(
+        self,
+        job: Job,
+        batch: Batch,
+        searches: Sequence[Search],
+        scoring: Scoring,
+        names: Sequence[str],
+        network: nn.Module,
+        own: Mapping[Measure, Tensor],
+    ) -> dict[Measure, Tensor]:
+        """CMD (B,) of the controls of every method, NaN for the inputs that they are not measured on."""
+        some = self.controls.on(batch)
+        distances: dict[str, dict[str, list[Tensor]]] = {}
+        for search in searches:
+            of_method = distances.setdefault(search.name, {name: [] for name in names})
+            if some is None or not names:
+                continue
+            scores = scoring.scores(batch, search)[: len(some)]
+            sizes = self._sizes(search)
+            for name, found in controlled(job, some, search.method, scores, names, sizes, network, self.max_batch):
+                distance = (1 - found.sufficiency).abs()
+                of_method[name] += [distance[:, number] for _, number in self._shares(search)]
+        measures: dict[Measure, Tensor] = {}
+        for method, by_control in distances.items():
+            cmd = {name: _padded(columns, len(batch)) for name, columns in by_control.items()}
+            copies = [values for name, values in cmd.items() if name in COPIES]
+            if copies:
+                cmd[TRANSFER] = torch.stack(copies).mean(0)
+            for name, values in cmd.items():
+                measures[Measure(method, f"cmd/{name}")] = values
+                if name in (TRANSFER, OTHER):
+                    measures[Measure(method, f"cmd_rise/{name}")] = values - own[Measure(method, "cmd")].to(values)
+        return measures
 
-    def _faithfulness(self, job: Job, batch: Batch, search: Search, scores: cpath.Scores) -> cpath.Faithfulness:
-        target = job.question.arguments(batch)["target"]
-        return cpath.faithfulness(
-            job.model,
-            batch.inputs,
-            scores,
-            target if callable(target) else None,
-            keep=self._shares(search) if search.method.graded else [100],
-            max_batch=self.max_batch,
-        )
+    def _sizes(self, search: Search) -> list[float]:
+        """Sizes at which a search is measured; scores that do not rank are one set of units, whatever the size."""
+        return [share for share, _ in self._shares(search)] if search.method.graded else [100]
+
+    def _shares(self, search: Search) -> list[tuple[float, int]]:
+        """Sizes that a search serves, each with its place among those at which it is measured."""
+        shares = [share for share in self.keep if 100 - share in search.sparsities]
+        return [(share, number if search.method.graded else 0) for number, share in enumerate(shares)]
 
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the curves of the methods, and one number for each."""
@@ -125,6 +169,14 @@ class _Column:
     @classmethod
     def of(cls, found: cpath.Faithfulness, number: int) -> _Column:
         return cls(found.sufficiency[:, number], found.necessity[:, number], found.kept[:, number])
+
+
+def _padded(columns: Sequence[Tensor], count: int) -> Tensor:
+    """Mean over the sizes (count,), NaN for inputs behind those that were measured."""
+    found = torch.full((count,), torch.nan, dtype=torch.float64)
+    if columns:
+        found[: len(columns[0])] = torch.stack(list(columns)).mean(0).cpu().double()
+    return found
 
 
 def _of_method(name: str, columns: Mapping[float, _Column]) -> dict[Measure, Tensor]:

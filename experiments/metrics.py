@@ -287,8 +287,22 @@ _FAITHFULNESS = (
         range=_POSITIVE,
         better="lower",
         meaning="Mean distance of the sufficiency from 1 over the sizes: 0 if the best units alone answer as the "
-        "whole network at every size, 1 if they answer as the empty one.",
+        "whole network at every size, 1 if they answer as the empty one. "
+        "Behind a slash, of a control: the same units on a copy of the input (transfer: the mean over all copies); "
+        "other_answer: the method asked for the class with the second largest logit, where 0 is a restricted "
+        "network that prefers it by as much as the whole network prefers its own; random_weights: the method in a "
+        "network that has learned nothing.",
         source=_MIB,
+    ),
+    Metric(
+        name="cmd_rise",
+        label="CMD of the control − CMD",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="CMD of the control behind the slash minus CMD, on the same inputs. Transfer: near 0 for units "
+        "that carry more than this one input. Other answer: large for a method that finds what the network itself "
+        "says.",
     ),
     Metric(
         name="necessity_cpr",

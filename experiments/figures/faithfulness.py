@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -20,6 +22,10 @@ _CURVES = (
     ("sufficiency", "Sufficiency: the best units alone"),
     ("necessity", "Necessity: lost without the best units"),
 )
+_CONTROLS = {
+    "transfer": ("Transfer", "CMD of the same units on copies"),
+    "other_answer": ("Another answer", "CMD for the runner-up"),
+}
 _NUMBERS = (("cmd", "Sufficiency"), ("necessity_cmd", "Necessity"))
 
 
@@ -36,7 +42,7 @@ def faithfulness_figures(table: pd.DataFrame) -> list[Drawing]:
     if at.empty:
         return []
     with mpl.rc_context(STYLE):
-        return [_curves(at), *_numbers(table)]
+        return [_curves(at), *_numbers(table), *_controls(table)]
 
 
 def _curves(at: pd.DataFrame) -> Drawing:
@@ -86,15 +92,7 @@ def _numbers(table: pd.DataFrame) -> list[Drawing]:
             panel.errorbar(row.value, place, xerr=spread(row), **look)
         panel.axvline(1, **_REFERENCE)
         panel.set(title=title, xlabel=METRICS[metric].label)
-        largest = float(np.nanmax(here[["value", "ci_high"]].to_numpy(dtype=float)))
-        if largest > _LARGE:
-            panel.set_xscale("symlog", linthresh=_LARGE)
-            ticks = [0, 0.5, 1, 1.5, *(tick for tick in (2, 5, 10, 20, 50, 100, 1000) if tick <= largest)]
-            panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            panel.minorticks_off()
-        else:
-            panel.xaxis.set_major_locator(MultipleLocator(0.5))
-        panel.set_xlim(0, max(1.1, 1.08 * largest))
+        _distances(panel, "x", float(np.nanmax(here[["value", "ci_high"]].to_numpy(dtype=float))))
     panels[0].set_yticks(range(len(methods)), [label_of(method) for method in methods])
     panels[0].invert_yaxis()
     caption = (
@@ -105,3 +103,48 @@ def _numbers(table: pd.DataFrame) -> list[Drawing]:
     if "active" in methods:
         caption += " The active subnetwork is one set of units, larger than most sizes, and no rank."
     return [Drawing("faithfulness_numbers", figure, caption)]
+
+
+def _distances(panel: Axes, axis: Literal["x", "y"], largest: float) -> None:
+    """Prepare an axis for mean distances from 1: from 0, and logarithmic for what is large."""
+    if largest > _LARGE:
+        getattr(panel, f"set_{axis}scale")("symlog", linthresh=_LARGE)
+        ticks = [0, 0.5, 1, 1.5, *(tick for tick in (2, 5, 10, 20, 50, 100, 1000) if tick <= largest)]
+        getattr(panel, f"set_{axis}ticks")(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
+    else:
+        getattr(panel, f"{axis}axis").set_major_locator(MultipleLocator(0.5))
+    panel.set(**{f"{axis}lim": (0, max(1.1, 1.08 * largest))})
+
+
+def _controls(table: pd.DataFrame) -> list[Drawing]:
+    """Own CMD against that of each control, a point for each method."""
+    present = [control for control in _CONTROLS if f"cmd_rise/{control}" in set(table.metric)]
+    rows = table[table.value.notna()].set_index(["method", "metric"])
+    if not present or rows.empty:
+        return []
+    figure = new_figure(1.0 + 3.8 * len(present), 4.3)
+    panels = figure.subplots(1, len(present), squeeze=False)[0]
+    for panel, control in zip(panels, present, strict=True):
+        title, label = _CONTROLS[control]
+        methods = [m for m in in_order({m for m, _ in rows.index}) if (m, f"cmd_rise/{control}") in rows.index]
+        largest = 0.0
+        for method in methods:
+            there = rows.loc[(method, f"cmd/{control}")]
+            own = there.value - rows.loc[(method, f"cmd_rise/{control}")].value  # on the same inputs
+            look = {"fmt": marker_of(method), "color": colour_of(method), "elinewidth": 1, "markersize": 6}
+            panel.errorbar(own, there.value, yerr=spread(there), label=label_of(method), **look)
+            largest = float(np.nanmax([largest, own, there.value, there.ci_high]))
+        _distances(panel, "x", largest)
+        _distances(panel, "y", largest)
+        panel.plot([0, 1000], [0, 1000], scalex=False, scaley=False, **_REFERENCE)
+        panel.set(title=title, xlabel="CMD on the input", ylabel=label)
+    shared_legend(figure, panels[0])
+    caption = (
+        "What a set of units proves, one point a method. Across: CMD of the best units on the input that they were "
+        "found for (0: they answer as the whole network). Transfer: the same units on copies of it; on the line, "
+        "nothing is lost. Another answer: the method asked for the runner-up; a point low in this panel makes the "
+        "network say what it does not say. A method that finds the network's own reasons is on the left, on the "
+        "line of the first panel and high in the second. Mean over inputs; bars: 95 % intervals."
+    )
+    return [Drawing("faithfulness_controls", figure, caption)]
