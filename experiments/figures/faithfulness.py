@@ -128,15 +128,15 @@ def _controls(table: pd.DataFrame) -> list[Drawing]:
     for panel, control in zip(panels, present, strict=True):
         title, label = _CONTROLS[control]
         methods = [m for m in in_order({m for m, _ in rows.index}) if (m, f"cmd_rise/{control}") in rows.index]
-        largest = 0.0
+        across = down = 0.0
         for method in methods:
             there = rows.loc[(method, f"cmd/{control}")]
             own = there.value - rows.loc[(method, f"cmd_rise/{control}")].value  # on the same inputs
             look = {"fmt": marker_of(method), "color": colour_of(method), "elinewidth": 1, "markersize": 6}
             panel.errorbar(own, there.value, yerr=spread(there), label=label_of(method), **look)
-            largest = float(np.nanmax([largest, own, there.value, there.ci_high]))
-        _distances(panel, "x", largest)
-        _distances(panel, "y", largest)
+            across, down = max(across, own), float(np.nanmax([down, there.value, there.ci_high]))
+        _distances(panel, "x", across)
+        _distances(panel, "y", down)
         panel.plot([0, 1000], [0, 1000], scalex=False, scaley=False, **_REFERENCE)
         panel.set(title=title, xlabel="CMD on the input", ylabel=label)
     shared_legend(figure, panels[0])
