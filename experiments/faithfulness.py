@@ -124,7 +124,7 @@ class Faithfulness(Experiment):
             cmd = {name: _padded(columns, len(batch)) for name, columns in by_control.items()}
             copies = [values for name, values in cmd.items() if name in COPIES]
             if copies:
-                cmd[TRANSFER] = torch.stack(copies).mean(0)
+                cmd[TRANSFER] = torch.stack(copies).nanmean(0)
             for name, values in cmd.items():
                 measures[Measure(method, f"cmd/{name}")] = values
                 if name in (TRANSFER, OTHER):

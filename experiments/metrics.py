@@ -288,7 +288,8 @@ _FAITHFULNESS = (
         better="lower",
         meaning="Mean distance of the sufficiency from 1 over the sizes: 0 if the best units alone answer as the "
         "whole network at every size, 1 if they answer as the empty one. "
-        "Behind a slash, of a control: the same units on a copy of the input (transfer: the mean over all copies); "
+        "Behind a slash, of a control: the same units on a copy of the input, where the whole network gives its "
+        "answer there too (transfer: the mean over all copies); "
         "other_answer: the method asked for the class with the second largest logit, where 0 is a restricted "
         "network that prefers it by as much as the whole network prefers its own; random_weights: the method in a "
         "network that has learned nothing.",

@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cpath.checks import check_count, within_memory
+from cpath.checks import check_count, check_number, within_memory
 from cpath.devices import widest
 from cpath.errors import InputError
 from cpath.evaluation.copies import COPIES
@@ -24,7 +25,7 @@ from cpath.evaluation.keeping_top import check_keep
 from cpath.inputs import Given, Inputs
 from cpath.margin import best_other
 from cpath.probe import Probe
-from cpath.response import Target, check_target, class_logits
+from cpath.response import Target, class_logits
 from cpath.scores import Scores
 from cpath.sites import evaluating
 
@@ -60,6 +61,7 @@ def faithfulness_transfer(
     *,
     copies: Mapping[str, Callable[[Any], Given]] = COPIES,
     keep: Iterable[float] = KEEP,
+    least_rise: float = 0.2,
     necessity: bool = False,
     max_batch: int = 64,
 ) -> dict[str, Faithfulness]:
@@ -76,6 +78,8 @@ def faithfulness_transfer(
         copies: Functions by name that are given the inputs as they were passed, and return as many others of the
             same structure. The default ones need images.
         keep: Sizes, ascending per cents of all units.
+        least_rise: Least rise of the answer from the empty to the whole network on a copy, as a part of that on the
+            input. Below it, the network itself does not give the answer on the copy, and the faithfulness is NaN.
         necessity: Measure the necessity too.
         max_batch: Largest number of inputs in one forward pass.
 
@@ -94,28 +98,19 @@ def faithfulness_transfer(
     """
     max_batch, shares = check_count("max_batch", max_batch), check_keep(keep)
     target = check_scores(scores, inputs, target)
-    against = None
-    if not callable(target):
-        logits = _logits(model, inputs, max_batch)
-        classes = check_target(target, len(logits), logits.device)
-        assert classes is not None
-        against = best_other(classes, logits)
+    if not 0 <= check_number("least_rise", least_rise) < math.inf:
+        raise InputError(f"least_rise must not be negative, but is {least_rise}.")
     given = inputs.structured(dict(enumerate(inputs.tensors))) if isinstance(inputs, Inputs) else inputs
     if copies is COPIES and not _is_image(given):
         raise InputError(
             "the copies that are made without saying are of images (B, C, H, W): pass copies={name: function}, "
             "whose functions return copies of inputs like these."
         )
+    own = measured(model, inputs, scores, target, Question(), (100.0,), necessity=False, max_batch=max_batch)
+    question = Question(against=own.against, least_rise=least_rise * (own.whole - own.empty).abs())
     return {
         name: measured(
-            model,
-            copy(given),
-            scores,
-            target,
-            Question(against=against),
-            shares,
-            necessity=necessity,
-            max_batch=max_batch,
+            model, copy(given), scores, target, question, shares, necessity=necessity, max_batch=max_batch
         )
         for name, copy in copies.items()
     }

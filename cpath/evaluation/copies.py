@@ -14,14 +14,14 @@ from torch import Tensor
 
 from cpath.randomness import image_generators
 
-_NOISE = 0.2  # standard deviations of the image
+_NOISE = 0.05  # standard deviations of the image
 _BORDER = 16  # part of a side that a crop cuts off at each end
 _BLOCK = 8  # pixels
-_COARSENESS = 0.1  # standard deviations of the image, times the number of the frequency
+_COARSENESS = 0.03  # standard deviations of the image, times the number of the frequency
 
 
 def noise(images: Tensor, seed: int = 0) -> Tensor:
-    """Add normal noise with a fifth of the image's own standard deviation.
+    """Add normal noise with a twentieth of the image's own standard deviation.
 
     Args:
         images: Floats (B, C, H, W).
@@ -32,8 +32,8 @@ def noise(images: Tensor, seed: int = 0) -> Tensor:
 
     Example:
         >>> change = cpath.evaluation.copies.noise(images) - images
-        >>> (change.std() / images.std()).round(decimals=1)
-        tensor(0.2000)
+        >>> (change.std() / images.std()).round(decimals=2)
+        tensor(0.0500)
     """
     drawn = torch.stack(
         [

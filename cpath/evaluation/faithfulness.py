@@ -205,10 +205,12 @@ class Question:
     Attributes:
         against: Class (B,) that the margin is over, in place of the best other one.
         whole: Answer (B,) that counts as the whole one, in place of f(x).
+        least_rise: Least f(x) − f(∅) (B,) that units could recover.
     """
 
     against: Tensor | None = None
     whole: Tensor | None = None
+    least_rise: Tensor | None = None
 
     def part(self, rows: slice) -> Question:
         """Select inputs.
@@ -219,9 +221,8 @@ class Question:
         Returns:
             The question about them.
         """
-        return Question(
-            None if self.against is None else self.against[rows], None if self.whole is None else self.whole[rows]
-        )
+        values = {name: value if value is None else value[rows] for name, value in vars(self).items()}
+        return Question(**values)
 
     def strength(self, probe: Probe, record: Record, function: Any) -> Strength:
         """Find the number to read off the output.
@@ -299,6 +300,8 @@ def _measured(
         whole = record.response if record.class_logits is None else strength.read(record.class_logits, 1)[0]
     whole = whole.to(empty)
     rise = _rise(whole, empty, record.class_logits)
+    if question.least_rise is not None:
+        rise = rise.masked_fill(rise.abs() < question.least_rise.to(rise), torch.nan)
     losses = (whole - top.strengths(strength, above, keep_top=False)) / rise if necessity else None
     margin = strength if isinstance(strength, Margin) else None
     return Faithfulness(
