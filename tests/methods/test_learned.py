@@ -158,6 +158,22 @@ def test_units_at_their_baseline_score_only_if_asked():
     assert (everything.flat > 0).all()
 
 
+def test_inputs_that_do_not_fit_into_memory_together_are_trained_in_turn(monkeypatch):
+    model, images = zoo.make("residual", torch.float64), zoo.images(3, dtype=torch.float64)
+    method, sizes, train = LearnedRanking(steps=4), [], LearnedRanking._train
+    together = cpath.score(model, images, method).flat
+
+    def noted(self: LearnedRanking, probe: cpath.Probe, *rest: object) -> None:
+        sizes.append(len(probe))
+        train(self, probe, *rest)
+
+    monkeypatch.setattr(LearnedRanking, "_train", noted)
+    monkeypatch.setattr("cpath.methods.learned._BYTES", 1)
+    in_turn = cpath.score(model, images, method).flat
+    assert sizes == [1, 1, 1]
+    torch.testing.assert_close(in_turn, together, **CLOSE)
+
+
 def test_texts_with_attention_heads_and_a_function():
     model, inputs = texts.encoder(), texts.texts()
 
