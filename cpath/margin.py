@@ -27,6 +27,9 @@ from torch import Tensor
 from cpath.devices import widest
 from cpath.response import Response, class_logits
 
+_LEAST_RISE = 1e-3  # as a part of the larger answer
+_ROUNDINGS = 16  # of the largest logit
+
 
 class Strength(Protocol):
     """Number for each input that is read off a network's output, in any version of the network."""
@@ -125,3 +128,28 @@ def lead(logits: Tensor) -> Tensor:
     """
     first, second = logits.topk(2, dim=1).values.unbind(1)
     return first - second
+
+
+def rise_of(whole: Tensor, empty: Tensor, logits: Tensor | None) -> Tensor:
+    """Compute the rise of an answer from the empty to the whole network, where there is one.
+
+    Args:
+        whole: Answer f(x) of the whole network (B,).
+        empty: Answer f(∅) of the network with all units at their baseline (B,).
+        logits: Logits (B, classes) of the whole network; None if the answer is a function's.
+
+    Returns:
+        f(x) − f(∅) (B,). NaN where it is less than a thousandth of the larger one, or than roundings of the logits:
+        that is no answer that units could recover.
+
+    Example:
+        >>> from cpath.margin import rise_of
+        >>> rise_of(torch.tensor([3.0, 3.0]), torch.tensor([-1.0, 2.999]), None)
+        tensor([4., nan])
+    """
+    rise = whole - empty
+    least = _LEAST_RISE * torch.maximum(whole.abs(), empty.abs())
+    if logits is not None:
+        rounding = torch.finfo(logits.dtype).eps * logits.abs().amax(1)
+        least = torch.maximum(least, _ROUNDINGS * rounding.to(least))
+    return rise.masked_fill(rise.abs() <= least, torch.nan)

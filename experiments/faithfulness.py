@@ -173,7 +173,7 @@ class _Column:
 
 def _padded(columns: Sequence[Tensor], count: int) -> Tensor:
     """Mean over the sizes (count,), NaN for inputs behind those that were measured."""
-    found = torch.full((count,), torch.nan, dtype=torch.float64)
+    found = torch.full((count,), torch.nan, dtype=torch.float64, device="cpu")
     if columns:
         found[: len(columns[0])] = torch.stack(list(columns)).mean(0).cpu().double()
     return found

@@ -24,7 +24,7 @@ OTHER, RANDOM = "other_answer", "random_weights"
 
 
 class Controls(Settings):
-    """What a set of units proves: ``experiment.controls.…``."""
+    """Controls that tell what a set of units proves: ``experiment.controls.…``."""
 
     images: fields.Natural
     copies: Annotated[list[Annotated[str, fields.one_of(COPIES)]], AfterValidator(fields.distinct)]

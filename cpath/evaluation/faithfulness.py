@@ -28,7 +28,7 @@ from cpath.checks import check_count, within_memory
 from cpath.errors import InputError, described
 from cpath.evaluation.keeping_top import NOTHING, TopUnits, check_belong, check_keep, count_kept, thresholds
 from cpath.inputs import Given, Inputs
-from cpath.margin import Margin, OutputFunction, Strength
+from cpath.margin import Margin, OutputFunction, Strength, rise_of
 from cpath.probe import Probe, Record
 from cpath.response import Target
 from cpath.scores import Scores
@@ -36,11 +36,6 @@ from cpath.sites import evaluating
 
 KEEP = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 """Sizes, per cent of all units."""
-
-_LEAST_RISE = 1e-3
-"""Least f(x) − f(∅), as a part of the larger of the two: a smaller one is no answer that units could recover."""
-_ROUNDINGS = 16
-"""Least f(x) − f(∅) in roundings of the largest logit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +294,7 @@ def _measured(
     if whole is None:
         whole = record.response if record.class_logits is None else strength.read(record.class_logits, 1)[0]
     whole = whole.to(empty)
-    rise = _rise(whole, empty, record.class_logits)
+    rise = rise_of(whole, empty, record.class_logits)
     if question.least_rise is not None:
         rise = rise.masked_fill(rise.abs() < question.least_rise.to(rise), torch.nan)
     losses = (whole - top.strengths(strength, above, keep_top=False)) / rise if necessity else None
@@ -315,16 +310,6 @@ def _measured(
         method=scores.method,
         losses=losses if losses is None else losses.T,
     )
-
-
-def _rise(whole: Tensor, empty: Tensor, logits: Tensor | None) -> Tensor:
-    """Compute f(x) − f(∅) (B,), NaN where it is nothing that units could recover."""
-    rise = whole - empty
-    least = _LEAST_RISE * torch.maximum(whole.abs(), empty.abs())
-    if logits is not None:
-        rounding = torch.finfo(logits.dtype).eps * logits.abs().amax(1)
-        least = torch.maximum(least, _ROUNDINGS * rounding.to(least))
-    return rise.masked_fill(rise.abs() <= least, torch.nan)
 
 
 def _joined(found: Sequence[Faithfulness]) -> Faithfulness:

@@ -207,7 +207,7 @@ class TopUnits:
             left_out=self._left_out,
         )
         with eagerly(), watching:
-            output = inputs.call(self._probe.model)
+            output = inputs.clone().call(self._probe.model)  # it may change what belongs to all inputs
         unreached = self._scores.layout.shapes.keys() - reached
         if unreached:
             raise MaskError(f"the restricted network never reached site '{min(unreached)}' of the scores.")

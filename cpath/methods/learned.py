@@ -15,7 +15,7 @@ from cpath.baselines import blended
 from cpath.checks import check_at_least, check_count, check_seed, warn
 from cpath.errors import InputError
 from cpath.layout import SiteLayout, common_dtype
-from cpath.margin import Margin, OutputFunction, lead
+from cpath.margin import Margin, OutputFunction, lead, rise_of
 from cpath.methods.base import Method, register
 from cpath.methods.contribution import NeuronIntGrad
 from cpath.methods.soft_top import soft_top, through_soft_top
@@ -28,7 +28,6 @@ from cpath.sites import EVERY_SITE, intercept
 # Largest memory for the parameters of inputs that are trained at once, and for what their backward pass keeps.
 _BYTES = 2**31
 _MOST_OPEN = 0.95  # of the units that take part
-_LEAST_RISE = 1e-3
 
 
 @register("learned_ranking")
@@ -115,7 +114,7 @@ class LearnedRanking(Method):
             record = part.record(gradients=False)
             parameters = _ranks(order.to(dtype), self._take_part(part, layout, record))
             aim = _Aim.of(part, layout, record)
-            trained = (aim.is_defined & parameters.isfinite().any(1)).nonzero().flatten()
+            trained = (~aim.rise.isnan() & parameters.isfinite().any(1)).nonzero().flatten()
             lost += len(part) - len(trained)
             if len(trained):
                 self._train(part.part(trained), layout, aim.part(trained), parameters, trained)
@@ -181,12 +180,12 @@ class _Aim:
     Attributes:
         strength: Number to read off the output.
         empty: Its value (B,) in the empty network.
-        goal: The value (B,) to be reached.
+        rise: Difference (B,) to the value that is to be reached; NaN where there is nothing to reach.
     """
 
     strength: Margin | OutputFunction
     empty: Tensor
-    goal: Tensor
+    rise: Tensor
 
     @classmethod
     def of(cls, probe: Probe, layout: SiteLayout, record: Record) -> _Aim:
@@ -201,13 +200,7 @@ class _Aim:
         closed = torch.zeros(len(probe), layout.units, device=probe.device)
         with torch.no_grad():
             empty = strength.read(_gated(probe, layout.views(closed)), 1)[0]
-        return cls(strength, empty, goal.to(empty))
-
-    @property
-    def is_defined(self) -> Tensor:
-        """True (B,) where the answer rises from the empty to the whole network."""
-        least = _LEAST_RISE * torch.maximum(self.goal.abs(), self.empty.abs())
-        return (self.goal - self.empty).abs() > least
+        return cls(strength, empty, rise_of(goal.to(empty), empty, record.class_logits))
 
     def part(self, rows: Tensor) -> _Aim:
         """Select inputs."""
@@ -216,13 +209,13 @@ class _Aim:
             strength = Margin(self.strength.target[rows], self.strength.against[rows])
         else:
             strength = OutputFunction(self.strength.function, len(rows))
-        return _Aim(strength, self.empty[rows], self.goal[rows])
+        return _Aim(strength, self.empty[rows], self.rise[rows])
 
     def gradient(self, probe: Probe, layout: SiteLayout, gates: Tensor) -> Tensor:
         """Compute the gradient (B, units) of |1 − F| by the gates."""
         leaves = {name: view.detach().requires_grad_() for name, view in layout.views(gates).items()}
         answer = self.strength.read(_gated(probe, leaves), 1)[0]
-        loss = (1 - (answer - self.empty) / (self.goal - self.empty)).abs().sum()
+        loss = (1 - (answer - self.empty) / self.rise).abs().sum()
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return layout.flatten(dict(zip(leaves, found, strict=True)))
 
