@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from cpath import analysis, attribution, data, decoding, evaluation, methods, models
     from cpath import training as training
     from cpath import viz as viz
+    from cpath.evaluation.faithfulness import Faithfulness, faithfulness
 
 __version__ = "0.1.0"
 
@@ -79,6 +80,7 @@ __all__ = [
     "CpathError",
     "Decoding",
     "EmptyPathwayWarning",
+    "Faithfulness",
     "InputError",
     "MaskError",
     "Method",
@@ -103,6 +105,7 @@ __all__ = [
     "decode",
     "decoding",
     "evaluation",
+    "faithfulness",
     "find_pathway",
     "mean_activations",
     "methods",
@@ -119,21 +122,25 @@ _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
     *("training", "viz"),
 )
+# Their modules import others that `import cpath` alone does not need.
+_LATE = dict.fromkeys(("Faithfulness", "faithfulness"), "cpath.evaluation.faithfulness")
 
 
 def __getattr__(name: str) -> Any:
-    """Import a submodule when it is first accessed.
+    """Import a submodule, or what a submodule offers, when it is first accessed.
 
     Args:
-        name: Name of the submodule.
+        name: Name of the submodule, function or class.
 
     Returns:
-        The submodule.
+        The submodule, function or class.
 
     Raises:
-        AttributeError: If cpath has no such submodule.
+        AttributeError: If cpath has nothing of this name.
         MissingPackageError: If the submodule needs a package that is not installed.
     """
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
     if name not in _SUBMODULES:
         raise AttributeError(f"module 'cpath' has no attribute '{name}'")
     try:
@@ -148,5 +155,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the names of the package, including submodules that are not imported yet."""
-    return sorted({*globals(), *_SUBMODULES})
+    """List the names of the package, including what is not imported yet."""
+    return sorted({*globals(), *_SUBMODULES, *_LATE})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -219,6 +219,11 @@ class Probe:
             with torch.no_grad():
                 self._reading.read(self._run(), len(self))
         return self._reading.classes
+
+    @property
+    def function(self) -> Callable[[Any], Tensor] | None:
+        """Function of the model's output that is the target; None if it is a class."""
+        return self._reading.function
 
     def need_classes(self, what: str) -> None:
         """Refuse a target that is a function, for what compares classes.

@@ -248,6 +248,107 @@ _LINEARITY = (
     ),
 )
 
+_MIB = "Mueller et al., MIB, ICML 2025"
+
+_FAITHFULNESS = (
+    Metric(
+        name="sufficiency",
+        label="sufficiency F",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="(f(keep the best units) − f(∅)) / (f(x) − f(∅)), f being the margin of the class over the best "
+        "other class of the whole network, or the response asked for, and ∅ all units at their baseline: "
+        "1 if the best units alone answer as the whole network does, above 1 if they overshoot.",
+        source=_MIB,
+    ),
+    Metric(
+        name="necessity",
+        label="necessity",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="(f(x) − f(remove the best units)) / (f(x) − f(∅)): 1 if nothing is left of the answer without "
+        "the best units, 0 if it does not change.",
+    ),
+    Metric(
+        name="cpr",
+        label="CPR: mean sufficiency",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="Mean of the sufficiency over the sizes. What overshoots has a large one.",
+        source=_MIB,
+    ),
+    Metric(
+        name="cmd",
+        label="CMD: mean |1 − sufficiency|",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning="Mean distance of the sufficiency from 1 over the sizes: 0 if the best units alone answer as the "
+        "whole network at every size, 1 if they answer as the empty one. "
+        "Behind a slash, of a control: the same units on a copy of the input, where the whole network gives its "
+        "answer there too (transfer: the mean over all copies); "
+        "other_answer: the method asked for the class with the second largest logit, where 0 is a restricted "
+        "network that prefers it by as much as the whole network prefers its own; random_weights: the method in a "
+        "network that has learned nothing.",
+        source=_MIB,
+    ),
+    Metric(
+        name="cmd_rise",
+        label="CMD of the control − CMD",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="CMD of the control behind the slash minus CMD, on the same inputs. Transfer: near 0 for units "
+        "that carry more than this one input. Other answer: large for a method that finds what the network itself "
+        "says.",
+    ),
+    Metric(
+        name="necessity_cpr",
+        label="mean necessity",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="Mean of the necessity over the sizes.",
+    ),
+    Metric(
+        name="necessity_cmd",
+        label="mean |1 − necessity|",
+        unit="",
+        range=_POSITIVE,
+        better="lower",
+        meaning="Mean distance of the necessity from 1 over the sizes: 0 if the answer is gone at every size, 1 "
+        "if the best units can be removed without a change.",
+    ),
+    Metric(
+        name="units_kept",
+        label="units kept",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of all units that were kept: the size asked for, or less where scores tie or are zero.",
+    ),
+    Metric(
+        name="no_rise",
+        label="inputs without a rise",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the inputs whose answer f(x) does not differ from that of the empty network, f(∅), "
+        "by a thousandth of the larger one: they have no faithfulness and are left out of all means.",
+    ),
+    Metric(
+        name="answer",
+        label="margin, or response",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="f of the whole network, or of the network with all units at their baseline (behind the slash).",
+    ),
+)
+
 _QUADRATURE = (
     Metric(
         name="jaccard_with_reference",
@@ -623,6 +724,7 @@ METRICS: dict[str, Metric] = by_name(
         *_PATH_ANALYSIS,
         *_PATH_DECODING,
         *_LINEARITY,
+        *_FAITHFULNESS,
         *_QUADRATURE,
         *_BENCHMARK,
         *_DEGRADATION,

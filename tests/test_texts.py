@@ -165,7 +165,7 @@ def embedded(model: texts.Encoder) -> dict[str, Tensor]:
     return {"inputs_embeds": embeddings, "attention_mask": encoding["attention_mask"]}
 
 
-DRAWN = {"random", "dgr_random_init"}  # from the bytes of the input itself
+DRAWN = {"random", "dgr_random_init", "learned_ranking"}  # from the bytes of the input itself
 
 
 @pytest.mark.parametrize("name", [name for name in cpath.methods.names() if name not in DRAWN])

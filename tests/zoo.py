@@ -24,6 +24,7 @@ QUICK_SETTINGS: dict[str, dict[str, object]] = {
     "greedy_released": {"rounds": 3},
     "dgr": {"iterations": 5},
     "dgr_random_init": {"iterations": 20, "learning_rate": 3.0},
+    "learned_ranking": {"steps": 2, "nodes": 3},
 }
 
 

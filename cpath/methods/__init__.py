@@ -8,6 +8,7 @@ from cpath.methods.base import Contributions, Method, get, names, register
 from cpath.methods.contribution import NeuronIntGrad, NeuronMCT
 from cpath.methods.pruning import Greedy
 from cpath.methods.routing import DGR, DGRRandomInit
+from cpath.methods.learned import LearnedRanking
 from cpath.methods.baseline import Active, Random
 from cpath.methods.released import GreedyReleased, NeuronIntGradReleased
 # isort: on
@@ -19,6 +20,7 @@ __all__ = [
     "DGRRandomInit",
     "Greedy",
     "GreedyReleased",
+    "LearnedRanking",
     "Method",
     "NeuronIntGrad",
     "NeuronIntGradReleased",

@@ -19,6 +19,7 @@ from experiments.engine.provenance import read_manifest
 JOBS = {
     "path_analysis": ["sparsity=[80,95]"],
     "linearity": ["experiment.neurons=4", "sparsity=90"],
+    "faithfulness": ["experiment.keep=[1,20]", "experiment.controls.copies=[shift]"],
     "quadrature": ["experiment.reference=[midpoint,3]", "experiment.rules=[[endpoint,2]]", "sparsity=90"],
     "degradation": ["percent=[10,50]", "experiment.road.images=4", "experiment.road.percent=[50]"],
     "sanity_checks": ["experiment.draws=2", "experiment.blocks=[fc,conv]", "experiment.strip.images=1"],
