@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from cpath import analysis, attribution, data, decoding, evaluation, methods, models
     from cpath import training as training
     from cpath import viz as viz
+    from cpath.viz import show as show
 
 __version__ = "0.1.0"
 
@@ -114,7 +115,7 @@ __all__ = [
     "single_channel",
 ]
 
-# `training` and `viz` are not in `__all__`: they need packages that the library alone does not bring.
+# `training`, `viz` and `show` are not in `__all__`: they need packages that the library alone does not bring.
 _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
     *("training", "viz"),
@@ -122,18 +123,20 @@ _SUBMODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    """Import a submodule when it is first accessed.
+    """Import a submodule when it is first accessed, or `show` from the submodule `viz`.
 
     Args:
-        name: Name of the submodule.
+        name: Name of the submodule, or ``show``.
 
     Returns:
-        The submodule.
+        The submodule, or the function.
 
     Raises:
         AttributeError: If cpath has no such submodule.
         MissingPackageError: If the submodule needs a package that is not installed.
     """
+    if name == "show":
+        return __getattr__("viz").show
     if name not in _SUBMODULES:
         raise AttributeError(f"module 'cpath' has no attribute '{name}'")
     try:
@@ -149,4 +152,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the names of the package, including submodules that are not imported yet."""
-    return sorted({*globals(), *_SUBMODULES})
+    return sorted({*globals(), *_SUBMODULES, "show"})

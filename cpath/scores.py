@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from cpath.sites import DEFAULT_SITES, check_sites, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import any_true, check_sparsity, keep_above
 from cpath.units import NEURONS, Units
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT = 2
 """Version of the file format that `Scores.save` writes. Format 1 had neither units, baselines nor signs."""
@@ -167,6 +171,23 @@ class Scores:
         return Pathway(
             masks, self.layout, self.method, sparsity, self.target, self.sites, self.left_out, self.baseline
         )
+
+    def show(self, inputs: Tensor | None = None, **settings: Any) -> Figure:
+        """Draw how strong each site is, how the scores are distributed, and where in the input they are.
+
+        Args:
+            inputs: Images (B, C, H, W) to show beside the positions, if any.
+            settings: Further settings of `cpath.viz.show_scores`.
+
+        Returns:
+            A figure of matplotlib.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+        """
+        from cpath import viz
+
+        return viz.show_scores(self, inputs, **settings)
 
     def to(self, device: torch.device | str) -> Scores:
         """Move the scores to a device.

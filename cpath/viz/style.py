@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ STYLE = {
     "figure.dpi": 150,
     "svg.hashsalt": "cpath",
 }
+
+
+_SHOWN_DPI = 100  # of figures in a notebook, which is as wide as 9 to 11 inches
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,17 @@ def new_figure(width: float, height: float) -> Figure:
     Returns:
         Figure of matplotlib, whose layout makes room for labels.
     """
-    return Figure(figsize=(width, height), layout="constrained")
+    return _Shown(figsize=(width, height), layout="constrained")
+
+
+class _Shown(Figure):  # type: ignore[misc]  # matplotlib is untyped here
+    """Figure that a notebook shows even if nobody imported pyplot, which tells notebooks of figures otherwise."""
+
+    def _repr_png_(self) -> bytes:
+        written = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.savefig(written, format="png", dpi=_SHOWN_DPI)
+        return written.getvalue()
 
 
 def shared_legend(figure: Figure, axes: Axes) -> None:
