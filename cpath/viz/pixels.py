@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from itertools import takewhile
@@ -124,7 +125,7 @@ def site_labels(names: Sequence[str], letters: int) -> list[str]:
         A label for each site, with … where something is left out.
     """
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    shared = "".join(letter for letter, *_ in alike).rstrip("0123456789")
+    shared = re.sub(r"[^._]*$", "", "".join(letter for letter, *_ in alike))  # whole words
     if len(names) == 1 or len(shared) < 4:
         shared = ""
     return [_shortened(("…" if shared else "") + name.removeprefix(shared), letters) for name in names]

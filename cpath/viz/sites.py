@@ -73,7 +73,7 @@ def show_pathway(
     kept = pathway.flat.sum(1).double().cpu()
     asked, realised = pathway.requested_sparsity, float(pathway.sparsity.mean())
     title = (
-        f"{label_of(pathway.method)}: {kept.mean():.0f} of {pathway.layout.units} {pathway.layout.unit}s kept"
+        f"{label_of(pathway.method)}: {kept.mean():,.0f} of {pathway.layout.units:,} {pathway.layout.unit}s kept"
         f"{_of_inputs(len(pathway))}, {realised:.2f} % pruned"
         + (f" ({asked:.10g} % asked for)" if asked is not None and abs(asked - realised) > 0.1 else "")
     )
@@ -120,7 +120,7 @@ def show_scores(
     """
     count = len(scores.layout.shapes)
     title = (
-        f"{label_of(scores.method)}: scores of {scores.layout.units} {scores.layout.unit}s at {count} "
+        f"{label_of(scores.method)}: scores of {scores.layout.units:,} {scores.layout.unit}s at {count} "
         f"site{'s' if count > 1 else ''}{_of_inputs(len(scores))}"
     )
     values = {name: value.detach().float().cpu() for name, value in scores.values.items()}
@@ -437,6 +437,6 @@ def _grids(
             panel.set_title(f"input {number}", fontsize=_TEXT, loc="left")
     mean = f", mean of {len(next(iter(rows.values())))} inputs" if kind == "head" else ""
     part.suptitle(f"{kind}s by site: {words.of_token}{mean}", fontsize=9)
-    bar = part.colorbar(image, ax=list(panels), pad=0.01, aspect=12 * count, shrink=min(1.0, 2.0))
+    bar = part.colorbar(image, ax=list(panels), pad=0.01, aspect=max(10, 1.4 * len(rows) * count))
     bar.ax.tick_params(labelsize=_TEXT)
     bar.outline.set_visible(False)
