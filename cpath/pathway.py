@@ -16,6 +16,7 @@ from cpath.baselines import blended, check_baseline, moved, named, selected, unn
 from cpath.bits import pack_bits, unpack_bits
 from cpath.checks import SomeImages, check_image, warn
 from cpath.devices import widest
+from cpath.display import pathway_html
 from cpath.errors import InputError, MaskError, described
 from cpath.layout import SiteLayout
 from cpath.sites import DEFAULT_SITES, EVERY_SITE, check_sites, evaluating, intercept, is_dead, unwrap
@@ -150,6 +151,9 @@ class Pathway:
             f"Pathway(method={self.method!r}, images={len(self)}, sites={len(self.layout.shapes)}, "
             f"{self.layout.unit}s={self.layout.units}, sparsity={realised} %)"
         )
+
+    def _repr_html_(self) -> str:
+        return pathway_html(self)
 
     @cached_property
     def masks(self) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cpath.baselines import Baseline, moved, named, selected, unnamed
 from cpath.bits import pack_bits, unpack_bits
 from cpath.checks import SomeImages, check_count, check_image, warn, within_memory
+from cpath.display import scores_html
 from cpath.errors import EmptyPathwayWarning, InputError, SiteError, described
 from cpath.inputs import Given, Inputs
 from cpath.layout import SiteLayout, common_dtype
@@ -101,6 +102,9 @@ class Scores:
     def __repr__(self) -> str:
         sites, units = len(self.layout.shapes), f"{self.layout.unit}s={self.layout.units}"
         return f"Scores(method={self.method!r}, images={len(self)}, sites={sites}, {units})"
+
+    def _repr_html_(self) -> str:
+        return scores_html(self)
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
