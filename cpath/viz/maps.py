@@ -114,7 +114,7 @@ def map_grid(
     """
     methods = in_order(maps)
     with mpl.rc_context(STYLE):
-        figure = new_figure(1.5 + 1.05 * (1 + len(methods)), 0.4 + 1.08 * len(pixels))
+        figure = new_figure(1.4 + 0.92 * (1 + len(methods)), 0.4 + 0.95 * len(pixels))
         panels = _touching(figure, len(pixels), 1 + len(methods))
         for number, line in enumerate(panels):
             show_image(line[0], pixels[number])

@@ -162,7 +162,7 @@ def _top_neurons(images: Sequence[Decoded]) -> Drawing:
 
 def _grid(lines: Sequence[Mapping[str, Picture]], labels: Sequence[str]) -> Figure:
     columns = list(lines[0])
-    figure = new_figure(1.0 + 1.28 * len(columns), 0.5 + 1.72 * len(lines))
+    figure = new_figure(1.0 + 1.08 * len(columns), 0.5 + 1.54 * len(lines))
     panels = figure.subplots(len(lines), len(columns), squeeze=False)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.06, wspace=0, hspace=0)
     for line, row, label in zip(lines, panels, labels, strict=True):
