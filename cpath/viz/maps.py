@@ -214,7 +214,7 @@ def map_strip(
         for panel in panels[1:, 0]:
             panel.set_axis_off()
         show_image(panels[0, 0], pixels)
-        panels[0, 0].set_title(title, fontsize=7.5)
+        panels[0, 0].set_title(_wrapped(title), fontsize=7.5)
         return Drawing(name, figure, caption, picture=True)
 
 

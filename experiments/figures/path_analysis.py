@@ -225,30 +225,29 @@ def _site_panels(
     beside = 0.6 if len(sites) > 1 else 0.075 * max(len(label_of(method)) for method in rows.method)
     figure = new_figure(min(beside + width * across, WIDEST), 0.6 + height_of(rows, 2.3, "place") * down + names)
     # Shares compare across sparsities; what is kept shrinks with them by definition.
-    panels = figure.subplots(down, across, squeeze=False, sharey=top is not None or len(sites) == 1, sharex=True).ravel()
+    alike = top is not None or len(sites) == 1
+    panels = figure.subplots(down, across, squeeze=False, sharey=alike, sharex=True).ravel()
     for panel in panels[len(sparsities) :]:
         panel.set_visible(False)
     for panel, sparsity in zip(panels, sparsities, strict=False):
         panel.set_title(f"{sparsity:g} % pruned")
-        if not curves_or_dots(panel, rows[rows.x == sparsity], "", "", at="place"):
+        if curves_or_dots(panel, rows[rows.x == sparsity], "", "", at="place"):
+            _name_sites(panel, sites, int((width - 0.6) / 0.14))
+            panel.set_ylim(*((0, None) if top is None else (-0.03 * top, 1.03 * top)))
+        else:
             panel.set_xlabel(label)
-            continue
-        every = -(-len(sites) // int((width - 0.6) / 0.14))
-        shown = list(range(0, len(sites), every))
-        panel.set_xticks(
-            shown,
-            [sites[place] for place in shown],
-            rotation=60,
-            ha="right",
-            rotation_mode="anchor",
-            fontsize=7.5,
-        )
-        panel.set_ylim(*((0, None) if top is None else (-0.03 * top, 1.03 * top)))
     if len(sites) > 1:
         for panel in panels[::across]:
             panel.set_ylabel(label)
         shared_legend(figure, panels[0])
     return Drawing(name, figure, f"{caption} Bands: 95 % intervals over images.")
+
+
+def _name_sites(panel: Axes, sites: Sequence[str], room: int) -> None:
+    """Name the sites along a panel, or some of them where there is no room for all."""
+    shown = range(0, len(sites), -(-len(sites) // room))
+    look = {"rotation": 60, "ha": "right", "rotation_mode": "anchor", "fontsize": 7.5}
+    panel.set_xticks(list(shown), [sites[place] for place in shown], **look)
 
 
 def _published(at: pd.DataFrame, paper: pd.DataFrame) -> list[Drawing]:

@@ -50,7 +50,7 @@ class Decoded:
     name: str
     """Name of the image in the dataset."""
     label: str
-    """Predicted class."""
+    """Predicted and true class, in two lines."""
     source: Picture
     """The image itself."""
     networks: Mapping[Network, Picture]
@@ -137,9 +137,9 @@ def _sweep(image: Decoded, number: int, sparsities: Sequence[float]) -> Drawing:
         lines.append({name: here[name] for name in _ordered(here)})
     figure = _grid(lines, [f"{_digits(sparsity)} %\npruned" for sparsity in sparsities])
     caption = (
-        f"{image.label[:1].upper()}{image.label[1:]}: the image that maximises the response in each pathway, from "
-        "sparsity to sparsity. Below each picture, the probability of the class in that pathway (own) and in the "
-        "original network."
+        f"For one image ({', '.join(image.label.splitlines())}), the picture that maximises the response in each "
+        "pathway, from sparsity to sparsity. Below each picture, the class's probability in that pathway (own) "
+        "and in the original network."
     )
     return Drawing(f"decoded-sweep-{number}", figure, caption, picture=True)
 
