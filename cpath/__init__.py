@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from cpath import training as training
     from cpath import viz as viz
     from cpath.evaluation.faithfulness import Faithfulness, faithfulness
+    from cpath.viz import show as show
 
 __version__ = "0.1.0"
 
@@ -117,7 +118,7 @@ __all__ = [
     "single_channel",
 ]
 
-# `training` and `viz` are not in `__all__`: they need packages that the library alone does not bring.
+# `training`, `viz` and `show` are not in `__all__`: they need packages that the library alone does not bring.
 _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
     *("training", "viz"),
@@ -139,6 +140,8 @@ def __getattr__(name: str) -> Any:
         AttributeError: If cpath has nothing of this name.
         MissingPackageError: If the submodule needs a package that is not installed.
     """
+    if name == "show":
+        return __getattr__("viz").show
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     if name not in _SUBMODULES:
@@ -156,4 +159,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the names of the package, including what is not imported yet."""
-    return sorted({*globals(), *_SUBMODULES, *_LATE})
+    return sorted({*globals(), *_SUBMODULES, *_LATE, "show"})

@@ -19,12 +19,13 @@ from typing import Any, Self, SupportsIndex, Union, get_args, get_origin, get_ty
 import torch
 from torch import Tensor, nn
 
+from cpath.display import Shown
 from cpath.errors import InputError, MissingImageError, OutOfMemoryError, described
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "None"}
 
 
-class Checked:
+class Checked(Shown):
     """Base class that refuses a setting of another type than its annotation, if the annotation is a plain type.
 
     Without it 1.5 rounds, or a seed of True, would fail later and elsewhere, or not at all.

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from cpath.display import Shown
 from cpath.errors import InputError, described
 from cpath.sites import check_model
 
@@ -42,8 +43,8 @@ class _Place:
     number: int
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Inputs(Shown):
     """Batch of inputs of a model. Made by `of`, or with all checks by `check_inputs`.
 
     ``len(inputs)`` is the number of inputs B; indexing by a slice or a tensor selects inputs.
@@ -100,6 +101,9 @@ class Inputs:
 
     def __len__(self) -> int:
         return self.batch
+
+    def _facts(self) -> dict[str, object]:
+        return {"batch": self.batch, "tensors": dict(zip(self.names, self.tensors, strict=True))}
 
     def __getitem__(self, rows: slice | Tensor) -> Inputs:
         """Select inputs.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from cpath.baselines import blended, check_baseline, moved, named, selected, unn
 from cpath.bits import pack_bits, unpack_bits
 from cpath.checks import SomeImages, check_image, warn
 from cpath.devices import widest
+from cpath.display import pathway_html
 from cpath.errors import InputError, MaskError, described
 from cpath.layout import SiteLayout
 from cpath.sites import DEFAULT_SITES, EVERY_SITE, check_sites, evaluating, intercept, is_dead, unwrap
@@ -22,6 +24,9 @@ from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import count_true
 from cpath.trial import known
 from cpath.units import NEURONS, Units, check_units
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FORMAT = 2  # 1 had neither units nor baselines
 
@@ -146,6 +151,9 @@ class Pathway:
             f"Pathway(method={self.method!r}, images={len(self)}, sites={len(self.layout.shapes)}, "
             f"{self.layout.unit}s={self.layout.units}, sparsity={realised} %)"
         )
+
+    def _repr_html_(self) -> str:
+        return pathway_html(self)
 
     @cached_property
     def masks(self) -> dict[str, Tensor]:
@@ -408,6 +416,23 @@ class Pathway:
                 f"{tuple(value.shape)}: it belongs to another input size or other images."
             )
         return value.to(output.dtype)
+
+    def show(self, inputs: Tensor | None = None, **settings: Any) -> Figure:
+        """Draw how much of each site the pathway keeps, and where in the input.
+
+        Args:
+            inputs: Images (B, C, H, W) to lay the kept positions over, if any.
+            settings: Further settings of `cpath.viz.show_pathway`.
+
+        Returns:
+            A figure of matplotlib.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+        """
+        from cpath import viz
+
+        return viz.show_pathway(self, inputs, **settings)
 
     # Files
 

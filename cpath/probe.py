@@ -19,6 +19,7 @@ from torch.autograd.graph import get_gradient_edge
 from cpath._torch import eagerly, version
 from cpath.baselines import Baseline, blended, check_baseline
 from cpath.checks import without_vmap_warnings
+from cpath.display import Shown
 from cpath.errors import CpathError, InputError, SiteError
 from cpath.inputs import Given, Inputs, check_inputs, wrong_input_error
 from cpath.keeping import Keeping
@@ -40,8 +41,8 @@ from cpath.trial import found_in, left_out, takes_other_batches
 from cpath.units import NEURONS, Units, check_units
 
 
-@dataclass(frozen=True)
-class Record:
+@dataclass(frozen=True, repr=False)
+class Record(Shown):
     """Results of one forward pass, and of a backward pass of the response if it was asked for.
 
     Attributes:

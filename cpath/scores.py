@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from cpath.baselines import Baseline, moved, named, selected, unnamed
 from cpath.bits import pack_bits, unpack_bits
 from cpath.checks import SomeImages, check_count, check_image, warn, within_memory
+from cpath.display import scores_html
 from cpath.errors import EmptyPathwayWarning, InputError, SiteError, described
 from cpath.inputs import Given, Inputs
 from cpath.layout import SiteLayout, common_dtype
@@ -25,6 +27,9 @@ from cpath.sites import DEFAULT_SITES, check_sites, differentiating, evaluating
 from cpath.storage import read_tensors, write_tensors
 from cpath.threshold import any_true, check_sparsity, keep_above
 from cpath.units import NEURONS, Units
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT = 2
 """Version of the file format that `Scores.save` writes. Format 1 had neither units, baselines nor signs."""
@@ -100,6 +105,9 @@ class Scores:
         sites, units = len(self.layout.shapes), f"{self.layout.unit}s={self.layout.units}"
         return f"Scores(method={self.method!r}, images={len(self)}, sites={sites}, {units})"
 
+    def _repr_html_(self) -> str:
+        return scores_html(self)
+
     @cached_property
     def values(self) -> dict[str, Tensor]:
         """Scores (B, *units) of each site, in call order."""
@@ -169,6 +177,23 @@ class Scores:
         return Pathway(
             masks, self.layout, self.method, sparsity, self.target, self.sites, self.left_out, self.baseline
         )
+
+    def show(self, inputs: Tensor | None = None, **settings: Any) -> Figure:
+        """Draw how strong each site is, how the scores are distributed, and where in the input they are.
+
+        Args:
+            inputs: Images (B, C, H, W) to show beside the positions, if any.
+            settings: Further settings of `cpath.viz.show_scores`.
+
+        Returns:
+            A figure of matplotlib.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+        """
+        from cpath import viz
+
+        return viz.show_scores(self, inputs, **settings)
 
     def to(self, device: torch.device | str) -> Scores:
         """Move the scores to a device.

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from cpath.response import logits_of, predicted, raw_logits
 from cpath.storage import replacing
 
 _CPU = torch.device("cpu")
+_LOG = logging.getLogger(__name__)
+_EVERY = 10.0  # seconds between two lines on the progress where there is no bar
 # Warnings of Lightning about its own use of PyTorch, and about settings that are intended.
 _HINTS = (".*LeafSpec.*", ".*does not have many workers.*", ".*srun.*", ".*exists and is not empty.*")
 _LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero")
@@ -344,10 +347,14 @@ class _Bar(pl.Callback):
 
     def __init__(self, epochs: int, name: str, quiet: bool | None, position: int) -> None:
         self.epochs, self.name, self.quiet, self.position = epochs, name, quiet, position
+        self.first = 0  # epoch, of a training that was resumed a later one
         self.bar: tqdm[Any] | None = None
+        self.began = self.said = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
+            self.began = self.said = time.monotonic()
+            self.first = trainer.current_epoch
             self.bar = tqdm(
                 total=self.epochs * int(trainer.num_training_batches),
                 initial=trainer.global_step,
@@ -365,7 +372,19 @@ class _Bar(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.bar is not None:
             value = float(trainer.callback_metrics["val_accuracy"])
-            self.bar.set_postfix_str(f"epoch {trainer.current_epoch + 1}, validation {value:.1f} %")
+            epoch = trainer.current_epoch + 1
+            self.bar.set_postfix_str(f"epoch {epoch}, validation {value:.1f} %")
+            if self.bar.disable and self.quiet is None and self.position == 0:
+                self._say(epoch, value)
+
+    def _say(self, epoch: int, value: float) -> None:
+        """Log a line every ten seconds where there is no terminal for a bar."""
+        now = time.monotonic()
+        if now - self.said >= _EVERY and epoch < self.epochs:
+            self.said = now
+            left = (now - self.began) / (epoch - self.first) * (self.epochs - epoch)
+            words = "%s: epoch %d of %d, validation %.1f %%, %.0f s left"
+            _LOG.info(words, self.name, epoch, self.epochs, value, left)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.bar is not None:
@@ -398,7 +417,7 @@ def train(
         seed: Seed of order, augmentation and the network's own draws. The initial weights are the model's.
         hardware: Settings of the hardware; None for one process on the CPU.
         name: Text in front of the progress bar.
-        quiet: Hide the progress bar; None to hide it if there is no terminal.
+        quiet: Hide the progress bar; None to log a line every ten seconds instead of it if there is no terminal.
         position: Line of the progress bar.
         callbacks: Further callbacks of Lightning.
 

@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from cpath.display import Shown
 from cpath.errors import InputError, SiteError, described, unknown_name
 
 UNITS = ("neuron", "channel", "token", "head")
@@ -58,7 +59,7 @@ _BY_DIMENSIONS: dict[tuple[str, int], Axis] = {
 
 
 @dataclass(frozen=True)
-class Units:
+class Units(Shown):
     """Kind of unit, with the axes of the sites' outputs that tell one unit from another.
 
     Args:

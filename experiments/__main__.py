@@ -18,12 +18,24 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+FIRST_LOOK = (
+    "experiment=path_analysis",
+    "method=[neuron_mct,random]",
+    "sparsity=90",
+    "experiment.images=64",
+    "experiment.self_overlap=0",
+)
+"""Arguments that the command has where it is given none: training included, they take less than a minute."""
 _ASKED_FOR_FULL_ERRORS = _FULL_ERROR in os.environ
 
 
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGINT, _stop)
+    if len(sys.argv) == 1:
+        sys.argv += FIRST_LOOK
+        print(f"A first look, in less than a minute: {' '.join(FIRST_LOOK)}")
+        print("(--help lists everything else; python -m experiments experiment=path_analysis is the whole of it)")
     try:
         import hydra
         from hydra.errors import CompactHydraException, HydraException

@@ -189,6 +189,7 @@ class PathDecoding(Experiment):
             "kind": _KIND,
             "format": _FORMAT,
             "class": job.data.classes[target],
+            "true": job.data.classes[int(image.labels[0])],
             "networks": list(networks),
             "own": [float(probability[network][1 + row]) for row, network in enumerate(networks)],
             "original": [float(value) for value in original[1:]],
@@ -334,7 +335,8 @@ def _shown(name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
         site = top["site"] if len(top["site"]) < 17 else ".\n".join(top["site"].rsplit(".", 1))
         neurons[method] = Picture(_pixels(image), label=f"{site}\nchannel {top['channel']}")
     source = Picture(_pixels(tensors["input"][0]), about["input"], about["input"])
-    return Decoded(name, about["class"], source, networks, neurons)
+    true = f"\ntrue {about['true']}" if "true" in about else ""  # not in files of before it was written
+    return Decoded(name, f"predicted {about['class']}{true}", source, networks, neurons)
 
 
 def _pixels(image: Tensor) -> Any:

@@ -6,6 +6,7 @@ import random
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -239,3 +240,20 @@ def test_one_logit_is_trained_by_its_binary_cross_entropy(flat, tmp_path):
     hits = ((model(images).reshape(-1) >= 0).long() == labels).double()
     assert row["val_accuracy"] == pytest.approx(100 * float(hits.mean()))
     assert accuracy(model, data.val).tolist() == hits.bool().tolist()
+
+
+def test_without_a_terminal_the_training_says_where_it_is(tmp_path, monkeypatch, caplog):
+    now = [0.0]
+
+    def monotonic() -> float:
+        now[0] += 6  # is asked once an epoch, and at the start
+        return now[0]
+
+    monkeypatch.setattr("cpath.training.time", SimpleNamespace(monotonic=monotonic))
+    model = resnet8_narrow(10, DATA.shape, width=2)
+    with caplog.at_level("INFO"):
+        history = train(model, DATA, _recipe(4), tmp_path, name="my training")
+    said = [message for message in caplog.messages if message.startswith("my training")]
+    # After 6, 12, 18 and 24 seconds; a line needs ten since the last one, and the last epoch says itself.
+    accuracy_then = history[1]["val_accuracy"]
+    assert said == [f"my training: epoch 2 of 4, validation {accuracy_then:.1f} %, 12 s left"]

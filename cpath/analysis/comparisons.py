@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cpath.analysis.intervals import mean_and_error
+from cpath.display import Shown
 
 Decision = Literal["higher", "lower", "no difference"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """A mean difference, as one of a family of comparisons that are decided together.
 
     Attributes:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpath.display import Shown
+
 _RESAMPLES = 2000
 
 
-@dataclass(frozen=True)
-class Interval:
+@dataclass(frozen=True, repr=False)
+class Interval(Shown):
     """Means, or other summaries of many values, with their intervals.
 
     The arrays have shape (K,) for K quantities (`bootstrap_mean`, `t_mean`, `crossed_mean`) and () for a single one

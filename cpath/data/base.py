@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from cpath.checks import check_count, check_number
 from cpath.data.inputs import drawn
+from cpath.display import Shown
 from cpath.errors import InputError, described, unknown_name
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
-class Split(ABC, Dataset[tuple[Tensor, int]]):
+class Split(Shown, ABC, Dataset[tuple[Tensor, int]]):
     """Images with labels, read by index, as normalised floats (C, H, W) that the model takes.
 
     Attributes:
@@ -38,6 +39,9 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def _facts(self) -> dict[str, object]:
+        return {"images": len(self), "classes": len(set(self.labels.tolist())), "device": str(self.device)}
 
     @property
     def device(self) -> torch.device:
@@ -111,7 +115,7 @@ class Split(ABC, Dataset[tuple[Tensor, int]]):
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalisation(Shown):
     """Mean and standard deviation of pixels in [0, 1], per channel.
 
     Args:
@@ -171,8 +175,8 @@ class Normalisation:
         return like.new_tensor(values).view(-1, 1, 1)
 
 
-@dataclass(frozen=True)
-class ImageData:
+@dataclass(frozen=True, repr=False)
+class ImageData(Shown):
     """Dataset: its splits, classes, image shape and normalisation.
 
     Args:

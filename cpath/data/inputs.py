@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from cpath.checks import check_count, check_seed
+from cpath.display import Shown
 from cpath.errors import InputError
 from cpath.inputs import Given, Inputs
 from cpath.randomness import seeded
 
 
-class InputSplit:
+class InputSplit(Shown):
     """Inputs with labels, held in memory.
 
     Args:
@@ -46,6 +47,9 @@ class InputSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def _facts(self) -> dict[str, object]:
+        return {"inputs": len(self), "classes": len(set(self.labels.tolist()))}
+
     def batch(self, indices: Tensor) -> Inputs:
         """Select inputs.
 
@@ -73,8 +77,8 @@ class InputSplit:
         return drawn(len(self), count, seed, "inputs")
 
 
-@dataclass(frozen=True)
-class InputData:
+@dataclass(frozen=True, repr=False)
+class InputData(Shown):
     """Dataset whose inputs are no images, to evaluate a trained model on.
 
     Args:

@@ -15,6 +15,7 @@ from cpath.decoding.objectives import Objective, tasks_of
 from cpath.decoding.render import render
 from cpath.decoding.starts import Parametrisation, Start, seeded
 from cpath.devices import making_tensors_on
+from cpath.display import Shown
 from cpath.errors import InputError
 from cpath.pathway import Pathway
 from cpath.sites import DEFAULT_SITES, differentiating
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from cpath.data import Normalisation
 
 
-@dataclass(frozen=True, eq=False)
-class Decoding:
+@dataclass(frozen=True, eq=False, repr=False)
+class Decoding(Shown):
     """Images that `decode` made. ``len(decoding)`` is their number.
 
     Attributes:

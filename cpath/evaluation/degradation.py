@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, within_memory
+from cpath.display import Shown
 from cpath.errors import InputError
 from cpath.evaluation.removal import Fill, rank_pixels, remove_pixels
 from cpath.inputs import check_images
@@ -24,8 +25,8 @@ PERCENT = (*range(1, 11), *range(20, 100, 10))
 """Per cent of the pixels: 1 to 10 (the paper's figure), then 20 to 90."""
 
 
-@dataclass(frozen=True, eq=False)
-class Degradation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Degradation(Shown):
     """Effect of removing pixels on the response to each image. Made by `degrade`.
 
     Attributes:

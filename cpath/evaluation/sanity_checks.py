@@ -19,6 +19,7 @@ from cpath.attribution.api import attribute, get
 from cpath.attribution.base import Attribution
 from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, check_seed, copied
+from cpath.display import Shown
 from cpath.errors import InputError, described, unknown_name
 from cpath.evaluation.randomization import INITS, Blocks, find_blocks, redraw, resolve_blocks
 from cpath.evaluation.similarity import MEASURES, Comparison, check_measures
@@ -31,8 +32,8 @@ from cpath.sites import DEFAULT_SITES, check_sites, evaluating, unwrap
 Attributions = Iterable[str | Attribution | Method] | Mapping[str, str | Attribution | Method]
 
 
-@dataclass(frozen=True, eq=False)
-class SanityCheck:
+@dataclass(frozen=True, eq=False, repr=False)
+class SanityCheck(Shown):
     """Effect of randomised weights on each attribution. Made by `sanity_check`.
 
     Attributes:

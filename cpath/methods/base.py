@@ -10,13 +10,14 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor
 
 from cpath.checks import Checked
+from cpath.display import Shown
 from cpath.errors import InputError
 from cpath.probe import Probe
 from cpath.registry import Registry
 
 
-@dataclass(frozen=True)
-class Contributions:
+@dataclass(frozen=True, repr=False)
+class Contributions(Shown):
     """Contributions that a method computes with a residual.
 
     Args:

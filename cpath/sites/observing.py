@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cpath.display import Shown, activations_html
 from cpath.keeping import Keeping
 from cpath.sites.choice import DEFAULT_SITES, Sites
 from cpath.sites.model import check_model
@@ -88,8 +89,8 @@ def differentiating() -> Iterator[None]:
         yield
 
 
-@dataclass
-class Observation:
+@dataclass(repr=False)
+class Observation(Shown):
     """Outputs of the sites in the last forward pass. Made by `observe`.
 
     Attributes:
@@ -97,6 +98,9 @@ class Observation:
     """
 
     activations: dict[str, Tensor] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        return activations_html("Observation", self.activations)
 
 
 @contextmanager

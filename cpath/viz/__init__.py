@@ -1,6 +1,8 @@
 """Pictures of images, maps and pathways, and the style that all figures of the project share."""
 
 from cpath.viz.maps import map_grid, map_strip, sparsity_grid
+from cpath.viz.show import show
+from cpath.viz.sites import show_pathway, show_scores
 from cpath.viz.style import Drawing, colour_of, criterion_label, in_order, label_of, save_drawings
 
 __all__ = [
@@ -12,5 +14,8 @@ __all__ = [
     "map_grid",
     "map_strip",
     "save_drawings",
+    "show",
+    "show_pathway",
+    "show_scores",
     "sparsity_grid",
 ]

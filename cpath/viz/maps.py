@@ -114,7 +114,7 @@ def map_grid(
     """
     methods = in_order(maps)
     with mpl.rc_context(STYLE):
-        figure = new_figure(1.5 + 1.05 * (1 + len(methods)), 0.4 + 1.08 * len(pixels))
+        figure = new_figure(1.4 + 0.92 * (1 + len(methods)), 0.4 + 0.95 * len(pixels))
         panels = _touching(figure, len(pixels), 1 + len(methods))
         for number, line in enumerate(panels):
             show_image(line[0], pixels[number])
@@ -214,7 +214,7 @@ def map_strip(
         for panel in panels[1:, 0]:
             panel.set_axis_off()
         show_image(panels[0, 0], pixels)
-        panels[0, 0].set_title(title, fontsize=7.5)
+        panels[0, 0].set_title(_wrapped(title), fontsize=7.5)
         return Drawing(name, figure, caption, picture=True)
 
 

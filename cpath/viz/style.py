@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ STYLE = {
     "figure.dpi": 150,
     "svg.hashsalt": "cpath",
 }
+
+
+_SHOWN_DPI = 100  # of figures in a notebook, which is as wide as 9 to 11 inches
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,30 @@ def in_order(methods: Iterable[str]) -> list[str]:
     return sorted(set(methods), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
+WIDEST = 11.0
+"""Inches: a figure of this width, shown 900 pixels wide, has its smallest text (7 points) 8 pixels high."""
+
+
+def in_rows(panels: int, width: float) -> tuple[int, int]:
+    """Arrange panels in rows that are no wider than `WIDEST`.
+
+    Args:
+        panels: number of panels.
+        width: of one, in inches.
+
+    Returns:
+        Number of rows, and of panels in a row.
+
+    Example:
+        >>> from cpath.viz.style import in_rows
+        >>> in_rows(3, 3.0), in_rows(3, 4.0), in_rows(4, 4.0), in_rows(2, 20.0)
+        ((1, 3), (2, 2), (2, 2), (2, 1))
+    """
+    across = max(1, min(panels, int(WIDEST / width)))
+    down = -(-panels // across)
+    return down, -(-panels // down)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Make an empty figure.
 
@@ -172,11 +200,23 @@ def new_figure(width: float, height: float) -> Figure:
     Returns:
         Figure of matplotlib, whose layout makes room for labels.
     """
-    return Figure(figsize=(width, height), layout="constrained")
+    return _Shown(figsize=(width, height), layout="constrained")
+
+
+class _Shown(Figure):  # type: ignore[misc]  # matplotlib is untyped here
+    """Figure that a notebook shows even if nobody imported pyplot, which tells notebooks of figures otherwise."""
+
+    def _repr_png_(self) -> bytes:
+        written = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.savefig(written, format="png", dpi=_SHOWN_DPI)
+        return written.getvalue()
 
 
 def shared_legend(figure: Figure, axes: Axes) -> None:
     """Add one legend for all panels, under them, in as many columns as fit.
+
+    Two rows are taken from the panels; for further ones the figure grows.
 
     Args:
         figure: the figure.
@@ -187,6 +227,8 @@ def shared_legend(figure: Figure, axes: Axes) -> None:
         inches = 0.6 + 0.075 * max(map(len, labels))
         columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        rows = -(-len(labels) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.21 * max(0, rows - 2))
 
 
 def save_drawings(drawings: Iterable[Drawing], folder: Path) -> None:

@@ -20,7 +20,7 @@ class Predictions:
     probability: Tensor
     """(B,) float64, of that class."""
     titles: list[str]
-    """Class and probability, in two lines."""
+    """Predicted class, its probability, and the true class, in three lines."""
 
 
 def predictions(model: nn.Module, batch: Batch) -> Predictions:
@@ -39,7 +39,8 @@ def predictions(model: nn.Module, batch: Batch) -> Predictions:
     probability = logits_of(output).double().softmax(1).gather(1, target.unsqueeze(1)).squeeze(1)
     names = batch.source.data.classes
     titles = [
-        f"{names[int(label)]}\n{_per_cent(float(share))}" for share, label in zip(probability, target, strict=True)
+        f"predicted {names[int(label)]}\n({_per_cent(float(share))})\ntrue {names[int(true)]}"
+        for share, label, true in zip(probability, target, batch.labels, strict=True)
     ]
     return Predictions(target, probability, titles)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,10 +14,13 @@ from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 T = TypeVar("T")
+EVERY = 10.0
+"""Seconds between two lines on the progress of a work, where there is no terminal for a bar."""
+_LOG = logging.getLogger(__name__)
 
 
 def progress(items: Iterable[T], doing: str, unit: str, **settings: Any) -> Iterator[T]:
-    """Iterate with a progress bar; without one where the output is no terminal.
+    """Iterate with a progress bar; where the output is no terminal, a line is logged every ten seconds.
 
     Args:
         items: to iterate over.
@@ -25,7 +31,22 @@ def progress(items: Iterable[T], doing: str, unit: str, **settings: Any) -> Iter
     Returns:
         The items in turn.
     """
-    return iter(tqdm(items, desc=doing, unit=unit, disable=None, **settings))
+    if sys.stderr.isatty():
+        return iter(tqdm(items, desc=doing, unit=unit, **settings))
+    total = settings.get("total") or (len(items) if isinstance(items, Sized) else None)
+    return _logged(items, doing, unit, total)
+
+
+def _logged(items: Iterable[T], doing: str, unit: str, total: int | None) -> Iterator[T]:
+    began = said = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done > 0 and now - said >= EVERY:
+            said = now
+            left = f", {duration((now - began) / done * (total - done))} left" if total else ""
+            things = unit if (total or done) == 1 else f"{unit}{'es' if unit.endswith('ch') else 's'}"
+            _LOG.info("%s: %d%s %s done%s", doing, done, f" of {total}" if total else "", things, left)
+        yield item
 
 
 class Stages:

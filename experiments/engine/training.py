@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,26 @@ def trained_entry(config: Config, data: ImageData, cache: Cache, model: nn.Modul
     with cache.entry(key) as entry:
         if entry.missing:
             train_in(entry, config, data, model, name=f"training {key.label}")
+    _say_accuracy(read_history(entry.folder)["test_hits"], data)
     return entry.folder
+
+
+def _say_accuracy(hits: Sequence[int], data: ImageData) -> None:
+    """Say how good a network is, and warn where it has learned next to nothing.
+
+    That is less than a tenth of the way from the share of the most frequent class to all, or less than three
+    standard errors above that share.
+    """
+    share = sum(hits) / len(hits)
+    _LOG.info("model: test accuracy %.1f %% (%d of %d images)", 100 * share, sum(hits), len(hits))
+    chance = float(data.test.labels.bincount().max()) / len(hits)
+    error = (chance * (1 - chance) / len(hits)) ** 0.5
+    if share < chance + max(3 * error, 0.1 * (1 - chance)):
+        _LOG.warning(
+            "model: this accuracy is near chance (%.1f %%): the network has hardly learned its task, and what is "
+            "found in it says little. Train it longer (recipe.epochs=…), or change the recipe.",
+            100 * chance,
+        )
 
 
 def training_key(config: Config, data: ImageData) -> Key:

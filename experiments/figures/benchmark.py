@@ -8,7 +8,7 @@ from matplotlib.axis import Axis
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from cpath.viz.style import STYLE, Drawing, label_of, new_figure, shared_legend
+from cpath.viz.style import STYLE, Drawing, colour_of, label_of, marker_of, new_figure, shared_legend
 from experiments.figures.curves import spread
 from experiments.metrics import METRICS
 
@@ -98,7 +98,9 @@ def _scaling(table: pd.DataFrame, ratios: pd.DataFrame) -> list[Drawing]:
         floor = ~rows.method.isin(ratios.method)
         for method, line in rows[~floor].groupby("method", sort=False):
             line = line.sort_values("x")
-            panel.plot(line.x, line.value, "o-", label=label_of(method.partition(",")[0]))
+            of = method.partition(",")[0]
+            look = {"color": colour_of(of), "marker": marker_of(of), "label": label_of(of)}
+            panel.plot(line.x, line.value, **look)
         passes = rows[floor].drop_duplicates("x").sort_values("x")
         panel.plot(passes.x, passes.value, ".--", color="#3C3C3C", label="bare pass")
         what = dict.fromkeys(method.partition(", ")[2] for method in rows[~floor].method)

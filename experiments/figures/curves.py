@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from cpath.viz.style import colour_of, in_order, label_of, marker_of, new_figure
 
@@ -27,6 +29,62 @@ def curve(panel: Axes, rows: pd.DataFrame, method: str, at: str = "x", **changes
     look = {"color": colour_of(method), "marker": marker_of(method), "label": label_of(method)} | changes
     panel.plot(rows[at], rows.value, **look)
     panel.fill_between(rows[at], rows.ci_low, rows.ci_high, color=look["color"], alpha=0.13, linewidth=0)
+
+
+def curves_or_dots(panel: Axes, rows: pd.DataFrame, x_label: str, y_label: str, at: str = "x") -> bool:
+    """Draw the methods' curves; where there is a single place on them, a row with a dot for each method.
+
+    Args:
+        panel: axes of matplotlib.
+        rows: tidy rows of one metric, with ``method``, ``value``, ``ci_low`` and ``ci_high``.
+        x_label: label of the places.
+        y_label: label of the values, which are horizontal for dots.
+        at: column of the places.
+
+    Returns:
+        True for curves, which need a legend; False for dots, whose rows have names. A panel without rows is hidden.
+    """
+    if rows.empty:
+        panel.set_visible(False)
+        return False
+    methods = in_order(rows.method)
+    if rows[at].nunique() > 1:
+        for method in methods:
+            curve(panel, rows[rows.method == method].sort_values(at), method, at=at)
+        panel.set(xlabel=x_label, ylabel=y_label)
+        return True
+    for place, method in enumerate(methods):
+        row = rows[rows.method == method].iloc[0]
+        look = {"color": colour_of(method), "fmt": marker_of(method), "elinewidth": 1}
+        panel.errorbar(row.value, place, xerr=spread(row), **look)
+        panel.annotate(
+            f"{row.value:.3g}".replace("-", "−"),
+            (np.nanmax([row.value, row.ci_high]), place),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            path_effects=[withStroke(linewidth=2, foreground="w")],
+        )
+    panel.set_yticks(range(len(methods)), [label_of(method) for method in methods])
+    panel.set(ylim=(len(methods) - 0.5, -0.5), xlabel=y_label)
+    panel.margins(x=0.12)
+    panel.xaxis.set_major_locator(MaxNLocator(5))
+    return False
+
+
+def height_of(rows: pd.DataFrame, curves: float, at: str = "x") -> float:
+    """Height of a panel of `curves_or_dots`, in inches.
+
+    Args:
+        rows: tidy rows, as there.
+        curves: height for curves.
+        at: column of the places, as there.
+
+    Returns:
+        That height, or what the rows of dots need.
+    """
+    return curves if rows[at].nunique() > 1 else 0.5 + 0.3 * rows.method.nunique()
 
 
 def spread(rows: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from cpath.viz.style import (
     new_figure,
     shared_legend,
 )
-from experiments.figures.curves import beside_published, coinciding, curve, spread
+from experiments.figures.curves import beside_published, coinciding, curves_or_dots, height_of, spread
 from experiments.metrics import METRICS
 
 _FIRST = 10.0  # per cent: the range of the paper's figure
@@ -48,27 +48,35 @@ def _orders(at: pd.DataFrame, suffix: str) -> list[tuple[str, str, str]]:
     return [order for order in _ORDERS if f"{order[0]}{suffix}" in set(at.metric)]
 
 
-def _panel(panel: Axes, rows: pd.DataFrame, up_to: float) -> None:
+def _panel(panel: Axes, rows: pd.DataFrame, up_to: float, y_label: str) -> bool:
+    """Draw the change up to a share of the pixels; True if curves are drawn."""
     rows = rows[rows.x <= up_to]
-    for method in in_order(rows.method):
-        curve(panel, rows[rows.method == method].sort_values("x"), method)
-    panel.set(xlim=(0, up_to * 1.03), ylim=(0, None))
+    if curves_or_dots(panel, rows, "pixels removed (%)", y_label):
+        panel.set(xlim=(0, up_to * 1.03), ylim=(0, None))
+        return True
+    panel.set_xlim(0, None)
+    panel.set_xlabel(f"{y_label}, {up_to:.10g} % removed")
+    return False
 
 
 def _curves(at: pd.DataFrame) -> list[Drawing]:
     orders = _orders(at, "_change")
     last = at.x.max()
     ranges = [_FIRST, last] if at.x.min() < _FIRST < last else [last]
-    figure = new_figure(1.2 + 3.1 * len(ranges), 1.0 + 2.6 * len(orders))
+    figure = new_figure(1.2 + max(3.1 * len(ranges), 4.2), 1.0 + height_of(at, 2.6) * len(orders))
     panels = figure.subplots(len(orders), len(ranges), squeeze=False)
-    for line, (order, title, better) in zip(panels, orders, strict=True):
-        for panel, up_to in zip(line, ranges, strict=True):
-            _panel(panel, at[at.metric == f"{order}_change"], up_to)
+    legend = False
+    for row, (order, title, better) in enumerate(orders):
+        for column, up_to in enumerate(ranges):
+            panel, rows = panels[row, column], at[at.metric == f"{order}_change"]
+            legend |= _panel(panel, rows, up_to, f"{METRICS['lerf_change'].axis}  ({better})")
+            if column > 0:
+                panel.set_ylabel("")
+            if row < len(orders) - 1 and legend:
+                panel.set_xlabel("")
             panel.set_title(title if len(ranges) == 1 or up_to == _FIRST else f"… up to {up_to:.10g} %")
-        line[0].set_ylabel(f"{METRICS['lerf_change'].axis}  ({better})")
-    for panel in panels[-1]:
-        panel.set_xlabel("pixels removed (%)")
-    shared_legend(figure, panels[0, 0])
+    if legend:
+        shared_legend(figure, panels[0, 0])
     caption = (
         "Input degradation: change of the probability of the predicted class when pixels are set to the mean "
         "colour, the least relevant first (LeRF: a good attribution stays low) or the most relevant first (MoRF: a "
@@ -111,7 +119,7 @@ def _areas(table: pd.DataFrame) -> list[Drawing]:
             )
         panel.set(title=title, xlabel=f"mean change  ({better})", xlim=(0, None))
         panel.set_yticks(range(len(methods)), [label_of(method) for method in methods])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(methods) - 0.5, -0.5)
     shared_legend(figure, panels[0])
     caption = "Area under the curves, as mean change over the range, with 95 % intervals over images."
     return [Drawing("areas", figure, caption)]
@@ -121,13 +129,17 @@ def _road(at: pd.DataFrame) -> list[Drawing]:
     orders = _orders(at, "_change_road")
     if not orders:
         return []
-    figure = new_figure(1.2 + 3.1 * len(orders), 3.6)
-    panels = figure.subplots(1, len(orders), squeeze=False)[0]
+    road = at[at.metric.str.endswith("_change_road")]
+    single = road.x.nunique() == 1
+    figure = new_figure(1.4 + max(3.5 * len(orders), 4.2), height_of(road, 2.8) + 0.8)
+    panels = figure.subplots(1, len(orders), squeeze=False, sharey=single)[0]
+    legend = False
     for panel, (order, title, better) in zip(panels, orders, strict=True):
         rows = at[at.metric == f"{order}_change_road"]
-        _panel(panel, rows, rows.x.max())
-        panel.set(title=title, xlabel="pixels removed (%)", ylabel=f"{METRICS['lerf_change'].axis}  ({better})")
-    shared_legend(figure, panels[0])
+        legend |= _panel(panel, rows, rows.x.max(), f"{METRICS['lerf_change'].axis}  ({better})")
+        panel.set_title(title)
+    if legend:
+        shared_legend(figure, panels[0])
     count = int(at[at.metric == f"{orders[0][0]}_change_road"].n.max())
     caption = (
         f"The same with noisy linear imputation (ROAD) as fill, which hides the shape of what was removed; {count} "
@@ -157,7 +169,7 @@ def _agreement(table: pd.DataFrame) -> list[Drawing]:
             label=f"up to {up_to:.10g} % of the pixels",
         )
     panel.set_yticks(range(len(pairs)), [" and ".join(map(criterion_label, pair.split("/")[1:])) for pair in pairs])
-    panel.invert_yaxis()
+    panel.set_ylim(len(pairs) - 0.5, -0.5)
     panel.axvline(0, color="#3C3C3C", linewidth=0.8)
     panel.set(xlim=(-1.04, 1.04), xlabel="Kendall's τ between the orders of the methods")
     shared_legend(figure, panel)

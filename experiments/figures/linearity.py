@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from cpath.viz.style import STYLE, Drawing, in_order, new_figure, shared_legend
-from experiments.figures.curves import curve
+from cpath.viz.style import STYLE, Drawing, new_figure, shared_legend
+from experiments.figures.curves import curves_or_dots, height_of
 from experiments.metrics import METRICS
 
 
@@ -23,16 +24,20 @@ def linearity_figures(table: pd.DataFrame) -> list[Drawing]:
     if rows.empty:
         return []
     with mpl.rc_context(STYLE):
-        figure = new_figure(5.6, 3.4)
+        figure = new_figure(5.6, height_of(rows, 3.2) + 0.3)
         panel = figure.subplots()
-        for method in in_order(rows.method):
-            curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="units pruned (%)", ylabel=METRICS["affine_radius"].axis, yscale="log")
-        panel.set_xticks(sorted(rows.x.unique()))
-        shared_legend(figure, panel)
+        if curves_or_dots(panel, rows, "units pruned (%)", METRICS["affine_radius"].axis):
+            panel.set_yscale("log")
+            panel.set_xticks(sorted(rows.x.unique()))
+            shared_legend(figure, panel)
+        else:
+            panel.set(xscale="log", title=f"{rows.x.iloc[0]:g} % pruned")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
         caption = (
             "How far an image can move in any direction before a kept neuron changes sign, by sparsity: within "
             "this radius the restricted network is an affine function. Mean over the images for which it ends "
-            "somewhere; bands: 95 % intervals."
+            "somewhere, with 95 % intervals."
         )
         return [Drawing("linearity", figure, caption)]

@@ -15,13 +15,15 @@ from cpath.viz.style import (
     DEAD,
     SHARES,
     STYLE,
+    WIDEST,
     Drawing,
     in_order,
+    in_rows,
     label_of,
     new_figure,
     shared_legend,
 )
-from experiments.figures.curves import curve, spread
+from experiments.figures.curves import curves_or_dots, height_of, spread
 from experiments.paper.published import MARK, SWAPPED_LABELS
 
 
@@ -62,9 +64,13 @@ def _overlap_matrix(at: pd.DataFrame) -> list[Drawing]:
     if len(methods) < 2:
         return []
     sparsities = _sparsities(at)
-    side = max(1.9, 0.45 * len(methods))
-    figure = new_figure(2.4 + side * len(sparsities), 1.6 + side)
-    panels = figure.subplots(1, len(sparsities), squeeze=False, sharey=True)[0]
+    side, names = max(1.5, 0.36 * len(methods)), 0.075 * max(len(label_of(method)) for method in methods)
+    down, across = in_rows(len(sparsities), side + 0.35 + names / len(sparsities))
+    figure = new_figure(0.9 + names + (side + 0.35) * across, 0.4 + (side + 0.35 + 0.7 * names) * down)
+    panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for panel in panels[len(sparsities) :]:
+        panel.set_visible(False)
+    panels = panels[: len(sparsities)]
     image = None
     for panel, sparsity in zip(panels, sparsities, strict=True):
         values = rows[rows.x == sparsity].pivot(index="method", columns="other", values="value")
@@ -75,7 +81,7 @@ def _overlap_matrix(at: pd.DataFrame) -> list[Drawing]:
         for i, j in np.ndindex(matrix.shape):
             text = "–" if np.isnan(matrix[i, j]) else f"{matrix[i, j]:.2f}".replace("0.", ".")
             panel.text(
-                j, i, text, ha="center", va="center", fontsize=7.5, color="w" if matrix[i, j] > 0.55 else "k"
+                j, i, text, ha="center", va="center", fontsize=7.5, color="w" if matrix[i, j] > 0.65 else "k"
             )
         labels = [label_of(method) for method in methods]
         panel.set_xticks(range(len(methods)), labels, rotation=45, ha="right", rotation_mode="anchor")
@@ -84,7 +90,7 @@ def _overlap_matrix(at: pd.DataFrame) -> list[Drawing]:
         panel.grid(visible=False)
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
-    figure.colorbar(image, ax=panels, label="Jaccard index", shrink=0.75, aspect=15)
+    figure.colorbar(image, ax=list(panels), label="Jaccard index", shrink=0.75 / down, aspect=15)
     caption = (
         "Overlap of the pathways that the methods find on the same images (mean Jaccard index). 1: the same "
         "neurons, 0: none in common."
@@ -100,10 +106,15 @@ def _overlap_matrix(at: pd.DataFrame) -> list[Drawing]:
 def _dead_share(at: pd.DataFrame, base: float) -> Drawing:
     rows = at[at.metric == "dead_share"]
     methods, sparsities = in_order(rows.method), _sparsities(at)
-    figure = new_figure(1.2 + 2.3 * len(sparsities), 0.9 + 0.3 * len(methods))
-    panels = figure.subplots(1, len(sparsities), squeeze=False, sharey=True)[0]
+    names = 0.075 * max(len(label_of(method)) for method in methods)
+    down, across = in_rows(len(sparsities), 2.2 + names / len(sparsities))
+    width = 2.2 if len(sparsities) > 1 else 4.0
+    figure = new_figure(0.2 + names + width * across, 0.4 + (0.6 + 0.28 * len(methods)) * down)
+    panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for panel in panels[len(sparsities) :]:
+        panel.set_visible(False)
     places = np.arange(len(methods))
-    for panel, sparsity in zip(panels, sparsities, strict=True):
+    for panel, sparsity in zip(panels, sparsities, strict=False):
         found = rows[rows.x == sparsity].set_index("method").reindex(methods)
         dead = found.value.to_numpy(dtype=float)
         look = {"color": DEAD, "label": "dead", "error_kw": {"elinewidth": 0.8}}
@@ -134,23 +145,26 @@ def _dead_share(at: pd.DataFrame, base: float) -> Drawing:
 
 
 def _responses(at: pd.DataFrame) -> Drawing:
-    figure = new_figure(7.0, 2.9 + 0.14 * at.method.nunique())
-    left, right = figure.subplots(1, 2)
-    for panel, metric, label in (
-        (left, "response_change", "(p′ − p) / p"),
-        (right, "class_kept", "class kept (% of images)"),
-    ):
-        rows = at[at.metric == metric]
-        for method in in_order(rows.method):
-            curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="units pruned (%)", ylabel=label)
-        panel.set_xticks(_sparsities(at) if len(_sparsities(at)) <= 6 else _sparsities(at)[::2])
-    left.axhline(0, color="#3C3C3C", linewidth=0.8)
-    right.set_ylim(-3, 103)
-    shared_legend(figure, left)
+    changed, kept = at[at.metric == "response_change"], at[at.metric == "class_kept"]
+    many = changed.x.nunique() > 1
+    figure = new_figure(7.6, height_of(changed, 3.6) + (0 if many else 0.5))
+    left, right = figure.subplots(1, 2, sharey=not many)
+    curves_or_dots(left, changed, "units pruned (%)", "(p′ − p) / p")
+    curves_or_dots(right, kept, "units pruned (%)", "class kept (% of images)")
+    if many:
+        for panel in (left, right):
+            panel.set_xticks(_sparsities(at) if len(_sparsities(at)) <= 6 else _sparsities(at)[::2])
+        left.axhline(0, color="#3C3C3C", linewidth=0.8)
+        right.set_ylim(-3, 103)
+        shared_legend(figure, left)
+    else:
+        left.axvline(0, color="#3C3C3C", linewidth=0.8)
+        right.set_xlim(-4, 104)
+        figure.suptitle(f"{_sparsities(at)[0]:g} % pruned", fontsize=10)
     caption = (
         "What the restricted network still answers: relative change of the target probability (0: nothing lost, "
-        "−1: all lost) and how often the predicted class survives. Bands: 95 % intervals over images."
+        f"−1: all lost) and how often the predicted class survives. {'Bands' if many else 'Bars'}: 95 % intervals "
+        "over images."
     )
     return Drawing("responses", figure, caption)
 
@@ -205,32 +219,35 @@ def _site_panels(
         place=lambda frame: frame.metric.str.removeprefix(prefix).map(places)
     )
     sparsities = _sparsities(at)
-    width = max(2.2, 0.16 * len(sites) + 0.9)
-    across = len(sparsities) if width * len(sparsities) <= 14 else 1
-    down = -(-len(sparsities) // across)
-    figure = new_figure(0.8 + width * across, 0.8 + 2.6 * down)
+    width = max(2.4, 0.16 * len(sites) + 0.9) if len(sparsities) > 1 else max(6.0, 0.2 * len(sites) + 1)
+    down, across = in_rows(len(sparsities), width)
+    names = 0.055 * max(map(len, sites))
+    beside = 0.6 if len(sites) > 1 else 0.075 * max(len(label_of(method)) for method in rows.method)
+    figure = new_figure(min(beside + width * across, WIDEST), 0.6 + height_of(rows, 2.3, "place") * down + names)
     # Shares compare across sparsities; what is kept shrinks with them by definition.
-    panels = figure.subplots(down, across, squeeze=False, sharey=top is not None, sharex=True).ravel()
-    for panel, sparsity in zip(panels, sparsities, strict=True):
-        here = rows[rows.x == sparsity]
-        for method in in_order(here.method):
-            curve(panel, here[here.method == method].sort_values("place"), method, at="place")
+    alike = top is not None or len(sites) == 1
+    panels = figure.subplots(down, across, squeeze=False, sharey=alike, sharex=True).ravel()
+    for panel in panels[len(sparsities) :]:
+        panel.set_visible(False)
+    for panel, sparsity in zip(panels, sparsities, strict=False):
         panel.set_title(f"{sparsity:g} % pruned")
-        every = max(1, len(sites) // 16)
-        shown = list(range(0, len(sites), every))
-        panel.set_xticks(
-            shown,
-            [sites[place] for place in shown],
-            rotation=60,
-            ha="right",
-            rotation_mode="anchor",
-            fontsize=7,
-        )
-        panel.set_ylim(*((0, None) if top is None else (-0.03 * top, 1.03 * top)))
-    for panel in panels[::across]:
-        panel.set_ylabel(label)
-    shared_legend(figure, panels[0])
+        if curves_or_dots(panel, rows[rows.x == sparsity], "", "", at="place"):
+            _name_sites(panel, sites, int((width - 0.6) / 0.14))
+            panel.set_ylim(*((0, None) if top is None else (-0.03 * top, 1.03 * top)))
+        else:
+            panel.set_xlabel(label)
+    if len(sites) > 1:
+        for panel in panels[::across]:
+            panel.set_ylabel(label)
+        shared_legend(figure, panels[0])
     return Drawing(name, figure, f"{caption} Bands: 95 % intervals over images.")
+
+
+def _name_sites(panel: Axes, sites: Sequence[str], room: int) -> None:
+    """Name the sites along a panel, or some of them where there is no room for all."""
+    shown = range(0, len(sites), -(-len(sites) // room))
+    look = {"rotation": 60, "ha": "right", "rotation_mode": "anchor", "fontsize": 7.5}
+    panel.set_xticks(list(shown), [sites[place] for place in shown], **look)
 
 
 def _published(at: pd.DataFrame, paper: pd.DataFrame) -> list[Drawing]:

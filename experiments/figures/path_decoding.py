@@ -50,7 +50,7 @@ class Decoded:
     name: str
     """Name of the image in the dataset."""
     label: str
-    """Predicted class."""
+    """Predicted and true class, in two lines."""
     source: Picture
     """The image itself."""
     networks: Mapping[Network, Picture]
@@ -137,9 +137,9 @@ def _sweep(image: Decoded, number: int, sparsities: Sequence[float]) -> Drawing:
         lines.append({name: here[name] for name in _ordered(here)})
     figure = _grid(lines, [f"{_digits(sparsity)} %\npruned" for sparsity in sparsities])
     caption = (
-        f"{image.label[:1].upper()}{image.label[1:]}: the image that maximises the response in each pathway, from "
-        "sparsity to sparsity. Below each picture, the probability of the class in that pathway (own) and in the "
-        "original network."
+        f"For one image ({', '.join(image.label.splitlines())}), the picture that maximises the response in each "
+        "pathway, from sparsity to sparsity. Below each picture, the class's probability in that pathway (own) "
+        "and in the original network."
     )
     return Drawing(f"decoded-sweep-{number}", figure, caption, picture=True)
 
@@ -162,7 +162,7 @@ def _top_neurons(images: Sequence[Decoded]) -> Drawing:
 
 def _grid(lines: Sequence[Mapping[str, Picture]], labels: Sequence[str]) -> Figure:
     columns = list(lines[0])
-    figure = new_figure(1.0 + 1.28 * len(columns), 0.5 + 1.72 * len(lines))
+    figure = new_figure(1.0 + 1.08 * len(columns), 0.5 + 1.54 * len(lines))
     panels = figure.subplots(len(lines), len(columns), squeeze=False)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.06, wspace=0, hspace=0)
     for line, row, label in zip(lines, panels, labels, strict=True):

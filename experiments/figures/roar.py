@@ -19,7 +19,7 @@ from cpath.viz.style import (
     shared_legend,
 )
 from experiments.engine.table import PseudoMethod
-from experiments.figures.curves import beside_published, coinciding, curve, spread
+from experiments.figures.curves import beside_published, coinciding, curves_or_dots, height_of, spread
 from experiments.figures.train import training_figures
 from experiments.roar.curves import explained_networks
 
@@ -28,6 +28,7 @@ _MODES: tuple[_Mode, ...] = (
     ("roar", "ROAR: most relevant removed", "lower is better", "most relevant pixels removed (%)"),
     ("kar", "KAR: only most relevant kept", "higher is better", "most relevant pixels kept (%)"),
 )
+_ACCURACY = "test accuracy after retraining (%)"
 
 
 def roar_cell_figures(table: pd.DataFrame) -> list[Drawing]:
@@ -85,20 +86,22 @@ def _covered(table: pd.DataFrame) -> str:
 
 
 def _curves(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
-    figure = new_figure(1.4 + 3.4 * len(modes), 4.2)
+    every = table[table.metric.isin([f"{mode[0]}_accuracy" for mode in modes])]
+    figure = new_figure(1.4 + max(3.4 * len(modes), 4.4), height_of(every, 3.0) + 1.0)
     panels = figure.subplots(1, len(modes), squeeze=False, sharey=True)[0]
     base = table[(table.metric == "test_accuracy") & (table.method == PseudoMethod.BASE)].value
+    # The means decide what is shown: intervals over two seeds are wider than 0 to 100 %.
+    limits = (max(0, every.value.min() - 10), min(102, every.value.max() + 10))
     for panel, (mode, title, better, x_label) in zip(panels, modes, strict=True):
         rows = _at(table, f"{mode}_accuracy")
-        for method in in_order(rows.method):
-            curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(title=f"{title}\n({better})", xlabel=x_label, xlim=(0, rows.x.max() * 1.03))
+        curves = curves_or_dots(panel, rows, x_label, _ACCURACY if panel is panels[0] else "")
+        untouched = {"color": "#3C3C3C", "linestyle": ":", "linewidth": 1, "label": "untouched images"}
+        if curves:
+            panel.set(xlim=(0, rows.x.max() * 1.03), ylim=limits, title=f"{title}\n({better})")
+        else:
+            panel.set(xlim=limits, title=f"{title}, {rows.x.iloc[0]:g} %\n({better})", xlabel=_ACCURACY)
         if len(base):
-            panel.axhline(base.mean(), color="#3C3C3C", linestyle=":", linewidth=1, label="untouched images")
-    means = table[table.metric.isin([f"{mode[0]}_accuracy" for mode in modes])].value
-    # The means decide what is shown: intervals over two seeds are wider than 0 to 100 %.
-    panels[0].set_ylim(max(0, means.min() - 10), min(102, means.max() + 10))
-    panels[0].set_ylabel("test accuracy after retraining (%)")
+            (panel.axhline if curves else panel.axvline)(base.mean(), **untouched)
     shared_legend(figure, panels[0])
     rows = _at(table, f"{modes[0][0]}_accuracy")
     caption = (
@@ -120,7 +123,7 @@ def _areas(table: pd.DataFrame, modes: list[_Mode]) -> Drawing:
                 _dot(panel, rows.loc[method], place, colour_of(method), marker_of(method))
         panel.set(title=title, xlabel=f"mean accuracy, %  ({better})")
         panel.set_yticks(range(len(methods)), [label_of(method) for method in methods])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(methods) - 0.5, -0.5)
     rows = table[table.metric == f"{modes[0][0]}_area"]
     caption = (
         f"Area under the curves, as mean accuracy over the range up to {float(rows.x.iloc[0]):g} % of the pixels"
@@ -181,7 +184,7 @@ def _matrix(panel: Axes, rows: pd.DataFrame, methods: list[str], limit: float, s
                 f"{value:+.1f}",
                 ha="center",
                 va="center",
-                fontsize=6.5,
+                fontsize=7,
                 color="white" if dark else "#202020",
                 fontweight="bold" if certain else "normal",
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib as mpl
 import pandas as pd
 
-from cpath.viz.style import STYLE, Drawing, in_order, new_figure, shared_legend
-from experiments.figures.curves import curve
+from cpath.viz.style import STYLE, Drawing, new_figure, shared_legend
+from experiments.figures.curves import curves_or_dots, height_of
 from experiments.metrics import METRICS
 
 
@@ -17,20 +17,21 @@ def saliency_figures(table: pd.DataFrame) -> list[Drawing]:
         table: tidy table of the saliency experiment.
 
     Returns:
-        The figure; none for fewer than two sparsities.
+        The figure; none where there is no pathway but the whole network.
     """
     rows = table[table.metric == "similarity_to_gradient"].assign(x=lambda frame: frame.x.astype(float))
-    if rows.empty or rows.x.nunique() < 2:
+    if not (rows.x > 0).any():
         return []
     with mpl.rc_context(STYLE):
-        figure = new_figure(4.6, 3.0)
+        figure = new_figure(5.2, height_of(rows, 2.9) + 0.3)
         panel = figure.subplots()
-        for method in in_order(rows.method):
-            curve(panel, rows[rows.method == method].sort_values("x"), method)
-        panel.set(xlabel="units pruned (%)", ylabel=METRICS["similarity_to_gradient"].axis, ylim=(None, 1.03))
-        shared_legend(figure, panel)
+        if curves_or_dots(panel, rows, "units pruned (%)", METRICS["similarity_to_gradient"].axis):
+            panel.set_ylim(None, 1.03)
+            shared_legend(figure, panel)
+        else:
+            panel.set(xlim=(None, 1.03), title=f"{rows.x.iloc[0]:g} % pruned")
         caption = (
             "Similarity of the pathway gradient to the gradient of the whole network, as the network is pruned. "
-            "Bands: 95 % intervals over images."
+            "With 95 % intervals over images."
         )
         return [Drawing("similarity_to_gradient", figure, caption)]

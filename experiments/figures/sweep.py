@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from cpath.viz.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
 from experiments.engine.metric_entry import Metric, axis_label
-from experiments.figures.curves import curve, spread
+from experiments.figures.curves import curves_or_dots, height_of, spread
 
 _PLACES = {
     "sparsity": "units pruned (%)",
@@ -50,22 +50,24 @@ def sweep_figures(table: pd.DataFrame, metrics: Mapping[str, Metric]) -> list[Dr
 def _against_x(rows: pd.DataFrame, key: list[str], entries: Mapping[str, Metric]) -> Drawing:
     (metrics, left_out), methods = _metrics(rows, entries), in_order(rows.method)
     down, across = _grid(len(metrics))
-    figure = new_figure(max(4.2, 0.8 + 2.9 * across), 0.7 + 2.5 * down + 0.07 * len(methods))
+    figure = new_figure(max(4.2, 0.8 + 2.9 * across), 0.7 + height_of(rows, 2.5) * down + 0.25)
     panels = figure.subplots(down, across, squeeze=False).ravel()
+    curves = False
     for panel, metric in zip(panels, metrics, strict=False):
         here = rows[rows.metric == metric].sort_values("x")
-        for method in methods:
-            if (here.method == method).any():
-                curve(panel, here[here.method == method], method)
-        places = sorted(here.x.unique())
-        if len(places) <= 6:
-            panel.set_xticks(places, [f"{place:g}" for place in places])
-        panel.set(xlabel=_place_label(key[-1]), ylabel=axis_label(metric, entries))
-        panel.set_ylim(*_limits(here, metric, entries))
+        limits, places = _limits(here, metric, entries), sorted(here.x.unique())
+        if curves_or_dots(panel, here, _place_label(key[-1]), axis_label(metric, entries)):
+            curves = True
+            panel.set_ylim(*limits)
+            if len(places) <= 6:
+                panel.set_xticks(places, [f"{place:g}" for place in places])
+        else:
+            panel.set(xlim=limits, title=f"{_place_label(key[-1])}: {places[0]:g}")
     for panel in panels[len(metrics) :]:
         panel.set_visible(False)
-    _all_methods(panels[0], methods)
-    shared_legend(figure, panels[0])
+    if curves:
+        _all_methods(panels[0], methods)
+        shared_legend(figure, panels[0])
     what = ", ".join(part for part in key[1:4] if part)
     name, against = key[0].replace("_", " ").capitalize(), _place_label(key[-1])
     caption = f"{name} against {against}: {what}. {_band(rows)}{left_out}"

@@ -135,6 +135,12 @@ def test_a_job_leaves_pictures_arrays_and_manifest(cfg, figures):
     names = {path.name for path in (job.folder / "figures").iterdir()}
     assert {"decoded-50.png", "decoded-80.png", "decoded-sweep-1.png", "decoded-sweep-2.png"} <= names
     assert {"top_neurons.png", "speaks_for-50.png", "speaks_for-80.svg", "captions.json"} <= names
+    captions = json.loads((job.folder / "figures" / "captions.json").read_text())
+    image = job.sample(2).batch(slice(0, 1))
+    with torch.no_grad():
+        predicted = job.data.classes[int(job.model(image).argmax())]
+    true = job.data.classes[int(job.data.test.labels[job.sample(2).indices[0]])]
+    assert f"For one image (predicted {predicted}, true {true})," in captions["decoded-sweep-1"]
 
 
 def test_a_stopped_job_continues_after_the_last_finished_image(cfg, monkeypatch):

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from experiments.engine.progress import Stages, duration
+from experiments.engine.progress import Stages, duration, progress
 
 
 class Terminal(io.StringIO):
@@ -94,3 +94,50 @@ def test_nothing_is_left_of_the_display_when_it_is_stopped_by_hand(monkeypatch):
 @pytest.mark.parametrize(("seconds", "words"), [(12.4, "12 s"), (150, "2 min"), (7200, "2.0 h")])
 def test_durations_read_naturally(seconds, words):
     assert duration(seconds) == words
+
+
+class Clock:
+    """Seconds that pass as told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_where_there_is_no_terminal_a_line_is_logged_every_ten_seconds(monkeypatch, caplog):
+    clock = Clock()
+    monkeypatch.setattr("experiments.engine.progress.time", clock)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with caplog.at_level("INFO"):
+        for item in progress(range(10), "measuring", "batch"):
+            clock.now += 4
+            assert item >= 0
+    assert caplog.messages == [
+        "measuring: 3 of 10 batches done, 28 s left",
+        "measuring: 6 of 10 batches done, 16 s left",
+        "measuring: 9 of 10 batches done, 4 s left",
+    ]
+
+
+def test_the_number_may_be_told_or_unknown(monkeypatch, caplog):
+    clock = Clock()
+    monkeypatch.setattr("experiments.engine.progress.time", clock)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with caplog.at_level("INFO"):
+        for _ in progress(iter(range(3)), "one", "map", total=3):
+            clock.now += 10
+        for _ in progress(iter(range(2)), "other", "map"):
+            clock.now += 10
+    assert caplog.messages == [
+        "one: 1 of 3 maps done, 20 s left",
+        "one: 2 of 3 maps done, 10 s left",
+        "other: 1 map done",
+    ]
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    assert list(progress([1, 2], "measuring", "batch")) == [1, 2]
+    assert "measuring: 100%" in terminal.getvalue()

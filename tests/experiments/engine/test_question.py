@@ -174,7 +174,8 @@ def test_one_logit_has_two_classes_in_captions():
         share = model(images).double().sigmoid().squeeze(1)
     assert found.target.tolist() == (share >= 0.5).long().tolist()
     torch.testing.assert_close(found.probability, torch.maximum(share, 1 - share), rtol=1e-6, atol=1e-7)
-    assert found.titles[0].startswith("yes" if share[0] >= 0.5 else "no")
+    said = "yes" if share[0] >= 0.5 else "no"
+    assert found.titles[0] == f"predicted {said}\n({100 * float(found.probability[0]):.0f} %)\ntrue no"
 
 
 def test_axes_of_units_are_those_of_the_library(job, trained):

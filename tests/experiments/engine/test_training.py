@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
+import cpath
 from cpath.data import ImageData
 from experiments.engine import training
 from experiments.engine.cache import Cache, Entry, Key
@@ -170,3 +171,34 @@ def test_a_damaged_training_is_made_again(configure, monkeypatch, damaged, train
     assert _trained(configure(*TINY)) == folder
     assert bool(calls) == trained_again
     assert read_manifest(folder)["files"] == before
+
+
+def test_the_accuracy_of_a_network_is_said_with_a_warning_near_chance(configure, caplog):
+    with caplog.at_level("INFO"):
+        folder = _trained(configure(*TINY))
+    hits = training.read_history(folder)["test_hits"]
+    said = f"model: test accuracy {100 * sum(hits) / len(hits):.1f} % ({sum(hits)} of {len(hits)} images)"
+    assert said in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("labels", "right", "warned"),
+    [
+        ([0, 1] * 50, 50, True),
+        ([0, 1] * 50, 64, True),  # within three standard errors of one half
+        ([0, 1] * 50, 66, False),
+        ([0] * 90 + [1] * 10, 90, True),  # what always saying 0 achieves
+        ([0] * 90 + [1] * 10, 100, False),
+        (list(range(10)) * 10, 18, True),
+        (list(range(10)) * 10, 98, False),
+    ],
+)
+def test_chance_is_the_share_of_the_most_frequent_class(labels, right, warned, caplog):
+    scale = cpath.data.Normalisation((0.5,), (0.5,))
+    split = cpath.data.TensorSplit(torch.zeros(100, 1, 2, 2), torch.tensor(labels), ["x"] * 100, scale)
+    data = ImageData("mine", ("a",) * 10, (1, 2, 2), scale, split)
+    with caplog.at_level("INFO"):
+        training._say_accuracy([1] * right + [0] * (100 - right), data)
+    assert caplog.messages[0] == f"model: test accuracy {right:.1f} % ({right} of 100 images)"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [("near chance" in text, "recipe.epochs" in text) for text in warnings] == [(True, True)] * warned

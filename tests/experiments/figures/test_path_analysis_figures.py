@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from cpath.viz import colour_of, in_order, label_of, save_drawings
@@ -94,3 +96,77 @@ def test_training_curves_come_from_the_table():
     lines = drawing.figure.axes[1].lines
     assert lines[0].get_ydata().tolist() == [40, 80]
     assert training_figures(pd.DataFrame(rows[-1:])) == []
+
+
+def _figure(drawings, name):
+    return next(drawing.figure for drawing in drawings if drawing.name == name)
+
+
+def _panels(figure):
+    return [panel for panel in figure.axes if panel.get_visible() and panel.get_label() != "<colorbar>"]
+
+
+METHODS = ["neuron_intgrad", "neuron_mct", "greedy", "dgr", "dgr_random_init", "random", "active"]
+RELEASED = ["neuron_intgrad_released", "greedy_released"]
+
+
+@pytest.mark.parametrize("sparsities", [(90.0,), (80.0, 90.0, 99.0), (50.0, 80.0, 90.0, 95.0, 99.0)])
+@pytest.mark.parametrize("methods", [["neuron_mct"], METHODS + RELEASED])
+@pytest.mark.parametrize("sites", [1, 24])
+def test_no_number_of_sparsities_methods_or_sites_cramps_a_figure(sparsities, methods, sites):
+    names = [f"layer{number}.0.relu" for number in range(sites)]
+    for drawing in path_analysis_figures(_table(methods, sparsities, names)):
+        figure = drawing.figure
+        figure.draw_without_rendering()
+        page, panels = figure.bbox, _panels(figure)
+        assert len(panels) >= 1
+        for panel in panels:
+            width, height = panel.get_window_extent().size / figure.dpi
+            assert width > 1.2, drawing.name
+            assert height > min(1.2, 0.22 * len(methods)), drawing.name
+            for label in (panel.xaxis.label, panel.yaxis.label, panel.title):
+                box = label.get_window_extent()
+                if label.get_text():
+                    assert page.x0 <= box.x0 <= box.x1 <= page.x1, label
+                    assert page.y0 <= box.y0 <= box.y1 <= page.y1, label
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert page.y0 <= box.y0, drawing.name
+            assert not any(box.overlaps(panel.get_window_extent()) for panel in panels)
+        smallest = min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip())
+        assert smallest / 72 * 900 / figure.get_figwidth() >= 8, drawing.name
+
+
+def test_one_sparsity_has_a_row_with_a_dot_and_its_number_for_each_method():
+    drawings = path_analysis_figures(_table(["random", "neuron_mct"], sparsities=(90.0,)))
+    figure = _figure(drawings, "responses")
+    left, right = figure.axes
+    assert figure.get_suptitle() == "90 % pruned"
+    assert [label.get_text() for label in left.get_yticklabels()] == ["NeuronMCT", "Random"]
+    for panel in (left, right):
+        assert [container[0].get_xydata().tolist() for container in panel.containers] == [[[0.25, 0]], [[0.25, 1]]]
+        assert [text.get_text() for text in panel.texts] == ["0.25", "0.25"]
+        (segment,) = panel.containers[0][2][0].get_segments()
+        assert segment[:, 0].round(9).tolist() == [0.1, 0.4]
+    assert (left.get_xlabel(), right.get_xlabel()) == ("(p′ − p) / p", "class kept (% of images)")
+    assert figure.legends == []
+
+
+def test_several_sparsities_have_a_curve_for_each_method():
+    left, right = _figure(path_analysis_figures(_table(["random", "neuron_mct"])), "responses").axes
+    for panel in (left, right):
+        assert panel.get_lines()[0].get_xdata().tolist() == [80, 90]
+        assert panel.get_lines()[0].get_label() == "NeuronMCT"
+
+
+def test_a_response_without_classes_has_one_panel():
+    table = _table(["random"], sparsities=(90.0,))
+    figure = _figure(path_analysis_figures(table[table.metric != "class_kept"]), "responses")
+    assert [panel.get_visible() for panel in figure.axes] == [True, False]
+
+
+def test_panels_are_in_rows_no_wider_than_a_page():
+    figure = _figure(path_analysis_figures(_table(METHODS + RELEASED, (80.0, 90.0, 99.0))), "overlap")
+    titles = [panel.get_title() for panel in _panels(figure)]
+    assert titles == ["80 % pruned", "90 % pruned", "99 % pruned"]
+    assert figure.get_figwidth() <= 11

@@ -56,8 +56,11 @@ def test_figures_say_what_they_have_no_room_for():
 
 
 def test_areas_are_up_to_a_share_of_the_pixels_whether_they_are_removed_or_kept():
-    (drawing,) = drawn(aggregated({("seed=0",): table_of(0, {("up_to_percent", "90.0", "kar_area"): 50.0})}))
+    values = {("up_to_percent", x, "kar_area"): 50.0 for x in ("50.0", "90.0")}
+    (drawing,) = drawn(aggregated({("seed=0",): table_of(0, values)}))
     assert drawing.figure.axes[0].get_xlabel() == "up to this share of the pixels (%)"
+    (drawing,) = drawn(aggregated({("seed=0",): table_of(0, {("up_to_percent", "90.0", "kar_area"): 50.0})}))
+    assert drawing.figure.axes[0].get_title() == "up to this share of the pixels (%): 90"
 
 
 def test_figures_have_a_line_a_method_and_a_panel_a_metric():
@@ -83,10 +86,26 @@ def test_figures_have_a_line_a_method_and_a_panel_a_metric():
 
 def test_axes_have_the_label_and_unit_of_the_metric():
     entries = {"class_kept": metric("class_kept", label="class kept", unit="%")}
-    (drawing,) = sweep_figures(aggregated({("seed=0",): table_of(0, {KEPT: 50.0})}), entries)
+    values = {("sparsity", x, "class_kept"): 50.0 for x in ("80.0", "90.0")}
+    (drawing,) = sweep_figures(aggregated({("seed=0",): table_of(0, values)}), entries)
     (panel,) = drawing.figure.axes
     assert panel.get_ylabel() == "class kept (%)"
     assert panel.get_ylim() == (-3, 103), "the whole range"
+
+
+def test_one_place_is_a_dot_a_method_along_the_axis_of_the_metric():
+    entries = {"class_kept": metric("class_kept", label="class kept", unit="%")}
+    tables = {
+        (f"method={name}",): table_of(0, {KEPT: value}, name) for name, value in (("random", 20.0), ("dgr", 70.0))
+    }
+    (drawing,) = sweep_figures(aggregated(tables), entries)
+    (panel,) = drawing.figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["DGR", "Random"]
+    assert [container[0].get_xydata().tolist() for container in panel.containers] == [[[70, 0]], [[20, 1]]]
+    assert [text.get_text() for text in panel.texts] == ["70", "20"]
+    assert (panel.get_xlabel(), panel.get_xlim()) == ("class kept (%)", (-3, 103))
+    assert panel.get_title() == "units pruned (%): 90"
+    assert drawing.figure.legends == []
 
 
 def test_no_finished_job_gives_no_figure():
