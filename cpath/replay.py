@@ -92,7 +92,14 @@ class Operation:
         return cls(function, next(weights, None))
 
     def is_same(self, other: Operation | None) -> bool:
-        """Tell whether another run called the same operation."""
+        """Tell whether another run called the same operation.
+
+        Args:
+            other: What it called; None for nothing.
+
+        Returns:
+            True if it is the same.
+        """
         return other is not None and self.function is other.function and self.weight is other.weight
 
 
@@ -143,13 +150,24 @@ class Result:
         return found[0] if len(found) == 1 else None
 
     def part(self, rows: slice | Tensor) -> Self:
-        """Select inputs by a slice, or a tensor of numbers or booleans."""
+        """Select inputs.
+
+        Args:
+            rows: A slice, or a tensor of numbers or booleans.
+
+        Returns:
+            The result for these inputs.
+        """
         if self.axis is None:
             return self
         return replace(self, values=self.values[(*[slice(None)] * self.axis, rows)])
 
     def whole(self) -> Tensor:
-        """Get the result as the model computes it, in memory of its own unless axes are split."""
+        """Get the result as the model computes it.
+
+        Returns:
+            The result, which may share the memory of ``values``.
+        """
         return self.values if self.flat is None else self.values.flatten(self.flat, self.flat + 1)
 
 

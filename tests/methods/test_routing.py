@@ -138,9 +138,9 @@ def test_retries_end_when_gamma_is_below_rounding(images):
 def test_images_that_are_done_cost_nothing_while_others_try_again(images):
     model = Counting(zoo.make("vgg", torch.float64))
     cpath.score(model, images, DGR(iterations=3, learning_rate=1.0, gamma=0.6))
-    # A look at the model, the record, two passes that look for in-place activations; then two tries of three steps
-    # and a last look.
-    assert model.batches == [1, 2] + [3] * 3 + [3] * 4 + [1] * 4
+    # A look at the model, the record, two passes of one image that look for in-place activations; then two tries of
+    # three steps and a last look.
+    assert model.batches == [1, 2] + [3] + [1] * 2 + [3] * 4 + [1] * 4
 
 
 def test_image_that_no_try_solves_scores_zero_with_a_warning(images):
