@@ -22,6 +22,7 @@ from cpath.inputs import Inputs
 from cpath.randomness import seeded
 from experiments.engine.config import Config, default_of
 from experiments.engine.devices import device_of, dtype_of
+from experiments.engine.digests import named_code
 from experiments.engine.fields import keyed
 from experiments.engine.images import Batch, Data
 from experiments.engine.unit import units_of
@@ -81,12 +82,15 @@ def identity_of_question(config: Config) -> dict[str, Any]:
         config: the configuration.
 
     Returns:
-        The settings that differ from the defaults, with the seed where a baseline is drawn.
+        The settings that differ from the defaults, with the seed where a baseline is drawn, and the code of a
+        function of the output.
     """
     settings = keyed(config)
     found = {name: settings[name] for name in QUESTIONS if settings[name] != default_of(name)}
     if "baseline" in found:
         found |= {"baseline_inputs": config.baseline_inputs, "seed": config.seed}
+    if function_of(config) is not None:
+        found["code of the target"] = named_code({"_target_": config.target})
     return found
 
 
@@ -179,6 +183,9 @@ def function_of(config: Config) -> Any:
             f"model's output, not '{target}'."
         )
     try:
-        return get_method(target)
+        found = get_method(target)
     except Exception as error:  # of importing the user's module, of any kind
         raise InputError(f"target={target}: there is no such function: {error}") from error
+    if isinstance(found, type):
+        raise InputError(f"target={target} is a class: name a function of the model's output.")
+    return found

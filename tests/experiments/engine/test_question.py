@@ -105,6 +105,60 @@ def test_a_function_of_the_output_has_no_class_to_keep(users, job):
             job(*FAST, *OWN, f"target={target}", small=False).check()
 
 
+WRONG = """
+import torch
+
+def broken(output):
+    raise KeyError("answers")
+
+def alone():
+    return 1
+
+def pairs(output):
+    return output[:, :2]
+
+def detached(output):
+    return output.detach()[:, 0]
+
+class Margin:
+    def __init__(self, output):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("my_wrong.broken", r"target=my_wrong\.broken fails on the output of the model: KeyError: 'answers'"),
+        ("my_wrong.alone", r"target=my_wrong\.alone fails on the output of the model: TypeError: .*positional"),
+        ("my_wrong.pairs", r"must return one number per input, shape \(1,\), not \(1, 2\)"),
+        ("my_wrong.detached", "has no gradient"),
+        ("my_wrong.Margin", r"target=my_wrong\.Margin is a class: name a function"),
+        ("10", "target 10 is no class of the model: it has 10, 0 to 9"),
+    ],
+)
+def test_a_target_that_cannot_be_answered_is_refused_before_a_training(job, users, monkeypatch, target, message):
+    users.write("my_wrong", WRONG)
+    monkeypatch.setattr("experiments.engine.network.trained_entry", None)  # calling it would be another error
+    with pytest.raises(InputError, match=message):
+        _ = job(*FAST, f"target={target}").model
+
+
+def test_another_version_of_the_target_s_function_is_another_job(job, trained, users):
+    settings = [*FAST, "experiment.keep_scores_gb=1", "target=my_margin.margin"]
+    values = []
+    for first in (3, 5):
+        users.write("my_margin", f"def margin(output):\n    return output[:, {first}] - output[:, 1]\n")
+        made = job(*settings)
+        values.append((made.folder, float(row_of(made.run(), "neuron_intgrad", "residual/relu").value)))
+        batch = next(made.sample(5).batches(5))
+        exact = cpath.score(
+            made.model, batch.images, "neuron_intgrad", lambda output, first=first: output[:, first] - output[:, 1]
+        )
+        assert values[-1][1] == pytest.approx(float(exact.residual["relu"].nanmean()), rel=1e-4)
+    assert values[0][0] != values[1][0]
+
+
 HELD = """
 from my_texts import Reader as Whole
 
