@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,6 +50,29 @@ def check_question(config: Config) -> None:
                 "experiment=path_analysis takes others."
             )
     _ = function_of(config)
+
+
+def check_methods(config: Config, methods: Mapping[str, cpath.Method]) -> None:
+    """Refuse methods that cannot answer the question, before any other is run.
+
+    Args:
+        config: the configuration.
+        methods: by name.
+
+    Raises:
+        InputError: if there is such a method.
+    """
+    unusable: dict[str, list[str]] = {}
+    for name, method in methods.items():
+        if method.needs_classes and not explains_a_class(config):
+            unusable.setdefault(f"need classes, which target={config.target} does not have", []).append(name)
+        for setting in ("unit", "baseline") if method.neurons_only else ():
+            if (value := getattr(config, setting)) != default_of(setting):
+                unusable.setdefault(f"know no {setting}={value}", []).append(name)
+    if unusable:
+        left = ",".join(name for name in methods if not any(name in names for names in unusable.values()))
+        found = "; ".join(f"{' and '.join(names)} {problem}" for problem, names in unusable.items())
+        raise InputError(f"these methods cannot answer: {found}. Name others: method=[{left or '…'}].")
 
 
 def is_usual(config: Config) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -157,6 +159,27 @@ def test_another_version_of_the_target_s_function_is_another_job(job, trained, u
         )
         assert values[-1][1] == pytest.approx(float(exact.residual["relu"].nanmean()), rel=1e-4)
     assert values[0][0] != values[1][0]
+
+
+def test_methods_that_cannot_answer_are_refused_before_any_other_runs(job, users):
+    users.write("my_texts", TEXTS)
+    every = "method=[neuron_mct,dgr,random,dgr_random_init,greedy_released,neuron_intgrad_released]"
+    asked = [FAST[0], *FAST[2:]]
+    for question, problem, left in (
+        (
+            "target=my_texts.margin",
+            "dgr and dgr_random_init need classes, which target=my_texts.margin does not",
+            4,
+        ),
+        ("unit=channel", "greedy_released and neuron_intgrad_released know no unit=channel", 4),
+        ("baseline=mean", "greedy_released and neuron_intgrad_released know no baseline=mean", 4),
+    ):
+        with pytest.raises(InputError, match=rf"these methods cannot answer: {problem}") as caught:
+            job(*asked, every, question).check()
+        (names,) = re.findall(r"method=\[(.*)\]", str(caught.value))
+        assert len(names.split(",")) == left
+        job(*asked, f"method=[{names}]", question).check()
+    job("experiment=quadrature", "unit=channel").check()  # it uses none of the methods named by default
 
 
 HELD = """
