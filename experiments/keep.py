@@ -10,7 +10,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -45,7 +47,8 @@ def keep_jobs(outputs: Path, folder: Path) -> list[Path]:
         Folders of the copies.
 
     Raises:
-        InputError: If there is no finished job, or several of one experiment.
+        InputError: If there is no finished job, or several of one experiment; if a copy would lie among the jobs,
+            or replace a folder that is no such copy.
     """
     jobs = [run for run in find_runs(outputs) if run.status == FINISHED]
     if not jobs:
@@ -56,12 +59,35 @@ def keep_jobs(outputs: Path, folder: Path) -> list[Path]:
             f"there are several jobs of {', '.join(several)} below {outputs}: name the folder of one, "
             "`python -m experiments.runs` lists them."
         )
-    return [_keep(job, folder / job.experiment) for job in jobs]
+    for job in jobs:
+        _check_target(folder / job.experiment, jobs)
+    try:
+        return [_replace(job, folder / job.experiment) for job in jobs]
+    except OSError as error:
+        raise InputError(f"cannot copy to {folder}: {error.strerror or error}.") from error
+
+
+def _check_target(target: Path, jobs: Sequence[Run]) -> None:
+    """Refuse to replace anything but an earlier copy."""
+    here, sources = target.resolve(), [job.folder.resolve() for job in jobs]
+    if any(here.is_relative_to(source) or source.is_relative_to(here) for source in sources):
+        raise InputError(f"{target} is where the jobs themselves are: name another folder for their copies.")
+    if target.exists() and not (target / RESULTS).is_file():
+        raise InputError(f"{target} is no copy of a job, and is left alone: name another folder.")
+
+
+def _replace(job: Run, target: Path) -> Path:
+    """Make the copy beside its place, so that an earlier one is there until it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as partial:
+        made = _keep(job, Path(partial) / target.name)
+        if target.exists():
+            shutil.rmtree(target)
+        made.rename(target)
+    return target
 
 
 def _keep(job: Run, target: Path) -> Path:
-    if target.exists():
-        shutil.rmtree(target)
     (target / _FIGURES).mkdir(parents=True)
     for path in sorted(job.folder.iterdir()):
         if path.name in (RESULTS, CONFIG, MANIFEST) or (path.suffix == ".csv" and path.is_file()):

@@ -45,6 +45,7 @@ class Quadrature(Experiment):
     title: ClassVar[str] = "Node rules of NeuronIntGrad"
     metrics: ClassVar[tuple[Metric, ...]] = pick("residual", "jaccard_with_reference")
 
+    explains_with = ()  # it compares one method with itself
     asks = ("unit", "baseline", "target")
 
     sparsity: fields.Sparsities

@@ -47,6 +47,9 @@ class Method(Checked, ABC):
             and the experiments keep these at every sparsity.
         signed: True if the sign of a contribution means something: that the unit speaks for the response or against
             it. `cpath.Scores.signed` gives it.
+        needs_classes: True if it reads the probabilities of classes, which a target that is a function of the
+            output does not have.
+        neurons_only: True if it knows no other units than neurons, and no other baseline than zero.
 
     Example:
         >>> from dataclasses import dataclass
@@ -66,6 +69,8 @@ class Method(Checked, ABC):
     costly: ClassVar[bool] = True
     graded: ClassVar[bool] = True
     signed: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = False
+    neurons_only: ClassVar[bool] = False
 
     def at(self, sparsity: float) -> Method:
         """Adapt the method to a sparsity.

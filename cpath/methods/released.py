@@ -42,6 +42,8 @@ class NeuronIntGradReleased(Method):
         Scores(method='neuron_intgrad_released', images=2, sites=2, neurons=352)
     """
 
+    neurons_only: ClassVar[bool] = True
+
     def contributions(self, probe: Probe) -> Contributions:
         """Compute the signed contributions z · mean of ∂f(α_k z)/∂z, with the residual."""
         check_as_released(self.name, probe)
@@ -80,6 +82,7 @@ class GreedyReleased(Method):
 
     graded: ClassVar[bool] = False
     signed: ClassVar[bool] = False
+    neurons_only: ClassVar[bool] = True
     rounds: int = 10
     sparsity: float = 90.0
     round_zero: bool = False

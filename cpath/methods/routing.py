@@ -54,6 +54,7 @@ class DGR(Method):
     """
 
     signed: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = True
     iterations: int = 1000
     learning_rate: float = 0.01
     momentum: float = 0.9

@@ -138,6 +138,8 @@ class Config(Settings):
         if self.checkpoint is not None:
             found["checkpoint"] = content_digest(self.checkpoint)
         code = {name: source_digest(name) for name in self.imports} | named_code(plain)
+        if isinstance(self.target, str) and "." in self.target:  # a function of the output
+            code |= named_code({"_target_": self.target})
         return {**found, "cpath": cpath.__version__, "code": code}
 
 

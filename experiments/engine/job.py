@@ -46,7 +46,7 @@ from experiments.engine.network import build_model, check_model, check_site, fin
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress
 from experiments.engine.provenance import device_name
-from experiments.engine.question import Question, check_question
+from experiments.engine.question import Question, check_methods, check_question
 from experiments.engine.settings import ExperimentSettings
 from experiments.engine.table import Row, read_table, tidy_table, write_table
 from experiments.engine.tracking import Tracker
@@ -199,7 +199,7 @@ class Job:
         check_trainer(self.config)
         check_question(self.config)
         if "method" in self.config.experiment.explains_with:
-            _ = self.methods
+            check_methods(self.config, self.methods)
         if "attribution" in self.config.experiment.explains_with:
             _ = self.attributions
         if "metric" in self.config.experiment.explains_with:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 import cpath
 from cpath.attribution import ResponseProbe
 from cpath.data import ImageData
-from cpath.errors import InputError
+from cpath.errors import CpathError, InputError
 from cpath.models import load_checkpoint
 from cpath.response import class_logits
 from experiments.engine.cache import Cache, digest
@@ -85,19 +86,35 @@ def check_model(model: nn.Module, data: Data, config: Config) -> None:
     Raises:
         SiteError: if no site is found, or one has no such units.
         InputError: if the model has not one logit for each class of the dataset, unless the target is a function
-            of its output.
+            of its output; or if the target is no class of the model, or a function that fails.
     """
     try:
         with cpath.sites.evaluating(model):
             function = function_of(config)
-            probe = cpath.Probe(model, example(data), function, sites=config.sites, unit=units_of(config.unit))
-            record = probe.record(gradients=False)
+            target = config.target if isinstance(config.target, int) else function and _reporting(function, config)
+            probe = cpath.Probe(model, example(data), target, sites=config.sites, unit=units_of(config.unit))
+            record = probe.record(gradients=function is not None)
             probe.layout(record.activations)  # raises where a site has no such units
     except cpath.SiteError as error:
         asked = "sites=[…]" if config.unit == default_of("unit") else "sites=[…] and unit='{kind: …, axis: …}'"
         raise cpath.SiteError(f"model '{config.model_name}': {error} ({asked} on the command line)") from error
     if function is None:  # whose output need not be logits
         _compare_classes(record.logits.shape[1], data, config)
+
+
+def _reporting(function: Callable[[Any], Any], config: Config) -> Callable[[Any], Any]:
+    """The function that is the target, with errors that name the setting."""
+
+    def asked(output: Any) -> Any:
+        try:
+            return function(output)
+        except CpathError:
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise InputError(f"target={config.target} fails on the output of the model: {said}.") from error
+
+    return asked
 
 
 def check_classes(model: nn.Module, data: Data, config: Config) -> None:

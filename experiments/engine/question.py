@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from cpath.inputs import Inputs
 from cpath.randomness import seeded
 from experiments.engine.config import Config, default_of
 from experiments.engine.devices import device_of, dtype_of
+from experiments.engine.digests import named_code
 from experiments.engine.fields import keyed
 from experiments.engine.images import Batch, Data
 from experiments.engine.unit import units_of
@@ -48,6 +50,29 @@ def check_question(config: Config) -> None:
                 "experiment=path_analysis takes others."
             )
     _ = function_of(config)
+
+
+def check_methods(config: Config, methods: Mapping[str, cpath.Method]) -> None:
+    """Refuse methods that cannot answer the question, before any other is run.
+
+    Args:
+        config: the configuration.
+        methods: by name.
+
+    Raises:
+        InputError: if there is such a method.
+    """
+    unusable: dict[str, list[str]] = {}
+    for name, method in methods.items():
+        if method.needs_classes and not explains_a_class(config):
+            unusable.setdefault(f"need classes, which target={config.target} does not have", []).append(name)
+        for setting in ("unit", "baseline") if method.neurons_only else ():
+            if (value := getattr(config, setting)) != default_of(setting):
+                unusable.setdefault(f"know no {setting}={value}", []).append(name)
+    if unusable:
+        left = ",".join(name for name in methods if not any(name in names for names in unusable.values()))
+        found = "; ".join(f"{' and '.join(names)} {problem}" for problem, names in unusable.items())
+        raise InputError(f"these methods cannot answer: {found}. Name others: method=[{left or '…'}].")
 
 
 def is_usual(config: Config) -> bool:
@@ -81,12 +106,15 @@ def identity_of_question(config: Config) -> dict[str, Any]:
         config: the configuration.
 
     Returns:
-        The settings that differ from the defaults, with the seed where a baseline is drawn.
+        The settings that differ from the defaults, with the seed where a baseline is drawn, and the code of a
+        function of the output.
     """
     settings = keyed(config)
     found = {name: settings[name] for name in QUESTIONS if settings[name] != default_of(name)}
     if "baseline" in found:
         found |= {"baseline_inputs": config.baseline_inputs, "seed": config.seed}
+    if function_of(config) is not None:
+        found["code of the target"] = named_code({"_target_": config.target})
     return found
 
 
@@ -179,6 +207,9 @@ def function_of(config: Config) -> Any:
             f"model's output, not '{target}'."
         )
     try:
-        return get_method(target)
+        found = get_method(target)
     except Exception as error:  # of importing the user's module, of any kind
         raise InputError(f"target={target}: there is no such function: {error}") from error
+    if isinstance(found, type):
+        raise InputError(f"target={target} is a class: name a function of the model's output.")
+    return found

@@ -54,6 +54,36 @@ def test_one_job_of_an_experiment_at_a_time(job, trained, tmp_path, capsys):
     assert (tmp_path / "kept" / "path_analysis" / RESULTS).exists()
 
 
+def test_a_copy_never_replaces_jobs_or_what_is_no_copy(job, trained, tmp_path, monkeypatch):
+    for sparsity in (80, 90):
+        job(*JOB, f"sparsity={sparsity}").run()
+    one, other = find_runs(trained)
+    for folder in (trained / "runs", one.folder, trained / "runs" / "path_analysis" / ".." / "."):
+        with pytest.raises(InputError, match="is where the jobs themselves are"):
+            keep_jobs(one.folder, folder)
+    taken = tmp_path / "kept" / "path_analysis"
+    taken.mkdir(parents=True)
+    (taken / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="path_analysis is no copy of a job, and is left alone"):
+        keep_jobs(one.folder, tmp_path / "kept")
+    assert (taken / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match=r"cannot copy to .*notes\.txt: "):
+        keep_jobs(one.folder, taken / "notes.txt")
+    assert [run.status for run in find_runs(trained)] == ["finished", "finished"]
+    assert (other.folder / RESULTS).exists()
+
+
+def test_an_interrupted_copy_leaves_the_earlier_one(job, trained, tmp_path, monkeypatch):
+    job(*JOB, "sparsity=80").run()
+    (kept,) = keep_jobs(trained, tmp_path / "kept")
+    before = {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
+    monkeypatch.setattr("experiments.keep.read_per_image", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        keep_jobs(trained, tmp_path / "kept")
+    assert {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()} == before
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
 def test_pictures_become_smaller_and_stay_the_same_to_the_eye(tmp_path):
     rng = np.random.default_rng(0)
     smooth = np.add.outer(np.arange(300), np.arange(300))[..., None] * np.array([0.4, 0.2, 0.1])

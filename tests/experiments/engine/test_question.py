@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -103,6 +105,81 @@ def test_a_function_of_the_output_has_no_class_to_keep(users, job):
     ):
         with pytest.raises(InputError, match=message):
             job(*FAST, *OWN, f"target={target}", small=False).check()
+
+
+WRONG = """
+import torch
+
+def broken(output):
+    raise KeyError("answers")
+
+def alone():
+    return 1
+
+def pairs(output):
+    return output[:, :2]
+
+def detached(output):
+    return output.detach()[:, 0]
+
+class Margin:
+    def __init__(self, output):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("my_wrong.broken", r"target=my_wrong\.broken fails on the output of the model: KeyError: 'answers'"),
+        ("my_wrong.alone", r"target=my_wrong\.alone fails on the output of the model: TypeError: .*positional"),
+        ("my_wrong.pairs", r"must return one number per input, shape \(1,\), not \(1, 2\)"),
+        ("my_wrong.detached", "has no gradient"),
+        ("my_wrong.Margin", r"target=my_wrong\.Margin is a class: name a function"),
+        ("10", "target 10 is no class of the model: it has 10, 0 to 9"),
+    ],
+)
+def test_a_target_that_cannot_be_answered_is_refused_before_a_training(job, users, monkeypatch, target, message):
+    users.write("my_wrong", WRONG)
+    monkeypatch.setattr("experiments.engine.network.trained_entry", None)  # calling it would be another error
+    with pytest.raises(InputError, match=message):
+        _ = job(*FAST, f"target={target}").model
+
+
+def test_another_version_of_the_target_s_function_is_another_job(job, trained, users):
+    settings = [*FAST, "experiment.keep_scores_gb=1", "target=my_margin.margin"]
+    values = []
+    for first in (3, 5):
+        users.write("my_margin", f"def margin(output):\n    return output[:, {first}] - output[:, 1]\n")
+        made = job(*settings)
+        values.append((made.folder, float(row_of(made.run(), "neuron_intgrad", "residual/relu").value)))
+        batch = next(made.sample(5).batches(5))
+        exact = cpath.score(
+            made.model, batch.images, "neuron_intgrad", lambda output, first=first: output[:, first] - output[:, 1]
+        )
+        assert values[-1][1] == pytest.approx(float(exact.residual["relu"].nanmean()), rel=1e-4)
+    assert values[0][0] != values[1][0]
+
+
+def test_methods_that_cannot_answer_are_refused_before_any_other_runs(job, users):
+    users.write("my_texts", TEXTS)
+    every = "method=[neuron_mct,dgr,random,dgr_random_init,greedy_released,neuron_intgrad_released]"
+    asked = [FAST[0], *FAST[2:]]
+    for question, problem, left in (
+        (
+            "target=my_texts.margin",
+            "dgr and dgr_random_init need classes, which target=my_texts.margin does not",
+            4,
+        ),
+        ("unit=channel", "greedy_released and neuron_intgrad_released know no unit=channel", 4),
+        ("baseline=mean", "greedy_released and neuron_intgrad_released know no baseline=mean", 4),
+    ):
+        with pytest.raises(InputError, match=rf"these methods cannot answer: {problem}") as caught:
+            job(*asked, every, question).check()
+        (names,) = re.findall(r"method=\[(.*)\]", str(caught.value))
+        assert len(names.split(",")) == left
+        job(*asked, f"method=[{names}]", question).check()
+    job("experiment=quadrature", "unit=channel").check()  # it uses none of the methods named by default
 
 
 HELD = """
