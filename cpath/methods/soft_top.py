@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MOST = 60  # bisections alone would need about as many
+_MOST = 60  # steps; a few are usual
 _SAMPLE = 1 << 12
 
 
@@ -40,27 +40,27 @@ def soft_top(parameters: Tensor, budgets: Tensor, temperature: float) -> Tensor:
         >>> gates.round(decimals=3)
         tensor([[0.0000, 0.0070, 0.9930, 1.0000]])
     """
-    count = parameters.isfinite().sum(1)
-    # With τ here, all gates are at least k / N, or at most that.
-    shift = -temperature * torch.logit(budgets / count)
-    below = parameters.masked_fill(parameters.isinf(), torch.inf).amin(1) + shift
-    above = parameters.amax(1) + shift
-    guess = (above + below) / 2
+    # Here the gates sum to no more than the budget: each is at most k / N.
+    above = parameters.amax(1) - temperature * torch.logit(budgets / parameters.shape[1])
+    guess = above
     stride = parameters.shape[1] // _SAMPLE
     if stride > 1:
         sample = parameters[:, ::stride].contiguous()
-        share = sample.isfinite().sum(1).clamp(min=1) / count
-        guess, _ = _solved(sample, budgets * share, temperature, guess, below, above)
-    return _solved(parameters, budgets, temperature, guess, below, above)[1]
+        share = budgets * sample.shape[1] / parameters.shape[1]
+        share = torch.minimum(share, 0.9 * sample.isfinite().sum(1)).clamp(min=torch.finfo(share.dtype).tiny)
+        guess, _ = _solved(sample, share, temperature, above, above)
+        guess = torch.where(guess.isfinite(), guess, above).minimum(above)
+    return _solved(parameters, budgets, temperature, guess, above)[1]
 
 
 def _solved(
-    parameters: Tensor, budgets: Tensor, temperature: float, guess: Tensor, below: Tensor, above: Tensor
+    parameters: Tensor, budgets: Tensor, temperature: float, guess: Tensor, above: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Find τ (B,) between ``below`` and ``above`` by Newton's method on log Σ gates, and the gates (B, N).
+    """Find τ (B,) of at most ``above`` by Newton's method on log Σ gates, and the gates (B, N).
 
-    A step that leaves the bracket becomes a bisection. An input stops where its gates sum to its budget up to
-    rounding, so that it has the same gates in any batch.
+    The logarithm falls ever more steeply with τ, so that a step from the left ends right of τ, and steps from the
+    right come nearer without passing it. A step that passes a τ known to be too large is halved. An input stops
+    where its gates sum to its budget up to rounding, so that it has the same gates in any batch.
     """
     close = 64 * torch.finfo(parameters.dtype).eps
     gates = torch.empty_like(parameters)
@@ -72,10 +72,9 @@ def _solved(
         if settled.all():
             break
         slope = (total - torch.linalg.vecdot(gates, gates)) / temperature
-        high = total > budgets  # too much is open: τ must rise
-        below, above = torch.where(high, guess, below), torch.where(high, above, guess)
+        above = torch.where(total < budgets, guess, above)
         step = guess + (total / budgets).log() * total / slope
-        step = torch.where((step > below) & (step < above), step, (below + above) / 2)
+        step = torch.where(step <= above, step, (guess + above) / 2)
         guess = torch.where(settled, guess, step)
     return guess, gates
 

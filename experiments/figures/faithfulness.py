@@ -114,7 +114,8 @@ def _distances(panel: Axes, axis: Literal["x", "y"], largest: float) -> None:
         panel.minorticks_off()
     else:
         getattr(panel, f"{axis}axis").set_major_locator(MultipleLocator(0.5))
-    panel.set(**{f"{axis}lim": (0, max(1.1, 1.08 * largest))})
+    highest = max(1.1, 1.08 * largest)
+    panel.set(**{f"{axis}lim": (-0.02 * highest, highest)})
 
 
 def _controls(table: pd.DataFrame) -> list[Drawing]:
@@ -137,7 +138,8 @@ def _controls(table: pd.DataFrame) -> list[Drawing]:
             across, down = max(across, own), float(np.nanmax([down, there.value, there.ci_high]))
         _distances(panel, "x", across)
         _distances(panel, "y", down)
-        panel.plot([0, 1000], [0, 1000], scalex=False, scaley=False, **_REFERENCE)
+        same = np.linspace(0, 1.2 * max(1, across, down), 200)  # a line that bends where an axis is logarithmic
+        panel.plot(same, same, scalex=False, scaley=False, **_REFERENCE)
         panel.set(title=title, xlabel="CMD on the input", ylabel=label)
     shared_legend(figure, panels[0])
     caption = (
