@@ -22,6 +22,7 @@ _METHODS: dict[str, tuple[str, str, str]] = {
     "greedy": ("Greedy", "#009E73", "^"),
     "dgr": ("DGR", "#CC79A7", "D"),
     "dgr_random_init": ("DGR (random init)", "#8C4B8C", "d"),
+    "learned_ranking": ("Learned ranking", "#CC3311", "H"),
     "gradcam": ("GradCAM", "#117733", "P"),
     "gbp": ("GBP", "#AA4499", "X"),
     "input_intgrad": ("InputIntGrad", "#44AA99", ">"),
