@@ -1,9 +1,9 @@
 """Replay of a forward pass: its costly operations are computed once and answered from memory afterwards.
 
 A method that changes one site at a time runs the network once for each site. Up to the site, every such pass
-computes the same numbers; `Replay` keeps those of the costly operations: convolutions, products of matrices,
-normalisation, max pooling, attention (also what ``nn.MultiheadAttention`` consists of), and activation functions
-that need an exponential. ReLUs, additions and reshapes cost no more than copying their result, and run again.
+computes the same numbers; `Replay` keeps those of the costly operations: convolutions, linear layers,
+normalisation, max pooling, GELU and SiLU, and attention (what ``nn.MultiheadAttention`` consists of too). ReLUs,
+additions and reshapes cost no more than copying their result, and run again.
 
 Worked example. Of the two-layer network of the package's examples, a replay keeps three tensors: the outputs of
 ``conv1`` (2, 4, 8, 8), ``conv2`` (2, 6, 4, 4) and ``fc`` (2, 5).
@@ -49,8 +49,7 @@ _COSTLY: frozenset[Callable[..., Any]] = frozenset(
     (
         *(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
         *(F.linear, F.batch_norm, F.layer_norm, F.group_norm, F.max_pool2d, F.scaled_dot_product_attention),
-        *(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.baddbmm),
-        *(F.softmax, torch.softmax, Tensor.softmax, F.gelu, F.silu),
+        *(F.gelu, F.silu),
     )
 )
 
@@ -110,8 +109,8 @@ class Result:
     Attributes:
         values: The result, with an axis that counts the inputs.
         axis: That axis; None if the result is the same for all inputs.
-        flat: First of two axes that are one in the model, which attention does to inputs and heads, or tokens and
-            inputs; None if there are none.
+        flat: First of two axes that are one in the model, as tokens and inputs are in ``nn.MultiheadAttention``;
+            None if there are none.
     """
 
     values: Tensor

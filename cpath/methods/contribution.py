@@ -52,7 +52,7 @@ class NeuronIntGrad(Method):
     Args:
         nodes: Number of quadrature nodes over α.
         rule: Name of the quadrature (`cpath.methods.quadrature.RULES`).
-        residual: Compute the residual, which takes one pass per site beside those of the nodes.
+        residual: Compute the residual, which takes one more forward pass of what lies behind each site.
         tolerance: Largest relative residual. If it is given, each site of each input gets nodes of the endpoint
             rule until its residual is no larger (see `cpath.methods.refinement`), instead of ``nodes`` each.
         max_nodes: Largest number of nodes for ``tolerance``. Where they do not suffice, a warning says so.
