@@ -83,7 +83,7 @@ def _axes(value: Any) -> Axes:
     if not axes or not all(isinstance(one, int) and not isinstance(one, bool) for one in axes):
         raise ValueError(
             "must name axes by a whole number, by a list of them, or by a mapping from patterns of sites' names "
-            f"to these: axis is {described(value)}"
+            f"to these ('?' in a pattern stands for the colon of a name): axis is {described(value)}"
         )
     return tuple(axes) if isinstance(value, list | tuple) else int(value)
 

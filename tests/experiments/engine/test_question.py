@@ -296,6 +296,10 @@ def test_axes_of_units_determine_the_job_and_their_order_counts(job):
         ("{axis: 1}", "unit must be 'neuron', "),
         ("{kind: channel, axes: 1}", "unit must be 'neuron', "),
         ("{kind: channel, axis: last}", "unit must name axes by a whole number.*: axis is 'last'"),
+        (
+            "{kind: channel, axis: {*:relu: 0}}",
+            r"'\?' in a pattern stands for the colon of a name\): axis is 'relu: 0'",
+        ),
         ("{kind: channel, axis: []}", "unit must name axes by a whole number"),
         ("{kind: channel, axis: true}", "unit must name axes by a whole number"),
         ("{kind: channel, axis: {features: 0.5}}", r"unit must name axes by a whole number.*: axis is 0\.5"),
