@@ -14,7 +14,7 @@ CORE  := tests --ignore=tests/experiments
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-paper test coverage test-slow test-real test-slurm \
+.PHONY: help setup demo reproduce-paper test coverage test-slow test-real test-slurm \
   test-versions test-oldest test-newest lint format bench sweep docs lock clean
 
 help:  ## Show this list
@@ -36,6 +36,9 @@ $(STAMP): requirements.lock pyproject.toml | $(UV)
 
 reproduce-paper: setup  ## Run every experiment of the paper (PAPER=digits) and write its report
 	$(PY) -m experiments experiment=reproduce_paper paper=$(PAPER)
+
+demo: setup  ## Find pathways of a real ImageNet network on real photographs: two minutes, a page of pictures
+	$(PY) -m experiments.demo outputs/demo
 
 test: setup  ## Run the test suite
 	$(PY) -m pytest -n 2 --dist worksteal -m "$(QUICK)"
