@@ -21,12 +21,14 @@ PHOTOGRAPHS = ("chelsea", "rocket", "coffee")
 
 def main() -> None:
     """Write ``maps.png`` and ``pathway.png``."""
-    scaled = v2.Compose([
-        v2.ToImage(),
-        v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC),
-        v2.CenterCrop(224),
-        v2.ToDtype(torch.float32, scale=True),
-    ])
+    scaled = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(224),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
     normalisation = cpath.data.Normalisation((0.5,) * 3, (0.5,) * 3)
     images = torch.stack([(scaled(getattr(skimage.data, name)()) - 0.5) / 0.5 for name in PHOTOGRAPHS])
     model = efficientnet_lite0(weights="DEFAULT").eval()
