@@ -74,7 +74,7 @@ class Bound(nn.Module):
 # Every method and attribution, on more than one tensor
 
 
-DRAWN = {"random", "dgr_random_init"}  # from the bytes of all tensors
+DRAWN = {"random", "dgr_random_init", "learned_ranking"}  # from the bytes of all tensors
 
 
 def test_scores_of_several_tensors_are_those_of_each_input_with_the_rest_bound_in_the_model(method):

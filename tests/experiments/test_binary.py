@@ -72,4 +72,4 @@ def test_an_exact_zero_is_class_one(binary):
     seen = predictions(made.model, batch)
     assert seen.target.tolist() == [1, 1]
     assert seen.probability.tolist() == [0.5, 0.5]
-    assert seen.titles == ["five or more\n50 %"] * 2
+    assert all(title.startswith("predicted five or more\n(50 %)\ntrue ") for title in seen.titles)

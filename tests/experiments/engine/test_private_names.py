@@ -16,7 +16,7 @@ from tests.test_torch import private, private_uses
 
 ROOT = Path(experiments.__file__).parent
 FILES = sorted(ROOT.rglob("*.py")) + sorted((ROOT.parent / "hydra_plugins").glob("*.py"))
-PUBLIC = {"_asdict", "_fields", "_exit"}  # documented, of named tuples and of os
+PUBLIC = {"_asdict", "_fields", "_exit", "_repr_html_"}  # documented, of named tuples, os and IPython
 
 # wandb-workspaces is written for an older pydantic.
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")
