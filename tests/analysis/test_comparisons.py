@@ -85,8 +85,13 @@ def _share(count: int) -> float:
     return 0.05 + 3 * math.sqrt(0.05 * 0.95 / count)
 
 
-@pytest.mark.parametrize("heavy", [False, True], ids=["normal", "heavy tails"])
-@pytest.mark.parametrize(("n", "count"), FAMILIES)
+@pytest.mark.parametrize(
+    ("n", "count", "heavy"),
+    [
+        *((n, count, False) for n, count in FAMILIES[::2]),
+        *((n, count, True) for n, count in (*FAMILIES[1::2], FAMILIES[0])),
+    ],
+)
 def test_where_nothing_differs_at_most_one_claim_in_twenty_finds_a_difference(n, count, heavy):
     generator = np.random.default_rng(1000 * n + count)
     wrong = 0

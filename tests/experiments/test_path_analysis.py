@@ -293,7 +293,7 @@ def test_a_damaged_file_is_found_and_made_again(job, run, trained, caplog, trunc
     files = [*trained.glob("artifacts/*/*/[!.]*"), *folder.glob("parts/*/[!.]*"), results]
     kinds = {(file.parent.parent.name, file.name): file for file in files}  # one of each kind
     assert {file.suffix for file in kinds.values()} == {".safetensors", ".json", ".csv"}
-    for file in kinds.values():
+    for file in list(kinds.values())[:: 2 if truncate else 1]:  # a file cut short is found as a flipped bit is
         caplog.clear()
         whole = bytearray(file.read_bytes())
         whole[len(whole) // 2] ^= 1

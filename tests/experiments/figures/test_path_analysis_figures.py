@@ -110,9 +110,17 @@ METHODS = ["neuron_intgrad", "neuron_mct", "greedy", "dgr", "dgr_random_init", "
 RELEASED = ["neuron_intgrad_released", "greedy_released"]
 
 
-@pytest.mark.parametrize("sparsities", [(90.0,), (80.0, 90.0, 99.0), (50.0, 80.0, 90.0, 95.0, 99.0)])
-@pytest.mark.parametrize("methods", [["neuron_mct"], METHODS + RELEASED])
-@pytest.mark.parametrize("sites", [1, 24])
+@pytest.mark.parametrize(
+    ("sparsities", "methods", "sites"),
+    [
+        ((90.0,), ["neuron_mct"], 1),
+        ((90.0,), METHODS + RELEASED, 24),
+        ((80.0, 90.0, 99.0), METHODS + RELEASED, 1),
+        ((80.0, 90.0, 99.0), ["neuron_mct"], 24),
+        ((50.0, 80.0, 90.0, 95.0, 99.0), ["neuron_mct"], 1),
+        ((50.0, 80.0, 90.0, 95.0, 99.0), METHODS + RELEASED, 24),
+    ],
+)
 def test_no_number_of_sparsities_methods_or_sites_cramps_a_figure(sparsities, methods, sites):
     names = [f"layer{number}.0.relu" for number in range(sites)]
     for drawing in path_analysis_figures(_table(methods, sparsities, names)):
