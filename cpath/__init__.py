@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from cpath import analysis, attribution, data, decoding, evaluation, methods, models
     from cpath import training as training
     from cpath import viz as viz
+    from cpath.analysis.classes import PathwayCounter
     from cpath.evaluation.faithfulness import Faithfulness, faithfulness
     from cpath.viz import show as show
 
@@ -91,6 +92,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputSiteWarning",
     "Pathway",
+    "PathwayCounter",
     "Probe",
     "Record",
     "Scores",
@@ -124,7 +126,10 @@ _SUBMODULES = (
     *("training", "viz"),
 )
 # Their modules import others that `import cpath` alone does not need.
-_LATE = dict.fromkeys(("Faithfulness", "faithfulness"), "cpath.evaluation.faithfulness")
+_LATE = {
+    **dict.fromkeys(("Faithfulness", "faithfulness"), "cpath.evaluation.faithfulness"),
+    "PathwayCounter": "cpath.analysis.classes",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Measures on pathways: composition, overlap, responses; intervals of means, and comparisons of several."""
 
+from cpath.analysis.classes import PathwayCounter
 from cpath.analysis.comparisons import Comparison, compare_means, compare_paired
 from cpath.analysis.intervals import Interval, bootstrap_mean, crossed_mean, t_mean
 from cpath.analysis.linearity import affine_radius
@@ -8,6 +9,7 @@ from cpath.analysis.overlap import compare_pathways, response_preservation, site
 __all__ = [
     "Comparison",
     "Interval",
+    "PathwayCounter",
     "affine_radius",
     "bootstrap_mean",
     "compare_means",
