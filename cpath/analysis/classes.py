@@ -39,8 +39,8 @@ _KINDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 class PathwayCounter:
     """Counts of every unit in the pathways of each class.
 
-    `update`, `merge` and `reset` are those of a metric of torchmetrics. Memory is that of (classes, units) numbers of
-    one byte each, of two once a class has more than 255 inputs, of four above 32767.
+    `update`, `merge` and `reset` are those of a metric of torchmetrics. Memory is that of (classes, units) numbers
+    of one byte each, of two once a class has more than 255 inputs, of four above 32767.
 
     Args:
         classes: Number of classes.
