@@ -53,7 +53,25 @@ _COSTLY: frozenset[Callable[..., Any]] = frozenset(
     )
 )
 
+# Functions by which sizes come to depend on values, so that inputs need not have equally many rows: a router that
+# sends tokens to experts. A branch on a boolean shows in the order of operations.
+_SIZING = frozenset(
+    (
+        *("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "repeat_interleave"),
+        *("item", "tolist", "numpy", "__int__", "__index__"),
+    )
+)
+
 _attention = under_modes(F.multi_head_attention_forward)
+
+
+def _is_sizing(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Tell whether a call can give a size that depends on values."""
+    name = getattr(function, "__name__", "")
+    if name == "__getitem__":
+        where = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return any(isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in where)
+    return name in _SIZING or (name == "where" and len(args) == 1)
 
 
 Batch = TypeVar("Batch", Tensor, Inputs)
@@ -111,11 +129,13 @@ class Result:
         axis: That axis; None if the result is the same for all inputs.
         flat: First of two axes that are one in the model, as tokens and inputs are in ``nn.MultiheadAttention``;
             None if there are none.
+        divisible: Every input has equally many of the numbers. Otherwise the result is only good for all inputs.
     """
 
     values: Tensor
     axis: int | None = None
     flat: int | None = None
+    divisible: bool = True
 
     @classmethod
     def find(cls, output: Tensor | None, alone: Tensor | None, inputs: int) -> Self | None:
@@ -145,21 +165,28 @@ class Result:
             outer = cls(torch.unflatten(output, grown[0], (inputs, within)), grown[0], grown[0])
             inner = cls(torch.unflatten(output, grown[0], (within, inputs)), grown[0] + 1, grown[0])
             found = [outer, inner]
-        found = [one for one in found if _is_close(one.part(slice(0, 1)).whole(), alone)]
+        found = [one for one in found if _is_close(one._first(), alone)]
         return found[0] if len(found) == 1 else None
 
-    def part(self, rows: slice | Tensor) -> Self:
+    def part(self, rows: slice | Tensor) -> Self | None:
         """Select inputs.
 
         Args:
             rows: A slice, or a tensor of numbers or booleans.
 
         Returns:
-            The result for these inputs.
+            The result for these inputs; None if it cannot be told which of the numbers are theirs.
         """
+        if not self.divisible:
+            return None
         if self.axis is None:
             return self
         return replace(self, values=self.values[(*[slice(None)] * self.axis, rows)])
+
+    def _first(self) -> Tensor:
+        first = self.part(slice(0, 1))
+        assert first is not None
+        return first.whole()
 
     def whole(self) -> Tensor:
         """Get the result as the model computes it.
@@ -208,22 +235,25 @@ class Replay:
             take one input.
         """
         count = len(inputs)
-        calls = _calls(run, inputs)
+        recording = _recorded(run, inputs)
+        calls = recording.calls
         if count == 1:
             return cls(
                 [(operation, None if output is None else Result(output)) for operation, output in calls], count
             )
         # A run of the first input alone tells where in a result the inputs are.
         try:
-            alone = _calls(run, inputs[:1])
+            alone = _recorded(run, inputs[:1]).calls
         except (RuntimeError, ValueError, IndexError):  # the model holds something of each input of this batch
             return cls([], count)
         if len(alone) != len(calls):
             return cls([], count)
         steps: list[Step] = []
-        for (operation, output), (again, first) in zip(calls, alone, strict=True):
-            same = operation.is_same(again)
-            steps.append((operation, Result.find(output, first, count) if same else None))
+        for number, ((operation, output), (again, first)) in enumerate(zip(calls, alone, strict=True)):
+            result = Result.find(output, first, count) if operation.is_same(again) else None
+            if result is not None and number >= recording.fixed:
+                result = replace(result, divisible=False)
+            steps.append((operation, result))
         return cls(steps, count)
 
     def part(self, rows: slice | Tensor) -> Self:
@@ -236,7 +266,8 @@ class Replay:
             The replay of these inputs.
         """
         chosen = len(torch.empty(self._inputs, device="meta" if isinstance(rows, slice) else rows.device)[rows])
-        if chosen == self._inputs == 1:  # it is not known where the one input is, and need not be
+        # Of one input, it is not known where it is, and need not be.
+        if chosen == self._inputs and (chosen == 1 or (isinstance(rows, slice) and rows.step in (None, 1))):
             return self
         if self._inputs == 1:
             return type(self)([], chosen)
@@ -252,11 +283,11 @@ class Replay:
         return HandingOut(self._steps)
 
 
-def _calls(run: Callable[[Batch], object], inputs: Batch) -> list[tuple[Operation, Tensor | None]]:
+def _recorded(run: Callable[[Batch], object], inputs: Batch) -> _Recording:
     mode = _Recording()
     with torch.no_grad(), mode:
         run(inputs)
-    return mode.calls
+    return mode
 
 
 class _Running(TorchFunctionMode):
@@ -272,17 +303,25 @@ class _Running(TorchFunctionMode):
 
 
 class _Recording(_Running):
-    """Mode that keeps the results of costly operations."""
+    """Mode that keeps the results of costly operations.
+
+    Attributes:
+        calls: Operations with their results, None for what is no tensor.
+        fixed: How many come before the first size that can depend on values; infinite if none can.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Operation, Tensor | None]] = []
+        self.fixed = math.inf
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         output = self._run(func, args, kwargs)
+        if _is_sizing(func, args):
+            self.fixed = min(self.fixed, len(self.calls))
         operation = Operation.of(func, args, kwargs)
         if operation is not None:
             # A copy, because a model may change the original in place.

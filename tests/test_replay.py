@@ -232,3 +232,52 @@ def test_inputs_that_cannot_be_told_apart_are_computed():
     replay = record(model, images).part(slice(1, 3))
     with torch.no_grad(), replay.handing_out():
         torch.testing.assert_close(model(images[1:]), model(images)[1:])
+
+
+class Routed(nn.Module):
+    """Sends the pixels of an image to one of two layers, by their brightness."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first = nn.Linear(3, 4)
+        self.experts = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.fc = nn.Linear(4, zoo.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.flatten(2).transpose(1, 2)
+        h = F.relu(self.first(pixels))
+        mixed = torch.zeros_like(h)
+        for number, expert in enumerate(self.experts):
+            where = (pixels.sum(2) > 0) == bool(number)
+            if self.how == "boolean":
+                mixed[where] = expert(h[where])
+            elif self.how == "nonzero":
+                places = where.nonzero(as_tuple=True)
+                mixed[places] = expert(h[places])
+            else:
+                order = where.flatten().int().argsort(descending=True, stable=True)[: where.sum().item()]
+                rows = expert(h.flatten(0, 1).index_select(0, order))
+                mixed = mixed.flatten(0, 1).index_copy(0, order, rows).view_as(h)
+        return self.fc(F.relu(h + mixed).mean(1))
+
+
+def routed_images(dtype: torch.dtype) -> Tensor:
+    """Images of which 2, 3, 2 and 1 pixels of 4 are bright: 4 times as many as of the first, but others of each."""
+    images = -1 - torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for image, bright in zip(images, (2, 3, 2, 1), strict=True):
+        image.flatten(1)[:, :bright] *= -1
+    return images
+
+
+@pytest.mark.parametrize("how", ["boolean", "nonzero", "item"])
+def test_rows_that_inputs_do_not_have_equally_many_of_are_not_divided_among_them(how):
+    model, images = zoo.make(lambda: Routed(how), torch.float64), routed_images(torch.float64)
+    whole = record(model, images)
+    for rows in (slice(1, 2), slice(2, 3), slice(3, 4), slice(2, 4), torch.tensor([3, 0])):
+        with torch.no_grad(), whole.part(rows).handing_out():
+            torch.testing.assert_close(model(images[rows]), model(images)[rows], rtol=1e-12, atol=1e-12)
+    alone = torch.cat([cpath.score(model, image, NeuronIntGrad(nodes=3)).flat for image in images.split(1)])
+    for max_batch in (3, 6, 64):
+        scores = cpath.score(model, images, NeuronIntGrad(nodes=3), max_batch=max_batch)
+        torch.testing.assert_close(scores.flat, alone, rtol=1e-10, atol=1e-12)
