@@ -170,13 +170,16 @@ def pathway_html(pathway: Pathway) -> str:
         HTML: its sizes, the sparsity that was asked for and the realised one, and the kept share of each site.
     """
     unit, kept = pathway.layout.unit, pathway.flat.sum(1).double()
-    low, high = float(pathway.sparsity.min()), float(pathway.sparsity.max())
-    realised = f"{low:.2f} %" if high - low < 0.005 else f"{low:.2f} to {high:.2f} %"
+    realised = "of no input"
+    if len(pathway):
+        low, high = float(pathway.sparsity.min()), float(pathway.sparsity.max())
+        realised = f"{low:.2f} %" if high - low < 0.005 else f"{low:.2f} to {high:.2f} %"
+        realised += " realised"
     asked = pathway.requested_sparsity
     facts = {
         "inputs": str(len(pathway)),
-        "sparsity": f"{realised} realised" + ("" if asked is None else f", {asked:.10g} % asked for"),
-        f"{unit}s kept": f"{float(kept.mean()):,.0f} of {pathway.layout.units:,}"
+        "sparsity": realised + ("" if asked is None else f", {asked:.10g} % asked for"),
+        f"{unit}s kept": f"{float(kept.mean()) if len(kept) else 0:,.0f} of {pathway.layout.units:,}"
         + (" (mean over the inputs)" if len(pathway) > 1 else ""),
         **_of_both(pathway),
     }

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 # Below these, reordering costs more than it saves.
 _FEWEST_CHANNELS, _FEWEST_NUMBERS = 16, 2**16
@@ -80,7 +79,6 @@ class _MaxPool(Function):
         ctx.save_for_backward(values, output[1])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         values, places = ctx.saved_tensors
         back = torch.ops.aten.max_pool2d_with_indices_backward

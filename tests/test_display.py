@@ -152,3 +152,8 @@ def test_summaries(value: object, told: str) -> None:
 
 def test_a_class_without_facts_has_its_name() -> None:
     assert repr(Shown()) == "Shown()"
+
+
+def test_a_pathway_of_no_input_shows_itself() -> None:
+    pathway = cpath.find_pathway(_model(), zoo.images(2), sparsity=50)
+    assert "of no input, 50 % asked for" in pathway[:0]._repr_html_()

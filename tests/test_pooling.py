@@ -94,3 +94,14 @@ def test_the_places_of_the_maxima_are_given_if_asked_for(values):
     found = max_pool2d(values[1], 3, 2, return_indices=True)
     expected = F.max_pool2d(values[1], 3, 2, return_indices=True)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_it_can_be_differentiated_twice():
+    values = torch.randn(2, 16, 48, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seconds = []
+    for pool in (max_pool2d, F.max_pool2d):
+        leaf = values.clone().requires_grad_()
+        (first,) = torch.autograd.grad(pool(leaf, 3, stride=2).pow(3).sum(), leaf, create_graph=True)
+        (second,) = torch.autograd.grad(first.pow(2).sum(), leaf)
+        seconds.append(second)
+    assert torch.equal(*seconds)

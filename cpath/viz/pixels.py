@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 import numpy as np
@@ -39,7 +39,7 @@ def pixels_of(inputs: Tensor, normalisation: Scale = None) -> np.ndarray:
         raise InputError(
             f"inputs to show are images (B, C, H, W), not {described(inputs)}: one image is image[None]."
         )
-    scale = Normalisation(*map(tuple, normalisation)) if isinstance(normalisation, tuple) else normalisation
+    scale = _scale_of(normalisation)
     pixels = inputs.detach().cpu()
     if not pixels.is_floating_point():
         if scale is not None:
@@ -56,6 +56,19 @@ def pixels_of(inputs: Tensor, normalisation: Scale = None) -> np.ndarray:
     if pixels.shape[1] not in (1, 3):
         pixels = pixels.mean(1, keepdim=True)
     return np.asarray(pixels.clamp(0, 1).permute(0, 2, 3, 1).numpy())
+
+
+def _scale_of(normalisation: object) -> Normalisation | None:
+    if normalisation is None or isinstance(normalisation, Normalisation):
+        return normalisation
+    if isinstance(normalisation, tuple | list) and len(normalisation) == 2:
+        mean, std = (one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in normalisation)
+        if isinstance(mean, tuple | list) and isinstance(std, tuple | list):
+            return Normalisation(tuple(mean), tuple(std))
+    raise InputError(
+        "normalisation= is a cpath.data.Normalisation, or a pair (mean, std) with a number for each channel, not "
+        f"{described(normalisation)}."
+    )
 
 
 def _in_range(pixels: Tensor) -> Tensor:
@@ -89,12 +102,13 @@ def captions(count: int, predicted: Labels, true: Labels, classes: Sequence[str]
 
 
 def _names(word: str, labels: Tensor | Sequence[int] | Sequence[str], count: int, classes: object) -> list[str]:
-    found = labels.tolist() if isinstance(labels, Tensor) else list(labels)
-    if not isinstance(found, list) or len(found) != count:
+    found = labels.tolist() if isinstance(labels, Tensor) else labels
+    if isinstance(found, str) or not isinstance(found, Iterable) or len(found := list(found)) != count:
         raise InputError(f"{word}= must be a class for each of the {count} inputs, not {described(labels)}.")
     if classes is None:
         return [str(label) for label in found]
-    assert isinstance(classes, Sequence)
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise InputError(f"classes= are names in the order of the classes' numbers, not {described(classes)}.")
     wrong = [label for label in found if not isinstance(label, str) and not 0 <= int(label) < len(classes)]
     if wrong:
         raise InputError(f"{word}= has class {wrong[0]}, but classes= names {len(classes)} classes.")

@@ -86,7 +86,7 @@ class _Column:
 
 
 def _columns(maps: Tensor | Mapping[str, Tensor], pixels: np.ndarray, overlay: bool | None) -> list[_Column]:
-    named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
+    named = {str(name): one for name, one in maps.items()} if isinstance(maps, Mapping) else {"map": maps}
     if not named:
         raise InputError("there is no map to show.")
     columns = []
@@ -105,6 +105,9 @@ def _single(name: str, maps: Tensor, pixels: np.ndarray) -> Tensor:
         raise InputError(f"maps '{name}' must be a tensor (B, C, H, W) or (B, H, W), not {described(maps)}.")
     if len(maps) != len(pixels):
         raise InputError(f"there are {len(maps)} maps '{name}' for {len(pixels)} inputs.")
+    if maps.is_complex():
+        raise InputError(f"maps '{name}' must hold real numbers, not {maps.dtype}.")
+    maps = maps if maps.is_floating_point() else maps.float()
     one = single_channel(maps).squeeze(1) if maps.dim() == 4 else maps
     return resized(one.detach().cpu(), *pixels.shape[1:3])
 

@@ -69,6 +69,7 @@ def show_pathway(
         >>> figure.get_suptitle()
         'NeuronMCT: 35 of 352 neurons kept (mean of 2 inputs), 90.06 % pruned'
     """
+    _check_any(pathway)
     masks = {name: mask.detach().cpu() for name, mask in pathway.masks.items()}
     kept = pathway.flat.sum(1).double().cpu()
     asked, realised = pathway.requested_sparsity, float(pathway.sparsity.mean())
@@ -118,6 +119,7 @@ def show_scores(
         >>> figure.get_suptitle()
         'NeuronMCT: scores of 352 neurons at 2 sites (mean of 2 inputs)'
     """
+    _check_any(scores)
     count = len(scores.layout.shapes)
     title = (
         f"{label_of(scores.method)}: scores of {scores.layout.units:,} {scores.layout.unit}s at {count} "
@@ -145,6 +147,11 @@ def show_scores(
     }
     where = _where(by_site, 100.0, words, inputs, normalisation, at, tokens, totals=scaled)
     return _stacked(title, [bars, *where], _bars_width(values))
+
+
+def _check_any(found: Pathway | Scores) -> None:
+    if len(found) == 0:
+        raise InputError(f"there is nothing to show: this {type(found).__name__} is of no input.")
 
 
 def _of_inputs(count: int) -> str:

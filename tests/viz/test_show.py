@@ -129,12 +129,34 @@ def test_without_matplotlib_every_picture_says_what_to_install():
         (torch.rand(1, 4, 4), torch.rand(1, 1, 4, 4), {"normalisation": SCALE}, "for 3 channels, inputs have 1"),
         (torch.rand(1, 4, 4), torch.ones(1, 3, 4, 4).byte(), {"normalisation": SCALE}, "leave normalisation= out"),
         (torch.rand(1, 4, 4), torch.rand(1, 3, 4, 4), {"true": [1, 2]}, "a class for each of the 1 inputs"),
+        (torch.rand(1, 4, 4), torch.rand(1, 3, 4, 4), {"true": 1}, "a class for each of the 1 inputs, not 1"),
+        (torch.rand(1, 4, 4), torch.rand(1, 3, 4, 4), {"true": "a"}, "a class for each of the 1 inputs, not 'a'"),
+        (torch.rand(1, 4, 4), torch.rand(1, 3, 4, 4), {"true": [0], "classes": {"a": 0}}, "names in the order"),
+        (torch.rand(1, 4, 4), torch.rand(1, 3, 4, 4), {"normalisation": 3}, r"a pair \(mean, std\)"),
+        (torch.rand(1, 4, 4), torch.rand(1, 3, 4, 4), {"normalisation": (0.5, 0.2)}, r"a pair \(mean, std\)"),
+        (torch.rand(1, 4, 4).to(torch.complex64), torch.rand(1, 3, 4, 4), {}, "real numbers, not torch.complex64"),
         (torch.rand(1, 4, 4), torch.rand(1, 3, 4, 4), {"true": [1], "classes": ["a"]}, "classes= names 1 classes"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_a_sentence(maps, inputs, settings, message):
     with pytest.raises(cpath.InputError, match=message):
         cpath.show(maps, inputs, **settings)
+
+
+def test_maps_of_booleans_under_names_that_are_no_strings():
+    maps = torch.zeros(2, 3, 10, 12, dtype=torch.bool)
+    maps[:, 0, :5] = True
+    figure = cpath.show({1: maps}, _pixels(), overlay=False)
+    assert figure.get_axes()[1].get_title() == "1"
+    assert np.array_equal(_shown(figure, 1) > 0, maps[0, 0])
+
+
+def test_a_normalisation_of_tensors_or_in_a_list():
+    pixels = _pixels()
+    for normalisation in ([SCALE.mean, SCALE.std], (torch.tensor(SCALE.mean), torch.tensor(SCALE.std))):
+        np.testing.assert_allclose(
+            pixels_of(SCALE.apply(pixels), normalisation), pixels.permute(0, 2, 3, 1), atol=1e-6
+        )
 
 
 def test_captions_hold_what_is_known():

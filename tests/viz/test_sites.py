@@ -11,6 +11,7 @@ from matplotlib.text import Text
 
 import cpath
 from cpath.layout import SiteLayout
+from tests import zoo
 
 
 def _masks(count: int = 2) -> dict[str, torch.Tensor]:
@@ -180,3 +181,10 @@ def test_positions_of_scores_are_shares_of_their_site():
 def test_scores_of_zero_are_shown_too():
     scores = cpath.Scores(torch.zeros(1, 4), SiteLayout({"a": (4,)}), "active", None)
     assert _heights(scores.show()) == [0]
+
+
+def test_nothing_is_refused_in_a_sentence():
+    scores = cpath.score(zoo.make("vgg"), zoo.images(2))
+    for found in (scores, scores.pathway(90)):
+        with pytest.raises(cpath.InputError, match="of no input"):
+            found[:0].show()
