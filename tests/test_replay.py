@@ -281,3 +281,17 @@ def test_rows_that_inputs_do_not_have_equally_many_of_are_not_divided_among_them
     for max_batch in (3, 6, 64):
         scores = cpath.score(model, images, NeuronIntGrad(nodes=3), max_batch=max_batch)
         torch.testing.assert_close(scores.flat, alone, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("error", [AssertionError, TypeError, ZeroDivisionError, RuntimeError])
+def test_a_model_that_refuses_one_input_alone_is_scored_without_memory(error):
+    class Batches(TwoSites):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) != 3:
+                raise error("made for three")
+            return super().forward(x)
+
+    model, images = zoo.make(Batches), zoo.images()
+    scores = cpath.score(model, images, NeuronIntGrad(nodes=3))
+    expected = cpath.score(zoo.make(TwoSites), images, NeuronIntGrad(nodes=3))
+    torch.testing.assert_close(scores.flat, expected.flat)
