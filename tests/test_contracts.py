@@ -361,7 +361,9 @@ def test_frozen_parameters_change_nothing(model, method, images):
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-SWITCHES = [*product(METHODS, MODELS, (torch.inference_mode,)), *one_at_a_time(METHODS, MODELS, (torch.no_grad,))]
+SWITCHES = one_at_a_time(METHODS, MODELS, (torch.inference_mode,)) + one_at_a_time(
+    METHODS, MODELS, (torch.no_grad,)
+)
 
 
 @pytest.mark.parametrize(("method", "name", "outer"), SWITCHES)

@@ -34,4 +34,8 @@ def test_submodules_whose_packages_are_missing_say_what_to_install(use: str) -> 
     told = _python(f"import sys; {hide}; import cpath; {use}")
     package = "matplotlib" if use == "cpath.viz" else "pytorch_lightning"
     assert told.startswith(f"cpath.errors.MissingPackageError: {use} needs {package}, which is not installed")
+
+
+def test_all_names_are_there_without_packages_that_only_submodules_need() -> None:
+    hide = "sys.modules['matplotlib'] = sys.modules['pytorch_lightning'] = None"
     assert _python(f"import sys; {hide}; from cpath import *; print(models.resnet8.__name__)") == "resnet8"

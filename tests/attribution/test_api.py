@@ -36,8 +36,13 @@ def test_shape_and_value(name: str, model: nn.Module, images: Tensor) -> None:
     assert maps.abs().max() > 0
 
 
-def test_batch_equals_one_by_one(name: str, model64: nn.Module, images64: Tensor) -> None:
-    attribution = quick(name)
+# Maps of pathways on every model are what tests/test_contracts.py says of their scores and gradients.
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [(name, model) for name in NAMES for model in (["fire"] if name in cpath.methods.names() else zoo.MODELS)],
+)
+def test_batch_equals_one_by_one(name: str, network: str, images64: Tensor) -> None:
+    attribution, model64 = quick(name), zoo.make(network, torch.float64)
     maps = cpath.attribute(model64, images64, attribution)
     single = torch.cat([cpath.attribute(model64, images64[i : i + 1], attribution) for i in range(3)])
     pieces = cpath.attribute(model64, images64, attribution, max_batch=2)

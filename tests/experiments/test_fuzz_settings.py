@@ -64,7 +64,7 @@ def test_most_absurd_values_of_every_setting_are_refused(experiment):
     cfg = composed(f"experiment={experiment}")
     OmegaConf.set_struct(cfg, False)
     own = [f"experiment.{name}" for name in cfg.experiment if name not in ("name", "_target_")]
-    for name in [*own, *SETTINGS]:
+    for name in [*own, *(SETTINGS if experiment == EXPERIMENTS[0] else ())]:  # those that all have alike, once
         refused = 0
         for value in WRONG:
             changed = deepcopy(cfg)
