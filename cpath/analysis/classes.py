@@ -236,6 +236,7 @@ class PathwayCounter:
         Returns:
             A pathway of as many rows as there are classes, row c for class c; empty for a class without inputs. One
             row, ``counter.pathway(0.5)[c]``, restricts any number of inputs to the pathway of class c.
+            Pruned units are set to zero there, also where the pathways that were counted had another baseline.
 
         Raises:
             InputError: If nothing was counted, or the share is none.
