@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 import cpath
-from cpath.analysis import affine_radius
+from cpath.analysis import affine_radius, check_piecewise_affine
 from cpath.viz import Drawing
 from experiments.engine import fields
 from experiments.engine.experiment import Experiment
@@ -36,6 +37,15 @@ class Linearity(Experiment):
     images: fields.Images
     batch: fields.Batch
     neurons: fields.Count | None
+
+    def check(self, job: Job) -> None:
+        """Refuse a network that is affine nowhere, and sites that have no pre-activation.
+
+        Raises:
+            SiteError: if the network calls a curved function, such as GELU, or a site is no activation.
+        """
+        with cpath.sites.evaluating(job.untrained):
+            check_piecewise_affine(job.untrained, torch.zeros(1, *job.data.shape), job.config.sites)
 
     def run(self, job: Job) -> Iterable[Row]:
         """Measure the pathways of every image by every method."""

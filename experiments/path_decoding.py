@@ -116,7 +116,7 @@ class PathDecoding(Experiment):
 
         Raises:
             InputError: if a transform cannot be made, or if Lucent's are asked for without a size to resize from.
-            SiteError: if there is no such site, or its output has no height and width.
+            SiteError: if there is no such site, or no site's output has height and width.
         """
         for look in self._looks():
             if self.size is None and any(node["_target_"] == _STANDARD for node in look.transforms):
@@ -125,8 +125,7 @@ class PathDecoding(Experiment):
                     "one to resize, such as experiment.size=128."
                 )
             _made(look.transforms)
-        if self.site is not None:
-            check_site(self.site, job.untrained, job.data, job.config)
+        check_site(self.site, job.untrained, job.data, job.config)
 
     def _looks(self) -> tuple[_Look, _Look]:
         """Looks of the pictures of pathways, and of those of top neurons."""

@@ -3,7 +3,7 @@
 from cpath.analysis.classes import PathwayCounter
 from cpath.analysis.comparisons import Comparison, compare_means, compare_paired
 from cpath.analysis.intervals import Interval, bootstrap_mean, crossed_mean, t_mean
-from cpath.analysis.linearity import affine_radius
+from cpath.analysis.linearity import affine_radius, check_piecewise_affine
 from cpath.analysis.overlap import compare_pathways, response_preservation, site_counts
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "PathwayCounter",
     "affine_radius",
     "bootstrap_mean",
+    "check_piecewise_affine",
     "compare_means",
     "compare_paired",
     "compare_pathways",

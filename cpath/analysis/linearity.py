@@ -11,7 +11,7 @@ from cpath.inputs import check_images
 from cpath.layout import SiteLayout
 from cpath.pathway import Pathway, check_pathway
 from cpath.randomness import seeded
-from cpath.sites import differentiating, evaluating, intercept, unwrap
+from cpath.sites import DEFAULT_SITES, KINKS, Sites, count_calls, differentiating, evaluating, intercept, unwrap
 
 _ELEMENTS_AT_ONCE = 1 << 24
 
@@ -21,16 +21,17 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
 
     While no kept neuron's pre-activation a_i changes sign, the response of the network restricted to ``pathway`` is
     an affine function of the image, and so is every a_i. The distance to the nearest change of sign is therefore
-    exactly the minimum over kept neurons of |a_i(x)| / ‖∇_x a_i(x)‖₂. This holds for networks of ReLU and affine
-    layers; max pooling bounds the region further.
+    exactly the minimum over kept neurons of |a_i(x)| / ‖∇_x a_i(x)‖₂. Where a slope changes elsewhere too, as that
+    of ReLU6 at 6, the nearest of these points counts. This holds for networks of piecewise affine activations and
+    affine layers; max pooling, and activations that are no sites, bound the region further.
 
     Args:
         model: The model that the pathway was found in.
         images: Floats (B, C, H, W) on the model's device.
         pathway: Pathway of the same images.
-        neurons: Number of kept neurons to look at, for an upper bound of the radius: those whose sign changes first
-            along one random direction, the same for all images. None for all kept neurons, which is exact and takes
-            one backward pass for each of them.
+        neurons: Number of kept neurons to look at, for an upper bound of the radius: those whose slope changes
+            first along one random direction, the same for all images. None for all kept neurons, which is exact and
+            takes one backward pass for each of them.
 
     Returns:
         Radius (B,), in units of the images; infinite where no kept neuron depends on the image, with ``neurons``
@@ -39,7 +40,8 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
     Raises:
         InputError: If images are unusable or ``neurons`` is below 1.
         MaskError: If the pathway does not fit the model or the images.
-        SiteError: If a site runs where gradients are switched off.
+        SiteError: If a site runs where gradients are switched off, if it has no pre-activation, or if the model
+            calls a curved function, such as GELU or attention: it is affine nowhere.
 
     Source: Khakzar et al. 2021, section 4 (the network is locally affine; the paper does not measure the radius).
 
@@ -55,14 +57,21 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
     check_images(model, images)
     model = unwrap(model)  # a compiled model cannot be differentiated twice
     before: dict[str, Tensor] = {}
+    height: dict[str, Tensor] = {}  # distance of a pre-activation to where the slope changes
+
+    def note(name: str, value: Tensor, kinks: tuple[float, ...] | None) -> None:
+        assert kinks is not None  # the model calls no curved function
+        before[name] = value.clone()  # because an in-place activation overwrites it
+        height[name] = torch.stack([(value.detach() - kink).abs() for kink in kinks]).amin(0)
+
     with evaluating(model), differentiating():
+        check_piecewise_affine(model, images, pathway.sites)
         source = images.detach().requires_grad_()
-        # A copy of each pre-activation, because an in-place activation overwrites it.
         noting = intercept(
             model,
             lambda name, output: None,
             sites=pathway.sites,
-            inputs=lambda name, value: before.update({name: value.clone()}),
+            inputs=note,
             left_out=pathway.left_out_of(model),
         )
         with pathway.restrict(model) as seen, noting:
@@ -70,12 +79,34 @@ def affine_radius(model: nn.Module, images: Tensor, pathway: Pathway, *, neurons
         pathway.check_reached(seen)
         if any(not value.requires_grad for value in before.values()):
             raise SiteError("a site runs where gradients are switched off: remove the no_grad() in the model.")
-        return _least_distance(before, source, pathway, neurons)
+        return _least_distance(before, height, source, pathway, neurons)
 
 
-def _least_distance(before: dict[str, Tensor], source: Tensor, pathway: Pathway, neurons: int | None) -> Tensor:
+def check_piecewise_affine(model: nn.Module, images: Tensor, sites: Sites = DEFAULT_SITES) -> None:
+    """Refuse a model that is affine nowhere, or sites that have no pre-activation.
+
+    Args:
+        model: The model, in eval mode.
+        images: Floats (B, C, H, W) on the model's device; one is enough.
+        sites: What the sites are, see `cpath.sites`.
+
+    Raises:
+        SiteError: If the model calls a curved function, such as GELU or attention, or a site is no activation.
+    """
+    with intercept(model, lambda name, output: None, sites=sites, inputs=lambda *seen: None):
+        curved = sorted(count_calls(lambda: model(images)).keys() - KINKS.keys())
+    if curved:
+        raise SiteError(
+            f"the model calls curved functions ({', '.join(curved)}): there is no ball in which it is affine. Use "
+            "a model whose activations are piecewise affine, such as ReLU."
+        )
+
+
+def _least_distance(
+    before: dict[str, Tensor], height: dict[str, Tensor], source: Tensor, pathway: Pathway, neurons: int | None
+) -> Tensor:
     layout = SiteLayout.of({name: before[name] for name in pathway.layout.shapes})  # of neurons, whatever the unit
-    magnitudes = layout.flatten({name: value.detach().abs() for name, value in before.items()})
+    magnitudes = layout.flatten(height)
     chosen = layout.flatten({name: mask.expand_as(before[name]) for name, mask in pathway.masks.items()})
     if neurons is not None and neurons < magnitudes.shape[1]:
         slopes = layout.flatten(_slopes_one_way(before, source)).abs()
@@ -106,8 +137,8 @@ def _least_distance(before: dict[str, Tensor], source: Tensor, pathway: Pathway,
                 materialize_grads=True,
             )
             slope = gradient.flatten(2).norm(dim=2)
-            height = magnitudes[:, where].gather(1, picked.T).T
-            distance = torch.where(there & (slope > 0), height / slope, float("inf"))
+            away = magnitudes[:, where].gather(1, picked.T).T
+            distance = torch.where(there & (slope > 0), away / slope, float("inf"))
             radius = torch.minimum(radius, distance.amin(0))
     return radius
 

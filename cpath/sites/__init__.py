@@ -63,6 +63,7 @@ from cpath.sites.choice import check_sites as check_sites
 from cpath.sites.functions import ACTIVATIONS as ACTIVATIONS
 from cpath.sites.functions import ATTENTION as ATTENTION
 from cpath.sites.functions import FUNCTIONS as FUNCTIONS
+from cpath.sites.functions import KINKS as KINKS
 from cpath.sites.functions import count_calls as count_calls
 from cpath.sites.mode import EVERY_SITE as EVERY_SITE
 from cpath.sites.mode import RightGradients as RightGradients

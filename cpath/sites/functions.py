@@ -18,6 +18,15 @@ _NAMES = (
     *("hardsigmoid", "softplus", "sigmoid", "tanh", "logsigmoid", "softsign", "tanhshrink"),
 )
 
+KINKS: dict[str, tuple[float, ...]] = {
+    "relu": (0.0,),
+    "leaky_relu": (0.0,),
+    "relu6": (0.0, 6.0),
+    "hardtanh": (-1.0, 1.0),
+    "hardsigmoid": (-3.0, 3.0),
+}
+"""Inputs at which the slopes of piecewise affine functions change; of `hardtanh`, those by default."""
+
 ATTENTION = "attention"
 """Name of scaled dot-product attention among the sites."""
 
@@ -51,11 +60,26 @@ class Function:
         Returns:
             The name.
         """
-        if self.name != "hardtanh":
-            return self.name
-        low = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
-        high = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
-        return "relu6" if (low, high) == (0, 6) else "hardtanh"
+        return "relu6" if self.name == "hardtanh" and _bounds(args, kwargs) == (0, 6) else self.name
+
+    def kinks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, ...] | None:
+        """Find the inputs at which the slope changes, of a call that computes a piecewise affine function.
+
+        Args:
+            args: Arguments of the call by position.
+            kwargs: Arguments of the call by name.
+
+        Returns:
+            The inputs, such as ``(0, 6)`` of `relu6`; None if the function is curved.
+        """
+        return _bounds(args, kwargs) if self.name == "hardtanh" else KINKS.get(self.name)
+
+
+def _bounds(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, float]:
+    """Bounds between which a call of `hardtanh` passes its input on."""
+    low = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
+    high = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
+    return low, high
 
 
 def _activation_table() -> dict[Callable[..., Any], Function]:

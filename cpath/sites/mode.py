@@ -24,6 +24,9 @@ from cpath.sites.model import own_calls
 Visitor = Callable[[str, Tensor], Tensor | None]
 """Function of a site's name and output that returns the value that takes the output's place, or None."""
 
+Inputs = Callable[[str, Tensor, tuple[float, ...] | None], object]
+"""Function of a site's name, its pre-activation, and where its slope changes (see `Function.kinks`)."""
+
 
 class _Everything:
     """Container of every name."""
@@ -46,7 +49,7 @@ class SiteMode(TorchFunctionMode):
         edits: Names of the sites whose outputs ``visit`` replaces.
         write_back: Write the new output of an in-place activation to its input too.
         in_place: ``visit`` itself changes outputs in place.
-        inputs: Function of a site's name and pre-activation.
+        inputs: Function of a site's name, its pre-activation, and where its slope changes (see `Function.kinks`).
         left_out: Names of calls that are no sites after all.
 
     Attributes:
@@ -64,7 +67,7 @@ class SiteMode(TorchFunctionMode):
         edits: Container[str] = (),
         write_back: bool = True,
         in_place: bool = False,
-        inputs: Callable[[str, Tensor], object] | None = None,
+        inputs: Inputs | None = None,
         left_out: Container[str] = (),
     ) -> None:
         super().__init__()
@@ -110,7 +113,7 @@ class SiteMode(TorchFunctionMode):
             output = func(*args, **kwargs)
             return _with_ordered_gradient(output) if func in _NORMALISATIONS else output
         if self._inputs is not None:
-            self._inputs(name, args[0] if args else kwargs["input"])
+            self._inputs(name, args[0] if args else kwargs["input"], entry.kinks(args, kwargs))
         if name not in self._edits:
             output = func(*args, **kwargs)
             self._visit(name, output)

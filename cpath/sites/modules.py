@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
+from collections.abc import Container, Mapping, MutableMapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
@@ -20,7 +20,7 @@ from cpath.checks import without_warning_of_hooks
 from cpath.errors import SiteError
 from cpath.sites.choice import DEFAULT_SITES, OUT, Choice, Sites, check_sites, choose
 from cpath.sites.functions import ATTENTION, FUNCTIONS
-from cpath.sites.mode import SiteMode, Visitor
+from cpath.sites.mode import Inputs, SiteMode, Visitor
 from cpath.sites.model import seen_modules
 
 _SHOWN = 12  # sites in a message
@@ -279,7 +279,7 @@ def intercept(
     sites: Sites = DEFAULT_SITES,
     write_back: bool = True,
     in_place: bool = False,
-    inputs: Callable[[str, Tensor], object] | None = None,
+    inputs: Inputs | None = None,
     left_out: Container[str] = (),
 ) -> SiteMode:
     """Call a function at every site of a model, in call order, inside a ``with`` block.
@@ -296,7 +296,8 @@ def intercept(
         write_back: Write the new output of an in-place activation to its input too, as the model expects. Without
             it a model that ignores the return value of an in-place activation goes on with the wrong values.
         in_place: Set if ``visit`` itself changes outputs in place.
-        inputs: Called as ``inputs(name, value)`` with each site's pre-activation, before the activation runs.
+        inputs: Called as ``inputs(name, value, kinks)`` with each site's pre-activation before the activation runs,
+            and the inputs at which its slope changes, None if it is curved.
         left_out: Names of calls that are no sites after all, as those that do not depend on the input.
 
     Returns:

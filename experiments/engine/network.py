@@ -143,11 +143,11 @@ def _compare_classes(theirs: int, data: Data, config: Config) -> None:
         )
 
 
-def check_site(site: str, model: nn.Module, data: Data, config: Config) -> None:
+def check_site(site: str | None, model: nn.Module, data: Data, config: Config) -> None:
     """Refuse the name of a site at which no map can be taken.
 
     Args:
-        site: name that a setting gives.
+        site: name that a setting gives; None for the last convolutional one.
         model: on the CPU; it need not be trained.
         data: the dataset.
         config: names the activation functions that are sites.

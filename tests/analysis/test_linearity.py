@@ -156,3 +156,53 @@ def test_unusable_arguments_are_refused():
         affine_radius(model, images, pathway, neurons=0)
     with pytest.raises(cpath.MaskError, match="images"):
         affine_radius(model, images, pathway[:2])
+
+
+@pytest.mark.parametrize(
+    ("activation", "kinks"),
+    [
+        (torch.nn.ReLU6(), (0, 6)),
+        (torch.nn.ReLU6(inplace=True), (0, 6)),
+        (torch.nn.Hardtanh(-0.5, 2.0), (-0.5, 2.0)),
+        (torch.nn.LeakyReLU(0.1), (0,)),
+        (torch.nn.Hardsigmoid(), (-3, 3)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else None,
+)
+def test_every_point_where_a_slope_changes_bounds_the_ball(activation, kinks):
+    """Of one layer: the least |w·x + b − kink| / ‖w‖ over its kept neurons and the kinks."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(12, 40, dtype=torch.float64)
+    layer.weight.data *= 8
+    layer.bias.data += 3
+    last = torch.nn.Linear(40, 3, dtype=torch.float64)
+    model = torch.nn.Sequential(torch.nn.Flatten(), layer, activation, last).eval()
+    images = torch.rand(8, 3, 2, 2, dtype=torch.float64)
+    sites = ("relu6", "hardtanh", "leaky_relu", "hardsigmoid")
+    pathway = cpath.find_pathway(model, images, "random", sparsity=90, sites=sites)
+    before = images.flatten(1) @ layer.weight.T + layer.bias
+    distance = torch.stack([(before - kink).abs() for kink in kinks]) / layer.weight.norm(dim=1)
+    kept = pathway.masks["2"]
+    expected = distance.masked_fill(~kept, torch.inf).amin((0, 2))
+    found = affine_radius(model, images, pathway)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    if len(kinks) > 1:  # the second of them is the nearest for some image
+        alone = distance[0].masked_fill(~kept, torch.inf).amin(1)
+        assert (alone > found * 1.01).any()
+
+
+@pytest.mark.parametrize("curve", [torch.nn.GELU(), torch.nn.Sigmoid()])
+def test_a_model_that_is_affine_nowhere_is_refused(curve):
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), curve, torch.nn.Flatten(), torch.nn.Linear(144, 3)
+    )
+    pathway = cpath.find_pathway(model.eval(), zoo.images()[:2], "random", sparsity=50)
+    with pytest.raises(cpath.SiteError, match=r"curved functions \((gelu|sigmoid)\)"):
+        affine_radius(model, zoo.images()[:2], pathway)
+
+
+def test_sites_without_a_pre_activation_are_refused():
+    model = zoo.make("sequential")
+    pathway = cpath.find_pathway(model, zoo.images()[:2], "random", sparsity=50, sites=torch.nn.Conv2d)
+    with pytest.raises(cpath.SiteError, match="no pre-activation"):
+        affine_radius(model, zoo.images()[:2], pathway)

@@ -61,3 +61,8 @@ def test_any_number_of_images_and_any_sparsity_has_its_rows(job, trained, images
         row = row_of(table, "random", "affine_everywhere", sparsity)
         assert (row.n, 0 <= row.value <= 100) == (images, True)
     assert read_per_image(made.folder).image.nunique() == images
+
+
+def test_sites_without_a_pre_activation_are_refused_before_training(job):
+    with pytest.raises(cpath.SiteError, match="no pre-activation"):
+        job("experiment=linearity", "method=random", "sites=stage1").check()

@@ -298,3 +298,8 @@ def test_sites_may_have_any_name(configure, figures):
     assert about["top"]["neuron_mct"]["site"] == "a|b"
     channel = table[table.metric == "top_channel"].value.item()
     assert channel == about["top"]["neuron_mct"]["channel"]
+
+
+def test_sites_without_height_and_width_are_refused_before_training(job):
+    with pytest.raises(cpath.SiteError, match="no convolutional site"):
+        job("experiment=path_decoding", "method=random", "sites=fc").check()
