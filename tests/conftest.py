@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,8 +12,17 @@ from torch import Tensor, nn
 import cpath
 from tests import zoo
 
+gc.disable()  # until the tests are collected: nothing of them is garbage
+
 hypothesis.settings.register_profile("cpath", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("cpath")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector everything that is imported and collected: it would walk it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from cpath.analysis import compare_means, compare_paired
 from tests.oracles.comparisons import compared
 
-REPETITIONS = 2000
+REPETITIONS = 1000
 FAMILIES = [(3, 4), (3, 10), (5, 10), (20, 2), (23, 4), (64, 10), (100, 10), (400, 10)]
 """Images or seeds, and comparisons, as the claims of the paper have them."""
 

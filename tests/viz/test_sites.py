@@ -136,7 +136,7 @@ def test_tokens_are_a_grid_for_each_input_with_its_words():
         pathway.show(tokens=words[:1])
 
 
-@pytest.mark.parametrize(("sites", "count"), [(1, 1), (1, 16), (2, 3), (50, 1), (50, 16), (130, 2)])
+@pytest.mark.parametrize(("sites", "count"), [(1, 1), (1, 16), (2, 3), (50, 4), (130, 1)])
 def test_any_number_of_sites_and_inputs_is_legible(sites, count):
     masks = {f"features.block{n}.relu_of_some_length": torch.rand(count, 2, 4, 4) > 0.5 for n in range(sites)}
     figure = cpath.Pathway.from_masks(masks).show(torch.rand(count, 3, 8, 8))
