@@ -287,9 +287,10 @@ def test_wandb_keeps_an_offline_run_a_job_with_all_that_it_found(job, trained, f
 
 
 @pytest.mark.parametrize("truncate", [False, True])
-def test_a_damaged_file_is_found_and_made_again(job, run, trained, caplog, truncate):
-    few = "experiment.images=3"  # of which a job makes as many kinds of files
-    expected, folder = run(few), job(*SETTINGS, few).folder
+def test_a_damaged_file_is_found_and_made_again(job, trained, caplog, truncate):
+    # A small job, which makes as many kinds of files as a large one.
+    settings = "experiment=path_analysis", "experiment.images=3", "method=[neuron_mct,random]", "sparsity=80"
+    expected, folder = job(*settings).run(), job(*settings).folder
     finished, results = (folder / MANIFEST).read_text(), folder / "results.csv"
     files = [*trained.glob("artifacts/*/*/[!.]*"), *folder.glob("parts/*/[!.]*"), results]
     kinds = {(file.parent.parent.name, file.name): file for file in files}  # one of each kind
@@ -304,7 +305,7 @@ def test_a_damaged_file_is_found_and_made_again(job, run, trained, caplog, trunc
         if "artifacts" in file.parts:
             shutil.rmtree(folder / "parts")
         (folder / MANIFEST).write_text(finished)
-        pd.testing.assert_frame_equal(run(few), expected)
+        pd.testing.assert_frame_equal(job(*settings).run(), expected)
         if file.name != MANIFEST:
             assert any("damaged" in line and str(file.parent) in line for line in caplog.messages), file
 

@@ -124,7 +124,7 @@ def test_where_nothing_differs_at_most_one_claim_in_twenty_is_decided():
     generator = np.random.default_rng(3)
     methods = ("neuron_mct", "neuron_intgrad", "gradients", "gbp", "input_mct", "input_intgrad", "random")
     (claim,) = [one for one in CLAIMS if one.text.startswith(LERF)]
-    repetitions, decided = 150, 0
+    repetitions, decided = 100, 0
     for _ in range(repetitions):
         image = generator.normal(0.5, 0.2, (30, 1))
         values = image + generator.normal(0, 0.1, (30, len(methods)))
