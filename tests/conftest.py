@@ -19,9 +19,9 @@ hypothesis.settings.load_profile("cpath")
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector everything that is imported and collected: it would walk it again and again."""
-    gc.collect()
+    """Make the garbage collector rare, and spare it what is imported and collected: it takes a tenth of the time."""
     gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
     gc.enable()
 
 
