@@ -15,7 +15,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo reproduce-paper test coverage test-slow test-real test-slurm \
-  test-versions test-oldest test-newest lint format bench sweep docs lock clean
+  test-versions test-oldest test-newest lint format bench gpu sweep docs lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,6 +87,9 @@ format: setup  ## Put the code into the project's style
 
 bench: setup  ## Measure speed and memory (CPU, or the GPU where there is one)
 	$(PY) -m experiments experiment=benchmark redo=true
+
+gpu: setup  ## Run tests, benchmark, VGG-16 and ROAR tables on a GPU in ten minutes; GPU="--cifar10 FILE" or --dry-run
+	$(PY) -m experiments.gpu outputs/gpu $(GPU)
 
 sweep: setup  ## An example sweep, methods × sparsities × seeds; SWEEP=hydra/launcher=joblib runs jobs side by side
 	$(PY) -m experiments -m experiment=path_analysis experiment.by_site=false \

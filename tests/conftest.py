@@ -19,8 +19,7 @@ hypothesis.settings.load_profile("cpath")
 
 
 def pytest_collection_finish() -> None:
-    """Make the garbage collector rare, and spare it what is imported: it takes a tenth of the time otherwise."""
-    gc.freeze()
+    """Make the garbage collector rare: it takes a tenth of the time otherwise."""
     gc.set_threshold(50_000, 10, 10)
     gc.enable()
 

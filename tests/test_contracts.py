@@ -637,19 +637,6 @@ def test_sites_that_differ_between_images_are_refused(images):
     assert len(cpath.score(zoo.make(Choosy), images, max_batch=3)) == 3
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_gpu_gives_what_the_cpu_gives(method, double):
-    model = zoo.make("residual", torch.float64)
-    on_cpu = cpath.score(model, double, method)
-    on_gpu = cpath.score(copy.deepcopy(model).cuda(), double.cuda(), method)
-    assert on_gpu.flat.is_cuda
-    torch.testing.assert_close(on_gpu.flat.cpu(), on_cpu.flat, rtol=1e-6, atol=1e-9)
-    with nullcontext(on_gpu.pathway(80)) as pathway:
-        assert pathway.flat.is_cuda
-        assert torch.equal(pathway.flat.cpu(), on_cpu.pathway(80).flat)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Free(cpath.Method):
     """Settings of types that only the author knows how to check, beside one that anybody can."""

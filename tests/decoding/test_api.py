@@ -518,17 +518,6 @@ def test_a_scripted_model_is_refused():
         _decode(torch.jit.script(zoo.sequential()), None, Logit(0))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_the_picture_is_that_of_the_cpu():
-    model = zoo.make("residual")
-    pathway = _pathway(model)
-    cpu = _decode(model, pathway)
-    made = _decode(model.cuda(), pathway)
-    assert made.images.device.type == "cpu"
-    assert torch.allclose(made.images, cpu.images, atol=1e-2)
-
-
 def test_without_lucent_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "lucent.optvis.param.images", None)
     with pytest.raises(cpath.MissingPackageError, match=r"pip install 'torch-lucent>=0\.1\.8'"):

@@ -107,15 +107,3 @@ def test_errors() -> None:
         degrade(model, images, images, order="random")
     with pytest.raises(cpath.UnknownNameError, match="rank_by"):
         degrade(model, images, images, rank_by="random")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_attribution_may_lie_on_another_device() -> None:
-    model, images = zoo.make("vgg", torch.float64), zoo.images(dtype=torch.float64)
-    maps = cpath.attribute(model, images, "sobel")
-    expected = degrade(model, images, maps, percent=(10, 50)).change
-    found = degrade(model.cuda(), images.cuda(), maps, percent=(10, 50))
-    assert found.change.is_cuda
-    torch.testing.assert_close(found.change.cpu(), expected, rtol=1e-9, atol=1e-12)
-    assert rank_pixels(maps, images.cuda()).is_cuda
