@@ -361,9 +361,8 @@ class PathwayCounter:
             mine = (labels == number).nonzero().flatten().to(flat.device)
             kept, counts = flat[mine], self.counts[number].long()
             for place, part in enumerate(parts):
-                sums = kept[:, part].to(found) @ counts[part].to(found)
                 best = _largest_sums(counts[part], count_true(kept[:, part]))
-                found[mine, place] = sums / best.to(found)
+                found[mine, place] = _sums(kept[:, part], counts[part]).to(found) / best.to(found)
         return found
 
     def specific(self, label: int, frequency: float = 0.5, elsewhere: float = 0.1) -> dict[str, Tensor]:
@@ -468,6 +467,14 @@ def _sum_of_rows(flat: Tensor, rows: Tensor) -> Tensor:
     for row in others:
         np.add(total, values[row].numpy(), out=total)
     return torch.from_numpy(total)
+
+
+def _sums(kept: Tensor, counts: Tensor) -> Tensor:
+    """Sums (B,) of the counts (units,) of the units that each row of booleans (B, units) keeps."""
+    if kept.device.type != "cpu":
+        return kept.to(widest(kept.device)) @ counts.to(widest(kept.device))
+    values = counts.numpy()
+    return torch.tensor([int(values[row].sum()) for row in kept.numpy()], device="cpu")
 
 
 def _largest_sums(counts: Tensor, sizes: Tensor) -> Tensor:
