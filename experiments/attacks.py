@@ -34,7 +34,7 @@ def _auto_pgd(library: Any, classifier: Any, epsilon: float, steps: int) -> Any:
 
 
 ATTACKS: Mapping[str, Callable[[Any, Any, float, int], Any]] = {"fgsm": _fgsm, "pgd": _pgd, "auto_pgd": _auto_pgd}
-"""Attacks that change no pixel by more than a bound: Goodfellow et al. 2015, Madry et al. 2018, Croce and Hein 2020."""
+"""Attacks within a bound on every pixel (Goodfellow et al. 2015, Madry et al. 2018, Croce and Hein 2020)."""
 
 
 def toolbox() -> Any:

@@ -37,7 +37,7 @@ def _textures(data: ImageData, count: int, draw: Draw, folder: Path | None) -> l
 
 
 def _photographs(data: ImageData, count: int, draw: Draw, folder: Path | None) -> list[Pixels]:
-    """Pieces of photographs inside scikit-image and scikit-learn: an astronaut, coffee, a temple, tissue, …"""
+    """Pieces of photographs inside scikit-image and scikit-learn: an astronaut, a temple, tissue."""
     from skimage import data as samples
     from sklearn.datasets import load_sample_images
 
@@ -50,9 +50,7 @@ def _digits(data: ImageData, count: int, draw: Draw, folder: Path | None) -> lis
     from sklearn.datasets import load_digits
 
     if data.name.startswith("digits"):
-        raise InputError(
-            "experiment.foreign.names: digits are the dataset's own images, and foreign to no network."
-        )
+        raise InputError("experiment.foreign.names: digits are the dataset's own images.")
     digits = load_digits().images
     which = draw.choice(len(digits), count, replace=count > len(digits))
     return [(255 / 16 * digits[number]).astype(np.uint8) for number in which]
