@@ -43,7 +43,9 @@ class Division:
     """Images that are counted, and others that were held out."""
 
     counted: Images
+    """Images to count."""
     held_out: Images
+    """Images to measure on."""
 
     @classmethod
     def of(cls, job: Job, counted: int | None, held_out: int | None) -> Division:
