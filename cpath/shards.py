@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 import cpath
-from cpath.baselines import Baseline
 from cpath.checks import check_count
 from cpath.errors import InputError, MissingImageError, StorageError
 from cpath.inputs import Inputs
@@ -103,7 +102,7 @@ def score_dataset(
     *,
     sites: Iterable[str] = DEFAULT_SITES,
     unit: str | Units = NEURONS,
-    baseline: Mapping[str, Tensor] | Baseline | None = None,
+    baseline: Mapping[str, Tensor] | None = None,
     max_batch: int = 64,
     device: torch.device | str | None = None,
 ) -> ScoreShards:
@@ -139,6 +138,8 @@ def score_dataset(
         tensor([True])
     """
     folder, max_batch = Path(folder), check_count("max_batch", max_batch)
+    if isinstance(target, Tensor):
+        raise InputError("target must be None, a class or a function: classes (B,) belong to one batch alone.")
     method = get(method) if isinstance(method, str) else method
     made_with = _origin(model, method, target, check_sites(sites), check_units(unit), baseline)
     index = _prepared(folder, made_with)
@@ -203,7 +204,7 @@ def _origin(
     target: Target,
     sites: Sequence[str],
     units: Units,
-    baseline: Mapping[str, Tensor] | Baseline | None,
+    baseline: Mapping[str, Tensor] | None,
 ) -> dict[str, str]:
     """What determines scores beside the inputs, each as text."""
     hasher = hashlib.sha256()
@@ -212,19 +213,19 @@ def _origin(
         hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     settings = asdict(method) if is_dataclass(method) else dict(vars(method))
     of_target = f"{target.__module__}.{target.__qualname__}" if callable(target) else str(target)
-    described = baseline
+    of_baseline = str(baseline)
     if isinstance(baseline, Mapping):
         values = hashlib.sha256()
         for name, tensor in sorted(baseline.items()):
             values.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        described = values.hexdigest()[:16]
+        of_baseline = values.hexdigest()[:16]
     return {
         "model": hasher.hexdigest()[:16],
         "method": f"{method.name} {settings}",
         "target": of_target,
         "sites": str(list(sites)),
         "unit": str(units),
-        "baseline": str(described),
+        "baseline": of_baseline,
         "version of cpath": cpath.__version__,
     }
 
@@ -236,7 +237,7 @@ def _prepared(folder: Path, made_with: dict[str, str]) -> dict[str, Any]:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot write {folder}: {error.strerror}.") from error
-        index = {"format": _FORMAT, "made_with": made_with, "shards": []}
+        index: dict[str, Any] = {"format": _FORMAT, "made_with": made_with, "shards": []}
         _write(folder, index)
         return index
     index = _read(folder)

@@ -155,6 +155,8 @@ class ClassPathways(Experiment):
     def _shared(self, method: str, flat: Tensor) -> list[Row]:
         """Rows on the units that so many classes share."""
         held = torch.bincount(flat.sum(0), minlength=len(flat) + 1)[1:].double()
+        if not float(held.sum()):
+            return []
         shares = 100 * held / held.sum()
         return [
             Row(method, "shared_units", float(share), "classes", number + 1, n=len(flat))

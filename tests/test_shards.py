@@ -87,6 +87,8 @@ def test_scores_of_something_else_are_refused_before_any_work(model, tmp_path):
         settings = {"model": model, "method": NeuronIntGrad(nodes=2), **change}
         with pytest.raises(InputError, match=message):
             cpath.score_dataset(settings.pop("model"), loader(images), tmp_path, **settings)
+    with pytest.raises(InputError, match="target must be None, a class or a function"):
+        cpath.score_dataset(model, loader(images), tmp_path, target=torch.tensor([1, 2, 3]))
     with pytest.raises(InputError, match="batch 1 of the loader is another"):
         changed = images.clone()
         changed[4] += 1

@@ -91,14 +91,12 @@ class _Curve:
     """The ROC curve of one score, for any weights of its positives and negatives."""
 
     def __init__(self, positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> None:
-        self._present = ~np.isnan(positives), ~np.isnan(negatives)
-        mine, others = positives[self._present[0]], negatives[self._present[1]]
-        # From the highest score down: a threshold finds a score's whole group of ties or nothing of it.
-        scores = np.concatenate([mine, others])
-        self._order = np.argsort(-scores, kind="stable")
-        ordered = scores[self._order]
-        self._starts = np.flatnonzero(np.diff(ordered, prepend=np.inf))
-        self._is_positive = np.arange(len(scores))[self._order] < len(mine)
+        self._mine, self._others = (_in_order(values) for values in (positives, negatives))
+        mine, others = positives[self._mine][::-1], negatives[self._others]
+        self._mine = self._mine[::-1]  # from the highest down, as a threshold finds them
+        # How many negatives are below each positive, and how many are not above it.
+        self._below = np.searchsorted(others, mine, "left")
+        self._not_above = np.searchsorted(others, mine, "right")
 
     def measures(self, positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> NDArray[np.float64]:
         """AUROC and FPR (R, 2) for R weightings (R, P) and (R, N)."""
@@ -109,17 +107,22 @@ class _Curve:
         return np.concatenate(parts)
 
     def _measures(self, positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> NDArray[np.float64]:
-        if not self._present[0].any() or not self._present[1].any():
+        if not len(self._mine) or not len(self._others):
             return np.full((len(positives), 2), np.nan)
-        weights = np.concatenate([positives[:, self._present[0]], negatives[:, self._present[1]]], 1)[
-            :, self._order
-        ]
-        mine = np.add.reduceat(np.where(self._is_positive, weights, 0), self._starts, axis=1)
-        others = np.add.reduceat(np.where(self._is_positive, 0, weights), self._starts, axis=1)
-        found, wrongly = mine.cumsum(1), others.cumsum(1)
+        mine = positives[:, self._mine]
+        others = np.cumsum(negatives[:, self._others], 1)
+        others = np.concatenate([np.zeros((len(others), 1)), others], 1)  # weight of the lowest so many
+        found, everything = mine.cumsum(1), others[:, -1]
         with np.errstate(invalid="ignore"):
             # A positive wins over the negatives below it, and half over those that tie with it.
-            auroc = (mine * (wrongly[:, -1:] - wrongly + others / 2)).sum(1) / (found[:, -1] * wrongly[:, -1])
-            enough = (found >= _TPR * found[:, -1:] - 1e-9).argmax(1)  # the first threshold that finds 95 %
-            fpr = wrongly[np.arange(len(wrongly)), enough] / wrongly[:, -1]
+            won = (mine * (others[:, self._below] + others[:, self._not_above])).sum(1) / 2
+            auroc = won / (found[:, -1] * everything)
+            last = (found >= _TPR * found[:, -1:] - 1e-9).argmax(1)  # the positive at which 95 % are found
+            fpr = 1 - others[np.arange(len(others)), self._below[last]] / everything
         return np.stack([auroc, fpr], 1)
+
+
+def _in_order(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Places of the values that are not NaN, from the lowest up."""
+    order = np.argsort(values, kind="stable")  # NaN come last
+    return order[: len(values) - int(np.isnan(values).sum())]

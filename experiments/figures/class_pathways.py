@@ -150,9 +150,10 @@ def _depth(table: pd.DataFrame) -> list[Drawing]:
     rows = table[table.metric.str.startswith(prefix)].assign(
         site=lambda frame: frame.metric.str.removeprefix(prefix)
     )
+    sites = list(dict.fromkeys(rows.site))  # in the order of the network, also where one has no units
     rows = rows[rows.value.notna()]
-    methods, sites = in_order(rows.method), list(dict.fromkeys(rows.site))
-    if len(sites) < 2:
+    methods = in_order(rows.method)
+    if len(sites) < 2 or not methods:
         return []
     chance = table.set_index(["method", "metric"]).value
     alone = [f"site_specific_units/{site}" for site in sites]
