@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     from cpath import viz as viz
     from cpath.analysis.classes import PathwayCounter
     from cpath.evaluation.faithfulness import Faithfulness, faithfulness
+    from cpath.export import smaller_network
+    from cpath.shards import ScoreShards, score_dataset
     from cpath.viz import show as show
 
 __version__ = "0.1.0"
@@ -95,6 +97,7 @@ __all__ = [
     "PathwayCounter",
     "Probe",
     "Record",
+    "ScoreShards",
     "Scores",
     "SiteError",
     "StorageError",
@@ -117,7 +120,9 @@ __all__ = [
     "pathway_gradient",
     "register",
     "score",
+    "score_dataset",
     "single_channel",
+    "smaller_network",
 ]
 
 # `training`, `viz` and `show` are not in `__all__`: they need packages that the library alone does not bring.
@@ -129,6 +134,8 @@ _SUBMODULES = (
 _LATE = {
     **dict.fromkeys(("Faithfulness", "faithfulness"), "cpath.evaluation.faithfulness"),
     "PathwayCounter": "cpath.analysis.classes",
+    **dict.fromkeys(("ScoreShards", "score_dataset"), "cpath.shards"),
+    "smaller_network": "cpath.export",
 }
 
 

@@ -52,6 +52,10 @@ CURVES = {
         Curve("class_kept", "sparsity"),
         Curve("response_change", "sparsity"),
     ),
+    "Detection": (
+        Curve("auroc", "sparsity"),
+        Curve("fpr95", "sparsity"),
+    ),
 }
 
 
@@ -120,9 +124,9 @@ def dashboard(
 ) -> int:
     """Write a wandb dashboard for the runs of tracker=wandb.
 
-    It shows ROAR, degradation, overlap and dead neurons as curves, saliency maps as images, and groups runs by
-    method. With an API key (WANDB_API_KEY, or `wandb login`) it is also saved to wandb, as a new view of the
-    project; without one nothing is sent.
+    It shows ROAR, degradation, overlap, dead neurons and detection as curves, saliency maps as images, and groups
+    runs by method. With an API key (WANDB_API_KEY, or `wandb login`) it is also saved to wandb, as a new view of
+    the project; without one nothing is sent.
     """
     _check_names(entity, project, name)
     if out.is_dir():

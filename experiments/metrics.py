@@ -248,6 +248,213 @@ _LINEARITY = (
     ),
 )
 
+_EFFECTIVE = "Qiu et al., Adversarial defense through network profiling based path extraction, CVPR 2019"
+_RANDOM_BESIDE = " Behind the slash, of as many random units at each site."
+
+_CLASS_PATHWAYS = (
+    Metric(
+        name="class_jaccard",
+        label="Jaccard index of two classes",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="Units in the pathways of both classes over units in either; the other class follows the slash. "
+        "Without one, the mean over all pairs.",
+        source=_EFFECTIVE,
+        over="pairs of classes",
+    ),
+    Metric(
+        name="class_jaccard_chance",
+        label="Jaccard index of two random sets",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="The Jaccard index that random sets of the sizes of the classes' pathways would have; mean over "
+        "all pairs.",
+        over="pairs of classes",
+    ),
+    Metric(
+        name="site_class_jaccard",
+        label="Jaccard index of two classes",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="As class_jaccard, at the site behind the slash.",
+        over="pairs of classes",
+    ),
+    Metric(
+        name="site_class_jaccard_chance",
+        label="Jaccard index of two random sets",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="As class_jaccard_chance, at the site behind the slash.",
+        over="pairs of classes",
+    ),
+    Metric(
+        name="class_units",
+        label="units of the class",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of all units that the pathway of the class holds.",
+        over="images of the class that were counted",
+    ),
+    Metric(
+        name="shared_units",
+        label="units in so many classes",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the units in any class's pathway that are in those of exactly so many classes.",
+        over="classes",
+    ),
+    Metric(
+        name="specific_units",
+        label="units of one class alone",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of all units that are in more than a share of the class's pathways, and in few of every "
+        "other class.",
+        over="images of the class that were counted",
+    ),
+    Metric(
+        name="site_specific_units",
+        label="units of one class alone",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the units of the site behind the slash that speak for one class alone, of any class.",
+        over="classes",
+    ),
+    Metric(
+        name="class_stability",
+        label="Jaccard index with other images",
+        unit="",
+        range=_ONE,
+        better="higher",
+        meaning="Jaccard index of a class's pathway with that of as many other images of the class, mean over "
+        "classes, by the number of images of all classes on either side.",
+        over="draws",
+        interval="95 % t-interval over draws of the images, which share images",
+    ),
+    Metric(
+        name="typicality",
+        label="typicality",
+        unit="",
+        range=_ONE,
+        better=None,
+        meaning="Mean frequency, among the class's pathways, of the units of the image's pathway, in parts of the "
+        "largest that as many units can have. Behind the slash: of images that are classified correctly, or "
+        "wrongly.",
+        over="images held out",
+    ),
+    Metric(
+        name="typical_class",
+        label="most typical of its class",
+        unit="%",
+        range=_PER_CENT,
+        better="higher",
+        meaning="Per cent of the images whose pathway is more typical of the class that it was found for than of "
+        "any other.",
+        over="images held out",
+    ),
+    Metric(
+        name="class_accuracy",
+        label="accuracy on the class",
+        unit="%",
+        range=_PER_CENT,
+        better="higher",
+        meaning="Per cent of a class's images that the network predicts as the class, when it is restricted to the "
+        "class's pathway." + _RANDOM_BESIDE,
+        source=_EFFECTIVE,
+        over="images held out",
+    ),
+    Metric(
+        name="other_accuracy",
+        label="accuracy on other classes",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the images of other classes that are classified correctly by the network restricted "
+        "to a class's pathway; without a class, mean over those." + _RANDOM_BESIDE,
+        source=_EFFECTIVE,
+        over="images held out",
+    ),
+    Metric(
+        name="says_class",
+        label="others taken for the class",
+        unit="%",
+        range=_PER_CENT,
+        better="lower",
+        meaning="Per cent of the images of other classes that the network restricted to a class's pathway takes "
+        "for the class: where it is 100, accuracy on the class says nothing." + _RANDOM_BESIDE,
+        over="images held out",
+    ),
+)
+
+_CDRP = "Wang et al., Interpret neural networks by identifying critical data routing paths, CVPR 2018"
+_FOUND = (
+    "Behind the slashes: what is to be found (misclassified images, the attack, the kind of foreign inputs), and "
+    "the score: the distance from the class's pathway, or the network's own certainty."
+)
+
+_DETECTION = (
+    Metric(
+        name="auroc",
+        label="AUROC",
+        unit="",
+        range=_ONE,
+        better="higher",
+        meaning="Probability that an input that should be found has a higher score than one that should not; 0.5 "
+        "is chance. " + _FOUND,
+        source=_CDRP,
+        over="inputs to be found",
+        interval="95 % bootstrap interval over inputs of both kinds",
+    ),
+    Metric(
+        name="fpr95",
+        label="FPR at 95 % TPR",
+        unit="%",
+        range=_PER_CENT,
+        better="lower",
+        meaning="Per cent of the inputs that should not be found which are found at the threshold that finds 95 % "
+        "of those that should. " + _FOUND,
+        source="Liang et al., ICLR 2018",
+        over="inputs to be found",
+        interval="95 % bootstrap interval over inputs of both kinds",
+    ),
+    Metric(
+        name="site_auroc",
+        label="AUROC",
+        unit="",
+        range=_ONE,
+        better="higher",
+        meaning="As auroc, of the atypicality of the pathway at the site behind the last slash.",
+        over="inputs to be found",
+        interval="95 % bootstrap interval over inputs of both kinds",
+    ),
+    Metric(
+        name="attack_success",
+        label="attacks that change the class",
+        unit="%",
+        range=_PER_CENT,
+        better=None,
+        meaning="Per cent of the correctly classified images whose predicted class the attack behind the slash "
+        "changes; the others are left out.",
+    ),
+    Metric(
+        name="suspicion",
+        label="score of an input",
+        unit="",
+        range=_ANY,
+        better=None,
+        meaning="The score behind the slash of each input, higher for a stranger one: 1 − typicality, 1 − Jaccard "
+        "index with the class's pathway, minus the logarithm of the largest probability, energy, entropy.",
+    ),
+)
+
 _MIB = "Mueller et al., MIB, ICML 2025"
 
 _FAITHFULNESS = (
@@ -724,6 +931,8 @@ METRICS: dict[str, Metric] = by_name(
         *_PATH_ANALYSIS,
         *_PATH_DECODING,
         *_LINEARITY,
+        *_CLASS_PATHWAYS,
+        *_DETECTION,
         *_FAITHFULNESS,
         *_QUADRATURE,
         *_BENCHMARK,

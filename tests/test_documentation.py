@@ -69,6 +69,13 @@ def test_what_the_tutorial_says_of_its_model_is_so(run, tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.glob("*.png")} == {"maps.png", "pathway.png"}
 
 
+def test_the_readme_names_every_experiment() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ", (DOCS.parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    conf = {file.stem for file in (DOCS.parent / "conf" / "experiment").glob("*.yaml")}
+    assert len(conf) > 10
+    assert sorted(row for row in rows if row in conf) == sorted(conf)
+
+
 def test_pages_link_to_what_is_there() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,7 +128,7 @@ class PathwayCounter:
                 sparsity than those counted so far.
             MaskError: If the pathways belong to another network, input size or kind of unit.
         """
-        flat, labels = check_pathway(pathway).flat, self._checked(labels, len(pathway))
+        labels = self._checked(labels, len(check_pathway(pathway)))
         seen_as = {
             "method": pathway.method,
             "requested_sparsity": pathway.requested_sparsity,
@@ -136,9 +137,9 @@ class PathwayCounter:
         self._check_same(pathway.layout, seen_as)
         if self._layout is None:
             self._layout, self._seen_as = pathway.layout, seen_as
-            self._counts = torch.zeros(self.classes, self.layout.units, dtype=_KINDS[0], device=flat.device)
-        elif list(self._layout.shapes) != list(pathway.layout.shapes):
-            flat = self._layout.flatten(pathway.masks)
+            shape = (self.classes, self.layout.units)
+            self._counts = torch.zeros(shape, dtype=_KINDS[0], device=pathway.flat.device)
+        flat = self._in_order(pathway)
         if flat.device != self.counts.device:
             raise InputError(
                 f"the pathways are on {flat.device}, the counter on {self.counts.device}: "
@@ -147,10 +148,10 @@ class PathwayCounter:
         self._inputs += torch.bincount(labels, minlength=self.classes)
         self._make_room()
         for number in sorted(set(labels.tolist())):
-            mine = flat[(labels == number).to(flat.device)].view(torch.uint8)
+            rows = (labels == number).nonzero().flatten().to(flat.device)
             # Sums in bytes are several times as fast; there are at most 255 rows in one.
-            for start in range(0, len(mine), 255):
-                self.counts[number] += mine[start : start + 255].sum(0, dtype=torch.uint8)
+            for part in rows.split(255):
+                self.counts[number] += _sum_of_rows(flat, part)
 
     def merge(self, other: PathwayCounter) -> None:
         """Add the counts of another counter of the same network, method and sparsity.
@@ -187,6 +188,12 @@ class PathwayCounter:
         self._inputs += other._inputs
         self._make_room()
         self.counts.add_(theirs.to(self.counts))
+
+    def _in_order(self, pathway: Pathway) -> Tensor:
+        """Masks (B, units) of pathways of the counter's sites, in the counter's order of them."""
+        if list(self.layout.shapes) == list(pathway.layout.shapes):
+            return pathway.flat
+        return self.layout.flatten(pathway.masks)
 
     def _make_room(self) -> None:
         """Take a larger type for the counts if the inputs of a class may exceed theirs."""
@@ -273,13 +280,25 @@ class PathwayCounter:
         Raises:
             InputError: If nothing was counted, or there is no such measure.
         """
-        if measure not in ("jaccard", "containment"):
-            raise InputError(f"measure must be 'jaccard' or 'containment', not {described(measure)}.")
+        return _similarity(self.pathway(frequency).flat, measure)
+
+    def similarity_by_site(
+        self, frequency: float = 0.5, measure: Literal["jaccard", "containment"] = "jaccard"
+    ) -> dict[str, Tensor]:
+        """Compare the pathways of the classes within each site.
+
+        Args:
+            frequency: As for `pathway`.
+            measure: As for `similarity`.
+
+        Returns:
+            Matrices (classes, classes) by site, fractions in [0, 1]; NaN where it is 0/0.
+
+        Raises:
+            InputError: If nothing was counted, or there is no such measure.
+        """
         flat = self.pathway(frequency).flat
-        common = torch.stack([count_true(flat & row) for row in flat]).to(widest(flat.device))
-        sizes = common.diagonal()
-        whole = sizes[:, None] + sizes - common if measure == "jaccard" else sizes[:, None].expand_as(common)
-        return common / whole
+        return {name: _similarity(flat[:, where], measure) for name, where in self.layout.slices.items()}
 
     def typicality(self, pathway: Pathway, classes: Tensor | Sequence[int] | None = None) -> Tensor:
         """Measure how typical inputs' pathways are of a class.
@@ -305,20 +324,45 @@ class PathwayCounter:
             >>> counter.typicality(pathway[0], [2]).tolist()
             [1.0]
         """
+        return self._typicality(pathway, classes, [slice(0, self.layout.units)])[:, 0]
+
+    def typicality_by_site(
+        self, pathway: Pathway, classes: Tensor | Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """Measure how typical inputs' pathways are of a class within each site.
+
+        Args:
+            pathway: As for `typicality`.
+            classes: As for `typicality`.
+
+        Returns:
+            Typicality (B,) by site, a fraction in [0, 1]; NaN where the pathway has no unit in the site, or the
+            class's pathways never have one.
+
+        Raises:
+            InputError: If nothing was counted, or ``classes`` are none.
+            MaskError: If the pathways belong to another network.
+        """
+        found = self._typicality(pathway, classes, list(self.layout.slices.values()))
+        return dict(zip(self.layout.slices, found.unbind(1), strict=True))
+
+    def _typicality(
+        self, pathway: Pathway, classes: Tensor | Sequence[int] | None, parts: Sequence[slice]
+    ) -> Tensor:
+        """Typicality (B, parts) within parts of the row of units."""
         self._check_same(check_pathway(pathway).layout, self._seen_as)
         asked = pathway.target if classes is None else classes
         if asked is None:
             raise InputError("the pathways were not explained for a class: pass classes.")
         labels = self._checked(asked, len(pathway))
-        same = list(self.layout.shapes) == list(pathway.layout.shapes)
-        flat = pathway.flat if same else self.layout.flatten(pathway.masks)
-        found = torch.empty(len(pathway), dtype=widest(flat.device), device=flat.device)
+        flat = self._in_order(pathway)
+        found = torch.empty(len(pathway), len(parts), dtype=widest(flat.device), device=flat.device)
         for number in sorted(set(labels.tolist())):
             mine = (labels == number).nonzero().flatten().to(flat.device)
-            frequency = self._of(slice(number, number + 1))[0].to(found)
-            best = torch.cat([frequency.new_full((1,), math.nan), frequency.sort(descending=True).values.cumsum(0)])
-            kept = flat[mine]
-            found[mine] = (kept.to(found) @ frequency) / best[count_true(kept)]
+            kept, counts = flat[mine], self.counts[number].long()
+            for place, part in enumerate(parts):
+                best = _largest_sums(counts[part], count_true(kept[:, part]))
+                found[mine, place] = _sums(kept[:, part], counts[part]).to(found) / best.to(found)
         return found
 
     def specific(self, label: int, frequency: float = 0.5, elsewhere: float = 0.1) -> dict[str, Tensor]:
@@ -409,3 +453,48 @@ class PathwayCounter:
         counter._seen_as = {name: metadata[name] for name in ("method", "requested_sparsity")}
         counter._seen_as["sites"] = tuple(metadata["sites"])
         return counter
+
+
+def _sum_of_rows(flat: Tensor, rows: Tensor) -> Tensor:
+    """Sum at most 255 rows of booleans (B, units), as bytes (units,)."""
+    values = flat.view(torch.uint8)
+    if flat.device.type != "cpu":
+        return values[rows].sum(0, dtype=torch.uint8)
+    # Row by row in one thread: faster than a copy of the rows, and not slowed down by busy cores, for whose
+    # threads torch waits in every small sum.
+    first, *others = rows.tolist()
+    total = values[first].numpy().copy()
+    for row in others:
+        np.add(total, values[row].numpy(), out=total)
+    return torch.from_numpy(total)
+
+
+def _sums(kept: Tensor, counts: Tensor) -> Tensor:
+    """Sums (B,) of the counts (units,) of the units that each row of booleans (B, units) keeps."""
+    if kept.device.type != "cpu":
+        return kept.to(widest(kept.device)) @ counts.to(widest(kept.device))
+    values = counts.numpy()
+    return torch.tensor([int(values[row].sum()) for row in kept.numpy()], device="cpu")
+
+
+def _largest_sums(counts: Tensor, sizes: Tensor) -> Tensor:
+    """Sums (B,) of as many of the largest counts (units,) as each size (B,) says."""
+    # How many units have each count is all that matters, and is found faster than an order of the units.
+    units = torch.bincount(counts).flip(0)  # from the largest count down
+    values = torch.arange(len(units) - 1, -1, -1, device=counts.device)
+    taken = torch.cat([units.new_zeros(1), units.cumsum(0)])
+    sums = torch.cat([units.new_zeros(1), (units * values).cumsum(0)])
+    sizes = sizes.to(counts.device)
+    whole = torch.searchsorted(taken, sizes, right=True) - 1  # counts of which every unit is taken
+    rest = torch.cat([values, values.new_zeros(1)])[whole]
+    return sums[whole] + (sizes - taken[whole]) * rest
+
+
+def _similarity(flat: Tensor, measure: str) -> Tensor:
+    """Compare the rows of booleans (classes, units) with each other."""
+    if measure not in ("jaccard", "containment"):
+        raise InputError(f"measure must be 'jaccard' or 'containment', not {described(measure)}.")
+    common = torch.stack([count_true(flat & row) for row in flat]).to(widest(flat.device))
+    sizes = common.diagonal()
+    whole = sizes[:, None] + sizes - common if measure == "jaccard" else sizes[:, None].expand_as(common)
+    return common / whole

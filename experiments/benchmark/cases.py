@@ -15,7 +15,7 @@ import cpath
 from cpath.data import ImageData, Normalisation, TensorSplit, crop_and_flip
 from cpath.evaluation import PERCENT, degrade
 from cpath.methods import DGR, Greedy, NeuronIntGrad
-from cpath.models import resnet8_narrow, torchvision_model
+from cpath.models import ResNet, resnet8_narrow, torchvision_model
 from cpath.optional import optional
 from cpath.threshold import keep_above
 from experiments.benchmark import rivals
@@ -90,6 +90,26 @@ def _of_method(name: str, limits: dict[str, float] | None = None) -> Cases:
             )
 
     return cases
+
+
+def _count_batches(model: nn.Module, images: Tensor, labels: Tensor, batches: int, *, counting: bool) -> None:
+    """Find the pathways of several batches, and count them or not."""
+    counter = cpath.PathwayCounter(classes=int(labels.max()) + 1)
+    for _ in range(batches):
+        pathway = cpath.find_pathway(model, images, "neuron_mct", _SPARSITY)
+        if counting:
+            counter.update(pathway, labels)
+
+
+def _classes(setup: Setup) -> Iterator[Case]:
+    """A ResNet-20 for images of 32×32, whose pathways are found with and without being counted."""
+    images, batches, classes = setup.settings.classes
+    torch.manual_seed(setup.seed)
+    model = ResNet(blocks=3, classes=classes).eval().to(setup.device)
+    batch = torch.randn(images, 3, 32, 32).to(setup.device)
+    work = partial(_count_batches, model, batch, torch.arange(images) % classes, batches)
+    rival = Rival("neuron_mct without counting", partial(work, counting=False))
+    yield Case("pathways of classes", "resnet20", partial(work, counting=True), {FLOOR: rival}, limits={FLOOR: 1.1})
 
 
 def _greedy(setup: Setup) -> Iterator[Case]:
@@ -359,6 +379,7 @@ def _scaling_pathways(setup: Setup) -> Iterator[Case]:
 CASES: dict[str, Cases] = {
     "threshold": _threshold,
     "neuron_mct": _of_method("neuron_mct", {"squeezenet1_0": 1.8, "vgg16": 1.3}),
+    "classes": _classes,
     "greedy": _greedy,
     "dgr": _dgr,
     "random": _of_method("random"),

@@ -48,6 +48,7 @@ class Sizes(Settings):
     dgr_iterations: fields.Count
     threshold: Annotated[tuple[fields.Count, fields.Count], _numbers("images", "neurons")]
     training: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("images", "batch", "epochs")]
+    classes: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("images", "batches", "classes")]
     texts: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("texts", "tokens", "layers")]
     batches: Counts
     sites: Counts

@@ -24,6 +24,7 @@ from cpath.viz.style import (
     shared_legend,
 )
 from experiments.figures.curves import curves_or_dots, height_of, spread
+from experiments.figures.sites import name_sites
 from experiments.paper.published import MARK, SWAPPED_LABELS
 
 
@@ -232,7 +233,7 @@ def _site_panels(
     for panel, sparsity in zip(panels, sparsities, strict=False):
         panel.set_title(f"{sparsity:g} % pruned")
         if curves_or_dots(panel, rows[rows.x == sparsity], "", "", at="place"):
-            _name_sites(panel, sites, int((width - 0.6) / 0.14))
+            name_sites(panel, sites, int((width - 0.6) / 0.14))
             panel.set_ylim(*((0, None) if top is None else (-0.03 * top, 1.03 * top)))
         else:
             panel.set_xlabel(label)
@@ -241,13 +242,6 @@ def _site_panels(
             panel.set_ylabel(label)
         shared_legend(figure, panels[0])
     return Drawing(name, figure, f"{caption} Bands: 95 % intervals over images.")
-
-
-def _name_sites(panel: Axes, sites: Sequence[str], room: int) -> None:
-    """Name the sites along a panel, or some of them where there is no room for all."""
-    shown = range(0, len(sites), -(-len(sites) // room))
-    look = {"rotation": 60, "ha": "right", "rotation_mode": "anchor", "fontsize": 7.5}
-    panel.set_xticks(list(shown), [sites[place] for place in shown], **look)
 
 
 def _published(at: pd.DataFrame, paper: pd.DataFrame) -> list[Drawing]:

@@ -57,6 +57,17 @@ def test_pathways_and_similarities_of_classes_are_those_of_sets(counted, frequen
         torch.testing.assert_close(similar, torch.tensor(expected, dtype=similar.dtype), equal_nan=True)
 
 
+def test_similarities_by_site_are_those_of_each_site_alone(counted):
+    counter, _, _ = counted
+    found = counter.similarity_by_site(0.25, "containment")
+    for name, where in counter.layout.slices.items():
+        sets = [oracle.kept_units(row) for row in counter.pathway(0.25).flat[:, where].tolist()]
+        expected = [[oracle.containment(one, other) for other in sets] for one in sets]
+        torch.testing.assert_close(found[name], torch.tensor(expected, dtype=found[name].dtype), equal_nan=True)
+    with pytest.raises(InputError, match="measure must be"):
+        counter.similarity(0.5, "cosine")
+
+
 def test_half_of_the_inputs_is_not_more_than_half(counted):
     counter = PathwayCounter(1)
     masks = torch.tensor([[True, True], [False, True]])
@@ -75,6 +86,20 @@ def test_typicality_is_that_of_the_oracle(counted):
     ]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), equal_nan=True, rtol=1e-5, atol=0)
     assert torch.isnan(counter.typicality(pathways(1, share=0), [0])).all()
+
+
+def test_typicality_by_site_is_that_of_each_site_alone(counted):
+    counter, pathway, labels = counted
+    found = counter.typicality_by_site(pathway, labels)
+    for name, where in counter.layout.slices.items():
+        rows, shares = pathway.flat[:, where].tolist(), counter.frequency[:, where].tolist()
+        expected = [
+            oracle.typicality(row, shares[number]) for row, number in zip(rows, labels.tolist(), strict=True)
+        ]
+        torch.testing.assert_close(
+            found[name], torch.tensor(expected, dtype=found[name].dtype), equal_nan=True, rtol=1e-5, atol=0
+        )
+    assert list(found) == list(SHAPES)
 
 
 def test_specific_units_are_frequent_in_one_class_and_rare_in_others(counted):

@@ -27,6 +27,7 @@ TINY = [
     "model.width=4",
     "device=cpu",
 ]
+_NO_ATTACKS = ["experiment.held_out=4", "experiment.attacks.names=[]", "experiment.foreign.images=4"]
 QUICK = {
     "path_analysis": ["method=random", "experiment.images=4"],
     "path_decoding": ["method=random", "sparsity=90", "experiment.images=1", "experiment.steps=2"],
@@ -36,6 +37,8 @@ QUICK = {
     "linearity": ["method=random", "experiment.images=2", "experiment.neurons=4"],
     "faithfulness": ["method=random", "experiment.images=2"],
     "quadrature": ["experiment.images=2"],
+    "class_pathways": ["method=random", "experiment.counting.images=60", "experiment.held_out=4"],
+    "detection": ["method=random", "experiment.counting.images=60", *_NO_ATTACKS],
     "roar": ["attribution=gradients"],
     "train": [],
 }

@@ -29,6 +29,7 @@ def test_every_case_is_measured_against_its_rivals(configure):
         "experiment.dgr_iterations=2",
         "experiment.threshold=[2,100000]",
         "experiment.training=[32,16,1]",
+        "experiment.classes=[3,1,2]",
         "experiment.transformer=vit_b_32",
         "experiment.texts=[2,4,2]",
         "experiment.batches=[1,2]",
@@ -43,6 +44,7 @@ def test_every_case_is_measured_against_its_rivals(configure):
     assert measured["neuron_intgrad"] == ["ratio_to_captum", "ratio_to_naive"]
     for method in ("threshold", "greedy", "dgr", "degradation", "training_step"):
         assert measured[method] == ["ratio_to_floor"]
+    assert measured["pathways of classes"] == ["ratio_to_floor"]
     for method in ("neuron_mct of heads", "neuron_intgrad to a tolerance"):
         assert measured[method] == ["ratio_to_floor"]
     for method in ("neuron_mct", "greedy", "dgr"):
