@@ -121,7 +121,7 @@ __all__ = [
     "single_channel",
 ]
 
-# `training`, `viz`, `show` and `explore` are not in `__all__`: they need packages that the library alone does not bring.
+# `training`, `viz`, `show`, `explore` are not in `__all__`: they need packages that the library alone does not bring.
 _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
     *("training", "viz"),

@@ -1,6 +1,6 @@
 // Charts as SVG, drawn at the size that they are shown at, so that their text keeps its size.
 
-const TEXT = 13;
+const LOWEST = -1, HIGHEST = 2.5; // of the faithfulness that an axis shows
 
 // A round number that is not smaller, for the end of an axis.
 function ceiling(value) {
@@ -57,7 +57,7 @@ function faithChart(box, {lines, stop, pick}) {
   const width = box.clientWidth || 400, height = 230;
   const left = 40, right = 12, above = 20, below = 44;
   const known = lines.flatMap((line) => [...line.values]).filter((value) => !Number.isNaN(value));
-  const low = Math.max(-1, Math.min(0, ...known) - 0.02), high = Math.min(2.5, Math.max(1, ...known) + 0.05);
+  const low = Math.max(LOWEST, Math.min(0, ...known) - 0.02), high = Math.min(HIGHEST, Math.max(1, ...known) + 0.05);
   const x = (place) => (STOPS === 1 ? (left + width - right) / 2 : left + ((width - left - right) * place) / (STOPS - 1));
   const y = (value) => above + ((height - above - below) * (high - Math.max(low, Math.min(high, value)))) / (high - low);
   const drawing = svg("svg", {viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": "Sufficiency and necessity over the sparsity"});

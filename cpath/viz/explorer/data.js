@@ -14,6 +14,15 @@ function bytesOf(text) {
   return bytes;
 }
 
+// Numbers of several bytes, of which the first bytes of all come first, then the second ones.
+function joined(planes, size) {
+  const bytes = new Uint8Array(planes.length), count = planes.length / size;
+  for (let place = 0; place < size; place++) {
+    for (let i = 0; i < count; i++) bytes[i * size + place] = planes[place * count + i];
+  }
+  return bytes;
+}
+
 async function unpacked(id, fields) {
   const packed = new Blob([bytesOf(document.getElementById(id).textContent)]);
   const stream = packed.stream().pipeThrough(new DecompressionStream("deflate"));
@@ -21,9 +30,9 @@ async function unpacked(id, fields) {
   const found = {};
   let start = 0;
   for (const [name, kind, count] of fields) {
-    const end = start + count * ARRAYS[kind].BYTES_PER_ELEMENT;
-    found[name] = new ARRAYS[kind](buffer.slice(start, end)); // a copy: views would have to be aligned
-    start = end;
+    const size = ARRAYS[kind].BYTES_PER_ELEMENT;
+    found[name] = new ARRAYS[kind](joined(new Uint8Array(buffer, start, count * size), size).buffer);
+    start += count * size;
   }
   return found;
 }
@@ -121,12 +130,13 @@ function load(input, unit, method) {
 
 // Units that each pair of methods keeps both, as a function of the methods, the stop and the site.
 async function loadShared(input, unit) {
-  if (FACTS.methods.length < 2) return () => 0;
+  const able = FACTS.units[unit].methods; // those that know these units, in order
+  if (able.length < 2) return () => 0;
   const id = `pack-${input}-${unit}-shared`;
   const {shared} = await once(id, () => unpacked(id, FACTS.fields[`${unit}-shared`]));
-  const count = FACTS.methods.length, sites = FACTS.units[unit].sites.length;
+  const count = able.length, sites = FACTS.units[unit].sites.length;
   return (one, two, stop, site) => {
-    const [first, second] = one < two ? [one, two] : [two, one];
+    const [first, second] = [able.indexOf(one), able.indexOf(two)].sort((a, b) => a - b);
     const pair = first * count - (first * (first + 1)) / 2 + second - first - 1;
     return shared[(pair * STOPS + stop) * sites + site];
   };

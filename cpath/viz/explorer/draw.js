@@ -40,10 +40,12 @@ function plural(count, word) {
 // From nothing over orange to yellow, over a dark or grey picture.
 const HEAT = Array.from({length: 256}, (_, step) => {
   const t = step / 255;
-  if (t < 0.5) return [214, 94, 0, Math.round(255 * 1.3 * t)];
+  if (t < 0.5) return [214, 94, 0, Math.round(255 * 1.2 * t)];
   const u = 2 * t - 1;
-  return [214 + 26 * u, 94 + 136 * u, 66 * u, Math.round(255 * (0.65 + 0.3 * u))];
+  return [214 + 26 * u, 94 + 136 * u, 66 * u, Math.round(255 * (0.6 + 0.25 * u))];
 });
+
+const MARKED = 0.6; // on that scale, of what is kept or not: the image is seen through it
 
 function paint(canvas, values, rows, columns, largest) {
   canvas.width = columns;

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cpath.attribution import pathway_gradient, single_channel
 from cpath.baselines import Baseline
 from cpath.evaluation.faithfulness import Faithfulness, faithfulness
-from cpath.methods import Method
+from cpath.methods.base import Method
 from cpath.pathway import Pathway
 from cpath.response import Response, Target, class_logits
 from cpath.scores import Scores, score
@@ -55,10 +55,10 @@ def examine(
     found: Answers = {f"{NETWORK}/{name}": values for name, values in network.answers().items()}
     for unit in plan.units:
         kept: dict[str, list[_Bits]] = {}
-        for name, method in plan.methods.items():
-            answers, kept[name] = _Run(network, unit, method).answers()
+        for name in unit.methods:
+            answers, kept[name] = _Run(network, unit, plan.methods[name]).answers()
             found |= {f"{unit.kind}/{name}/{what}": values for what, values in answers.items()}
-        for first, second in itertools.combinations(plan.methods, 2):
+        for first, second in itertools.combinations(unit.methods, 2):
             pairs = zip(kept[first], kept[second], strict=True)
             found[f"{unit.kind}/{first}+{second}/shared"] = np.stack([one.shared(two) for one, two in pairs], 1)
     return found
@@ -81,7 +81,9 @@ class _Network:
             answer = asked.read(model(images.clone()), len(images))
         self.function = asked.function
         self.classes = asked.classes  # (B,), None where the response is a function
-        self.probability = None if answer.class_logits is None else _probability(answer.class_logits)  # (B, classes)
+        self.probability = (
+            None if answer.class_logits is None else _probability(answer.class_logits)
+        )  # (B, classes)
 
     @property
     def target(self) -> Target:
@@ -201,7 +203,8 @@ class _Run:
         counts = pooled(np.ones_like(size[0]), cells, np.add)
         mean = pooled(size, cells, np.add) / counts
         scaled = [magnitude(torch.from_numpy(one)) for one in mean]
-        return np.rint(255 * np.stack(scaled)).astype(np.uint8)
+        shades: np.ndarray = np.rint(255 * np.stack(scaled)).astype(np.uint8)
+        return shades
 
     def _classes(self, pathway: Pathway) -> Answers:
         """Probabilities of the restricted network: of the listed classes, and of its own most probable ones."""
@@ -252,7 +255,7 @@ class _Channels:
             arranged = grid.arranged(pathway.masks[grid.name].cpu().numpy())
             of_shown = np.take_along_axis(arranged, self._numbers[site][:, :, None, None], 1)
             self._kept[site][:, stop] = of_shown.sum((2, 3))
-            self._bits[site] |= grid.united(of_shown.any(3).astype(np.int32) << stop)
+            self._bits[site] |= grid.united((1 << stop) * of_shown.any(3).astype(np.int32))
 
     def answers(self) -> Answers:
         """Numbers of the channels, −1 where a site has fewer; the kept units; bits of stops at their places."""

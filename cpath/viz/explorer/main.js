@@ -7,6 +7,9 @@ let asked = 0; // number of the last change: answers to earlier ones come too la
 function change(what) {
   const before = {...state};
   Object.assign(state, what);
+  const able = FACTS.units[state.unit].methods;
+  if (!able.includes(state.method)) state.method = able[0];
+  if (!able.includes(state.other)) state.other = null;
   if (state.other === state.method) state.other = before.method === state.method ? null : before.other === state.method ? before.method : null;
   const sites = FACTS.units[state.unit].sites;
   state.site = Math.max(0, Math.min(sites.length - 1, state.site));
@@ -18,13 +21,14 @@ function change(what) {
 async function render() {
   const number = ++asked;
   const {input, unit, method, other} = state;
-  const all = await Promise.all(FACTS.methods.map((_, place) => load(input, unit, place)));
+  const all = await Promise.all(FACTS.units[unit].methods.map((place) => load(input, unit, place)));
   const shared = await loadShared(input, unit);
   if (number !== asked) return;
-  const random = FACTS.methods.findIndex((one) => one.name === "random");
+  const of = (place) => all.find((run) => run.number === place) ?? null;
+  const random = of(FACTS.methods.findIndex((one) => one.name === "random"));
   current = {
-    input: FACTS.inputs[input], a: all[method], b: other === null ? null : all[other], all, shared,
-    control: random >= 0 && random !== method && random !== other ? all[random] : null,
+    input: FACTS.inputs[input], a: of(method), b: of(other), all, shared,
+    control: random !== of(method) && random !== of(other) ? random : null,
     stop: state.stop, site: state.site, sites: FACTS.units[unit].sites, kind: FACTS.units[unit].kind,
   };
   const root = document.documentElement;
@@ -47,7 +51,11 @@ function showControls() {
   for (const [group, value] of [["input", state.input], ["method", state.method], ["unit", state.unit]]) {
     document.querySelectorAll(`input[name="${group}"]`).forEach((radio, place) => { radio.checked = place === value; });
   }
-  [...byId("compare").options].forEach((option) => { option.disabled = option.value === String(state.method); });
+  const able = FACTS.units[state.unit].methods;
+  document.querySelectorAll("input[name=method]").forEach((radio, place) => { radio.disabled = !able.includes(place); });
+  [...byId("compare").options].forEach((option) => {
+    option.disabled = option.value === String(state.method) || (option.value !== "" && !able.includes(Number(option.value)));
+  });
   byId("compare").value = state.other ?? "";
   byId("beneath").checked = state.beneath;
 }
@@ -102,16 +110,21 @@ const KEYS = {
   ArrowRight: () => ({stop: state.stop + 1}),
   n: () => ({input: turned(state.input, 1, FACTS.inputs.length)}),
   p: () => ({input: turned(state.input, -1, FACTS.inputs.length)}),
-  m: () => ({method: turned(state.method, 1, FACTS.methods.length)}),
+  m: () => ({method: nextMethod()}),
   c: () => ({other: nextOther()}),
   u: () => ({unit: turned(state.unit, 1, FACTS.units.length)}),
   d: () => ({site: state.site + 1}),
   s: () => ({site: state.site - 1}),
 };
 
+function nextMethod() {
+  const able = FACTS.units[state.unit].methods;
+  return able[turned(able.indexOf(state.method), 1, able.length)];
+}
+
 // The next method to compare with; none after the last.
 function nextOther() {
-  const candidates = [null, ...FACTS.methods.keys()].filter((place) => place !== state.method);
+  const candidates = [null, ...FACTS.units[state.unit].methods].filter((place) => place !== state.method);
   return candidates[turned(candidates.indexOf(state.other), 1, candidates.length)];
 }
 

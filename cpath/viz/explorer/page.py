@@ -74,7 +74,7 @@ def write_page(plan: Plan, answers: Answers, shown: Shown) -> str:
     }
     page = _file("page.html")
     for name, text in parts.items():  # no template language: style and script are full of braces
-        page = page.replace(f"<!-- {name} -->", text, 1)
+        page = page.replace(f"<!-- {name} -->", text)
     return page
 
 
@@ -99,12 +99,14 @@ def _packs(
         "top": "uint32",
     }
     for place, method in enumerate(plan.methods):
+        if method not in unit.methods:
+            continue
         prefix = f"{unit.kind}/{method}/"
         names = [name.removeprefix(prefix) for name in answers if name.startswith(prefix)]
         yield str(place), [(name, kinds.get(name, "float32"), answers[prefix + name][number]) for name in names]
     pairs = [
         answers[f"{unit.kind}/{first}+{second}/shared"][number]
-        for first, second in itertools.combinations(plan.methods, 2)
+        for first, second in itertools.combinations(unit.methods, 2)
     ]
     if pairs:
         yield "shared", [("shared", "uint32", np.stack(pairs))]
@@ -115,12 +117,18 @@ def _plan_facts(plan: Plan, answers: Answers) -> dict[str, Any]:
     return {
         "sparsity": list(plan.sparsity),
         "methods": [{"name": name, "label": label_of(name), "colour": colour_of(name)} for name in plan.methods],
-        "units": [
-            {"kind": unit.kind, "total": unit.layout.units, "sites": [grid_facts(grid) for grid in unit.grids]}
-            for unit in plan.units
-        ],
+        "units": [_unit_facts(plan, unit) for unit in plan.units],
         "channels": plan.channels,
         "map": list(shape),
+    }
+
+
+def _unit_facts(plan: Plan, unit: UnitPlan) -> dict[str, Any]:
+    return {
+        "kind": unit.kind,
+        "total": unit.layout.units,
+        "methods": [place for place, method in enumerate(plan.methods) if method in unit.methods],
+        "sites": [grid_facts(grid) for grid in unit.grids],
     }
 
 

@@ -77,11 +77,13 @@ function showFaithfulness() {
     for (const measure of ["necessity", "sufficiency"]) lines.push({values: run.arrays[measure], look: sideOf(run), measure});
   }
   faithChart(byId("faith"), {lines, stop, pick: (place) => change({stop: place})});
+  const beyond = lines.some((line) => line.values.some((value) => value < LOWEST || value > HIGHEST));
   const undefinedHere = Number.isNaN(current.a.arrays.sufficiency[stop]);
   byId("faith-note").textContent = undefinedHere
     ? "The answer does not rise from the empty to the whole network: there is nothing that units could recover."
     : "Solid, sufficiency: what the kept units alone recover. Dashed, necessity: what is lost without them. 1 is the whole answer, 0 that of the empty network."
-      + (control ? " Grey: sufficiency of random units." : "");
+      + (control ? " Grey: sufficiency of random units." : "")
+      + (beyond ? " What is beyond the axis is drawn at its edge." : "");
 }
 
 function showDepth() {
@@ -143,9 +145,9 @@ function whereFigure(run, site, stop, number) {
   };
   const counts = run.places(stop, number);
   const shares = single
-    ? Float32Array.from(channel ? channel.cells : new Uint8Array(counts.length), (value) => 100 * value)
+    ? Float32Array.from(channel ? channel.cells : new Uint8Array(counts.length), (value) => MARKED * value)
     : Float32Array.from(counts, (count, i) => (100 * count) / room(Math.floor(i / columns), i % columns));
-  const largest = single ? 100 : Math.max(...shares);
+  const largest = single ? 1 : Math.max(...shares);
   const what = single ? `${site.word} ${state.channel}` : `${current.kind}s of all ${site.word}s`;
   const box = stage(current.input, {
     values: shares, rows, columns, largest, over: site.overInput,
@@ -166,7 +168,7 @@ function whereFigure(run, site, stop, number) {
     ? `${run.method.label}, ${site.word} ${state.channel}: ` + (channel ? `${whole(channel.kept)} of ${whole(site.perChannel)} kept` : "not among its strongest")
     : `${run.method.label}, ${current.kind}s kept at each position`;
   return html(
-    "figure", {}, box, scale(single ? "pruned" : "0 %", single ? "kept" : perCent(largest)),
+    "figure", {}, box, single ? null : scale("0 %", perCent(largest)),
     html("figcaption", {}, caption, readout),
   );
 }
@@ -192,7 +194,7 @@ function tile(run, site, channel) {
   const [rows, columns] = site.cells, hasPlaces = rows * columns > 1;
   const words = html("div", {},
     html("b", {}, `${site.word} ${channel.number}`),
-    html("span", {"data-value": channel.strength}, `${perCent(channel.strength)} of the scores`),
+    html("span", {"data-value": channel.strength}, `${perCent(channel.strength)} of scores`),
     html("span", {"data-value": channel.kept}, keptWords(site, channel)),
   );
   const picked = state.channel === channel.number;
@@ -204,7 +206,7 @@ function tile(run, site, channel) {
     },
     hasPlaces
       ? stage(current.input, {
-          values: channel.cells, rows, columns, largest: 1, over: site.overInput,
+          values: channel.cells, rows, columns, largest: 1 / MARKED, over: site.overInput,
           label: `Where ${site.word} ${channel.number} is kept`,
         })
       : null,
@@ -236,8 +238,8 @@ function showMap() {
 
 function showOverlap() {
   const {a, b, stop, sites, shared} = current;
-  byId("overlap-panel").hidden = FACTS.methods.length < 2;
-  if (FACTS.methods.length < 2) return;
+  byId("overlap-panel").hidden = current.all.length < 2;
+  if (current.all.length < 2) return;
   const others = current.all.filter((run) => run !== a);
   byId("overlap").replaceChildren(...others.map((run) => {
     const common = sites.reduce((sum, _, site) => sum + shared(a.number, run.number, stop, site), 0);

@@ -64,7 +64,9 @@ class SiteGrid:
             patches = math.isqrt(columns)
             if columns - patches**2 <= _MOST_EXTRA:
                 skipped, rows, columns, over_input = columns - patches**2, patches, patches, True
-        return cls(name, shape, axes, rows, columns, skipped, word, over_input, (min(rows, side), min(columns, side)))
+        return cls(
+            name, shape, axes, rows, columns, skipped, word, over_input, (min(rows, side), min(columns, side))
+        )
 
     @property
     def channels(self) -> int:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cpath import methods as extraction
 from cpath.checks import check_count
 from cpath.errors import InputError, described
 from cpath.inputs import check_inputs
 from cpath.layout import SiteLayout
-from cpath.methods import Method
+from cpath.methods.base import Method, get
 from cpath.sites import DEFAULT_SITES, check_sites, evaluating, observe
 from cpath.threshold import check_sparsity
 from cpath.units import NEURONS, Units, check_units
@@ -27,7 +26,7 @@ METHODS = ("neuron_mct", "neuron_intgrad", "random")
 
 _MOST_STOPS = 16  # a bit each
 _SIDES = (28, 20, 14, 10, 7)  # cells in a row of a site's grid
-_MOST_NUMBERS = 12_000_000  # of positions, in a page
+_MOST_NUMBERS = 6_000_000  # of positions: 15 MB for 20 photographs and 5 methods
 
 SomeMethods = str | Method | Sequence[str | Method] | Mapping[str, Method]
 """One extraction method or several, by name or as objects."""
@@ -39,10 +38,12 @@ class UnitPlan:
 
     Args:
         units: The kind.
+        methods: Names of the methods that can score them.
         grids: Places of each site's units, in call order.
     """
 
     units: Units
+    methods: tuple[str, ...]
     grids: tuple[SiteGrid, ...]
 
     @property
@@ -111,7 +112,8 @@ class Plan:
             SiteError: If the model has no site, or a site has no such units.
             UnknownNameError: If a method or unit is unknown.
         """
-        chosen = check_methods(methods)
+        given = check_methods(methods)
+        chosen = {name: given[name] for name in in_order(given)}
         kinds = _check_kinds(unit, chosen)
         stops = check_stops(sparsity)
         names = check_sites(sites)
@@ -119,10 +121,10 @@ class Plan:
         layouts = _layouts(model, images, names, kinds)
         runs = len(chosen) * len(stops) * count
         plans = tuple(
-            UnitPlan(units, _fine_enough(layout, runs * len(kinds)))
+            UnitPlan(units, able_to_score(chosen, units), _fine_enough(layout, runs * len(kinds)))
             for units, layout in zip(kinds, layouts, strict=True)
         )
-        return cls({name: chosen[name] for name in in_order(chosen)}, plans, stops, names, channels, max_batch)
+        return cls(chosen, plans, stops, names, channels, max_batch)
 
 
 def check_methods(methods: object) -> dict[str, Method]:
@@ -148,9 +150,11 @@ def check_methods(methods: object) -> dict[str, Method]:
         raise InputError(f"methods must be names of extraction methods, not {described(methods)}.")
     found: dict[str, Method] = {}
     for name, given in named:
-        method = extraction.get(given) if isinstance(given, str) else given
+        method = get(given) if isinstance(given, str) else given
         if not isinstance(method, Method):
-            raise InputError(f"methods must be names of extraction methods or cpath.Method, not {described(given)}.")
+            raise InputError(
+                f"methods must be names of extraction methods or cpath.Method, not {described(given)}."
+            )
         name = method.name if name is None else name
         if name in found:
             raise InputError(f"methods has '{name}' twice: pass a mapping that gives each a name of its own.")
@@ -190,15 +194,26 @@ def _check_kinds(unit: object, methods: Mapping[str, Method]) -> list[Units]:
     kinds = [check_units(one) for one in given]
     if not kinds or len({units.kind for units in kinds}) != len(kinds):
         raise InputError(f"unit must be different kinds of units, not {described(unit)}.")
-    narrow = [name for name, method in methods.items() if method.neurons_only]
-    if narrow and any(units != NEURONS for units in kinds):
-        raise InputError(f"{', '.join(narrow)} can score neurons only: leave other units out, or these methods.")
+    for units in kinds:
+        if not able_to_score(methods, units):
+            raise InputError(f"none of the methods ({', '.join(methods)}) can score {units.kind}s: name another.")
     return kinds
 
 
-def _layouts(
-    model: nn.Module, images: Tensor, sites: tuple[str, ...], kinds: Sequence[Units]
-) -> list[SiteLayout]:
+def able_to_score(methods: Mapping[str, Method], units: Units) -> tuple[str, ...]:
+    """Find the methods that know a kind of units.
+
+    Args:
+        methods: Methods by name.
+        units: The kind.
+
+    Returns:
+        Their names.
+    """
+    return tuple(name for name, method in methods.items() if units == NEURONS or not method.neurons_only)
+
+
+def _layouts(model: nn.Module, images: Tensor, sites: tuple[str, ...], kinds: Sequence[Units]) -> list[SiteLayout]:
     """Layout of the units of each kind, by one run of the model on one image."""
     check_inputs(model, images[:1])
     with evaluating(model), torch.no_grad(), observe(model, sites=sites) as seen:
