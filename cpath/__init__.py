@@ -71,8 +71,8 @@ if TYPE_CHECKING:
     from cpath import viz as viz
     from cpath.analysis.classes import PathwayCounter
     from cpath.evaluation.faithfulness import Faithfulness, faithfulness
-    from cpath.viz import explore as explore
-    from cpath.viz import show as show
+    from cpath.viz.explorer import explore as explore
+    from cpath.viz.show import show as show
 
 __version__ = "0.1.0"
 
@@ -121,7 +121,7 @@ __all__ = [
     "single_channel",
 ]
 
-# `training`, `viz`, `show`, `explore` are not in `__all__`: they need packages that the library alone does not bring.
+# `training`, `viz`, `show`, `explore` are not in `__all__`: they need packages that the library does not bring.
 _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
     *("training", "viz"),

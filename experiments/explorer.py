@@ -19,7 +19,7 @@ from cpath.viz import Drawing
 from cpath.viz.explorer import Answers, Plan, Shown, examine, write_page
 from experiments.engine import fields
 from experiments.engine.experiment import Experiment
-from experiments.engine.images import Images
+from experiments.engine.images import Batch, Images
 from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage
 from experiments.engine.metric_entry import Metric
@@ -54,7 +54,7 @@ class Explorer(Experiment):
     def run(self, job: Job) -> Iterable[Row]:
         """Answer every question about the images, and write the page."""
         images = job.sample(self.images)
-        plan = self._plan(job, images)
+        plan = self._plan(job, images, next(images.batches(1)))
         parts: list[Answers] = []
         pixels: list[np.ndarray] = []
         found = PerImage()
@@ -79,11 +79,12 @@ class Explorer(Experiment):
         own = units_of(job.config.unit).kind
         return [kind for kind in dict.fromkeys(self.more_units) if kind != own]
 
-    def _plan(self, job: Job, images: Images) -> Plan:
+    def _plan(self, job: Job, images: Images, first: Batch) -> Plan:
         return Plan.of(
             job.model,
-            images.batch(slice(0, 1)),
+            first.images,
             job.methods,
+            job.question.arguments(first)["target"],
             count=len(images),
             sparsity=self.sparsity,
             sites=job.config.sites,

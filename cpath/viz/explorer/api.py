@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from cpath.baselines import check_baseline
 from cpath.checks import within_memory
-from cpath.errors import InputError, described
+from cpath.errors import EmptyPathwayWarning, InputError, described
 from cpath.inputs import check_images
 from cpath.progress import steps
 from cpath.response import Response, Target
@@ -146,8 +147,9 @@ def explore(
     )
     settings: dict[str, Any] = {"sparsity": sparsity, "sites": sites, "unit": unit, "channels": channels}
     remedy = f"pass a smaller max_batch than {max_batch}, or fewer inputs at once"
-    with within_memory(remedy):
-        plan = Plan.of(model, inputs, methods, count=len(pixels), max_batch=max_batch, **settings)
+    with within_memory(remedy), warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyPathwayWarning)  # the page says which are empty
+        plan = Plan.of(model, inputs, methods, target, count=len(pixels), max_batch=max_batch, **settings)
         answers = _all_answers(model, inputs, plan, target, baseline)
     return Explorer(write_page(plan, answers, shown), len(pixels), tuple(plan.methods))
 

@@ -255,7 +255,7 @@ class _Channels:
             arranged = grid.arranged(pathway.masks[grid.name].cpu().numpy())
             of_shown = np.take_along_axis(arranged, self._numbers[site][:, :, None, None], 1)
             self._kept[site][:, stop] = of_shown.sum((2, 3))
-            self._bits[site] |= grid.united((1 << stop) * of_shown.any(3).astype(np.int32))
+            self._bits[site] |= grid.united(np.asarray(of_shown.any(3)).astype(np.int32) * (1 << stop))
 
     def answers(self) -> Answers:
         """Numbers of the channels, −1 where a site has fewer; the kept units; bits of stops at their places."""

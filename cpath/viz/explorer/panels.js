@@ -120,6 +120,7 @@ function showWhere() {
   const cells = here.cells[0] * here.cells[1];
   byId("where-note").textContent = whereNote(here);
   byId("where").className = current.b ? "pair two" : "pair";
+  byId("beneath").closest("label").hidden = !current.sites.some((one) => one.overInput);
   byId("where").replaceChildren(...(cells > 1 ? runs().map((run) => whereFigure(run, here, stop, site)) : []));
 }
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from cpath.checks import check_count
 from cpath.errors import InputError, described
-from cpath.inputs import check_inputs
 from cpath.layout import SiteLayout
 from cpath.methods.base import Method, get
-from cpath.sites import DEFAULT_SITES, check_sites, evaluating, observe
+from cpath.probe import Probe
+from cpath.response import Target
+from cpath.sites import DEFAULT_SITES, check_sites, evaluating
 from cpath.threshold import check_sparsity
 from cpath.units import NEURONS, Units, check_units
 from cpath.viz.explorer.places import SiteGrid
@@ -83,6 +83,7 @@ class Plan:
         model: nn.Module,
         images: Tensor,
         methods: SomeMethods = METHODS,
+        target: Target = None,
         *,
         count: int,
         sparsity: float | Iterable[float] = SPARSITY,
@@ -97,6 +98,7 @@ class Plan:
             model: The model.
             images: One or more of the images (B, C, H, W).
             methods: Extraction methods.
+            target: The response, as for `cpath.score`.
             count: Number of images in the page, on which the fineness of positions depends.
             sparsity: Per cents of all units to prune.
             sites: Names of what is a site.
@@ -118,7 +120,7 @@ class Plan:
         stops = check_stops(sparsity)
         names = check_sites(sites)
         channels, max_batch = check_count("channels", channels), check_count("max_batch", max_batch)
-        layouts = _layouts(model, images, names, kinds)
+        layouts = _layouts(model, images[:1], target, names, kinds)
         runs = len(chosen) * len(stops) * count
         plans = tuple(
             UnitPlan(units, able_to_score(chosen, units), _fine_enough(layout, runs * len(kinds)))
@@ -213,12 +215,15 @@ def able_to_score(methods: Mapping[str, Method], units: Units) -> tuple[str, ...
     return tuple(name for name, method in methods.items() if units == NEURONS or not method.neurons_only)
 
 
-def _layouts(model: nn.Module, images: Tensor, sites: tuple[str, ...], kinds: Sequence[Units]) -> list[SiteLayout]:
-    """Layout of the units of each kind, by one run of the model on one image."""
-    check_inputs(model, images[:1])
-    with evaluating(model), torch.no_grad(), observe(model, sites=sites) as seen:
-        model(images[:1].clone())
-    return [SiteLayout.of(seen.activations, units) for units in kinds]
+def _layouts(
+    model: nn.Module, image: Tensor, target: Target, sites: tuple[str, ...], kinds: Sequence[Units]
+) -> list[SiteLayout]:
+    """Layout of the units of each kind, by one run of the model."""
+    asked = target if callable(target) else None
+    with evaluating(model):
+        probes = [Probe(model, image, asked, sites=sites, unit=units) for units in kinds]
+        activations = probes[0].record(gradients=False).activations
+    return [probe.layout(activations) for probe in probes]
 
 
 def _fine_enough(layout: SiteLayout, runs: int) -> tuple[SiteGrid, ...]:
