@@ -150,8 +150,8 @@ def test_maps_are_the_magnitudes_of_the_pathway_gradients(page, pathway_of):
         size = gradient.abs().amax(1).double()  # of the channel with the largest magnitude
         for number in range(3):
             shown = page.arrays(number, 0, 0)["map"].reshape(len(STOPS), 8, 8)[stop]
-            top = np.quantile(size[number], 0.99) or 1.0
-            np.testing.assert_allclose(shown, np.clip(255 * size[number] / top, 0, 255), atol=0.51)
+            top = float(size[number].quantile(0.99)) or 1.0
+            np.testing.assert_allclose(shown, (255 * size[number] / top).clamp(0, 255), atol=0.51)
 
 
 def test_what_is_empty_is_said_by_the_page_alone(recwarn):
@@ -173,8 +173,8 @@ def test_a_function_of_the_output_has_no_classes_but_the_rest():
 
 
 def test_parts_of_a_batch_keep_their_targets_and_baselines(monkeypatch):
-    with cpath.observe(network()) as seen, torch.no_grad():
-        network()(images().flip(3))
+    with cpath.observe(model := network()) as seen, torch.no_grad():
+        model(images().flip(3))
     settings = {"target": torch.tensor([6, 0, 3]), "baseline": seen.activations, "sparsity": [50, 95]}
     whole = Page(cpath.explore(network(), images(), "neuron_mct", **settings).html)
     monkeypatch.setattr(api, "_UNITS_AT_ONCE", 800)  # two images of 362 neurons
@@ -235,8 +235,7 @@ def test_pages_of_many_images_have_coarser_positions():
     large = torch.zeros(1, 3, 32, 32)
     model = nn.Sequential(*network()[:4], nn.AdaptiveAvgPool2d(4), *network()[4:])
     sides = [
-        Plan.of(model, large, "random", count=count, sparsity=STOPS).units[0].grids[0].cells
-        for count in (1, 3000)
+        Plan.of(model, large, "random", count=count, sparsity=STOPS).units[0].grids[0].cells for count in (1, 3000)
     ]
     assert sides == [(28, 28), (14, 14)]
 

@@ -31,7 +31,7 @@ function perCent(value) {
   return `${value < 1 ? value.toFixed(2) : value.toFixed(1)} %`;
 }
 
-const decimal = (value) => (Number.isNaN(value) ? "undefined" : value.toFixed(2).replace("-", "−"));
+const decimal = (value) => (Number.isNaN(value) ? "undefined" : (value.toFixed(2) === "-0.00" ? "0.00" : value.toFixed(2).replace("-", "−")));
 
 function plural(count, word) {
   return `${whole(count)} ${word}${count === 1 ? "" : "s"}`;
