@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-STOPS = (0, 50, 90, 97)
+STOPS = (0, 70, 90, 97)
 
 
 class Page:

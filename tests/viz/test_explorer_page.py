@@ -317,7 +317,7 @@ def test_nothing_can_be_fetched(opened):
 
 
 @pytest.mark.slow
-def test_a_page_of_20_photographs_and_5_methods_is_small_and_opens_at_once(opened, tmp_path):
+def test_a_page_of_20_photographs_and_5_methods_is_small_and_opens_at_once(browser, tmp_path):
     model, pixels = cpath.models.efficientnet_lite0(), np.random.default_rng(0).random((20, 28, 28, 3))
     names = ("neuron_mct", "neuron_intgrad", "greedy", "dgr", "random")
     plan = Plan.of(model, torch.zeros(1, 3, 224, 224), names, count=20, sites="relu6")
@@ -327,13 +327,20 @@ def test_a_page_of_20_photographs_and_5_methods_is_small_and_opens_at_once(opene
     html = write_page(plan, answers, Shown(smooth, [str(number) for number in range(20)]))
     assert len(html) < 15e6
     (tmp_path / "page.html").write_text(html, encoding="utf-8")
-    took = [_seconds(opened(at=tmp_path / "page.html")) for _ in range(3)]
-    assert min(took) < 1
+    assert _seconds(browser, tmp_path / "page.html") < 1
 
 
-def _seconds(page: Any) -> float:
-    """From the start of the navigation until everything is drawn."""
-    return float(page.evaluate("performance.getEntriesByName('drawn')[0].startTime")) / 1000
+def _seconds(browser: Any, file: Path) -> float:
+    """Processor time of the page's process until everything is drawn: other work on the machine does not count."""
+    context = browser.new_context()
+    page = context.new_page()
+    session = context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.goto(file.as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=120_000)
+    found = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
+    context.close()
+    return float(found["ProcessTime"])
 
 
 def _drawn(plan: Plan, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -39,7 +39,6 @@ async function render() {
   for (const show of [showSummary, showAnswers, showFaithfulness, showOverlap, showDepth, showWhere, showChannels, showMap]) show();
   remember();
   document.body.dataset.ready = String(number);
-  performance.mark("drawn");
 }
 
 function showControls() {
