@@ -50,6 +50,13 @@ def examine(
 
     Returns:
         The answers.
+
+    Example:
+        >>> from cpath.viz.explorer import Plan, examine
+        >>> plan = Plan.of(model, images, "neuron_mct", count=2, sparsity=[50, 90])
+        >>> answers = examine(model, images, plan)
+        >>> answers["neuron/neuron_mct/kept"].shape  # inputs, stops, sites
+        (2, 2, 2)
     """
     network = _Network(model, images, target, baseline, plan)
     found: Answers = {f"{NETWORK}/{name}": values for name, values in network.answers().items()}
@@ -87,7 +94,7 @@ class _Network:
 
     @property
     def target(self) -> Target:
-        """What every method is asked: the same class, or the function."""
+        """The response that every method is asked about: the same class, or the function."""
         return self.classes if self.function is None else self.function
 
     @property

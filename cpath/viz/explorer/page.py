@@ -23,7 +23,7 @@ _SCRIPTS = ("data.js", "draw.js", "charts.js", "panels.js", "main.js")
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is shown of the inputs beside the answers.
+    """Images, names and classes that are shown beside the answers.
 
     Args:
         pixels: Images (B, H, W, C) in [0, 1].
@@ -31,6 +31,11 @@ class Shown:
         classes: Names of the classes, by number; empty if they have none.
         true: True class of each input, a number or a name; None if it is not known.
         title: Heading of the page.
+
+    Example:
+        >>> from cpath.viz.explorer import Shown
+        >>> Shown(torch.zeros(2, 8, 8, 3).numpy(), ["first", "second"]).title
+        'Critical pathways'
     """
 
     pixels: np.ndarray
@@ -50,6 +55,13 @@ def write_page(plan: Plan, answers: Answers, shown: Shown) -> str:
 
     Returns:
         HTML that needs nothing from elsewhere.
+
+    Example:
+        >>> from cpath.viz.explorer import Plan, Shown, examine, write_page
+        >>> plan = Plan.of(model, images, "neuron_mct", count=2, sparsity=[50, 90])
+        >>> shown = Shown(torch.rand(2, 8, 8, 3).numpy(), ["first", "second"])
+        >>> write_page(plan, examine(model, images, plan), shown)[:15]
+        '<!doctype html>'
     """
     fields: dict[str, list[Field]] = {}
     data: list[str] = []
@@ -85,7 +97,7 @@ def _file(name: str) -> str:
 def _packs(
     plan: Plan, unit: UnitPlan, answers: Answers, number: int
 ) -> Iterator[tuple[str, list[tuple[str, str, np.ndarray]]]]:
-    """What the page decodes at once: the answers of a run for one input, and the overlaps of its methods."""
+    """Arrays that the page decodes at once: the answers of a run for one input, and the overlaps of its methods."""
     largest = max(
         grid.per_place * -(-grid.rows // grid.cells[0]) * -(-grid.columns // grid.cells[1]) for grid in unit.grids
     )

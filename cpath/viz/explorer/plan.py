@@ -68,6 +68,12 @@ class Plan:
         sites: Names of what is a site.
         channels: Number of channels of each site that are shown one by one.
         max_batch: Largest number of inputs in one forward pass.
+
+    Example:
+        >>> from cpath.viz.explorer import Plan
+        >>> plan = Plan.of(model, images, ["random", "neuron_mct"], count=2, sparsity=[50, 90])
+        >>> list(plan.methods), [grid.cells for grid in plan.units[0].grids]
+        (['neuron_mct', 'random'], [(8, 8), (4, 4)])
     """
 
     methods: dict[str, Method]
