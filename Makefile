@@ -37,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml | $(UV)
 reproduce-paper: setup  ## Run every experiment of the paper (PAPER=digits) and write its report
 	$(PY) -m experiments experiment=reproduce_paper paper=$(PAPER)
 
-demo: setup  ## Find pathways of a real ImageNet network on real photographs: two minutes, a page of pictures
+demo: setup  ## Find pathways of a real ImageNet network on real photographs: two minutes, a gallery and an explorer
 	$(PY) -m experiments.demo outputs/demo
 
 test: setup  ## Run the test suite

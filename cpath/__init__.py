@@ -73,7 +73,8 @@ if TYPE_CHECKING:
     from cpath.evaluation.faithfulness import Faithfulness, faithfulness
     from cpath.export import smaller_network
     from cpath.shards import ScoreShards, score_dataset
-    from cpath.viz import show as show
+    from cpath.viz.explorer import explore as explore
+    from cpath.viz.show import show as show
 
 __version__ = "0.1.0"
 
@@ -125,11 +126,12 @@ __all__ = [
     "smaller_network",
 ]
 
-# `training`, `viz` and `show` are not in `__all__`: they need packages that the library alone does not bring.
+# `training`, `viz`, `show`, `explore` are not in `__all__`: they need packages that the library does not bring.
 _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
     *("training", "viz"),
 )
+_PICTURES = ("show", "explore")  # of `viz`
 # Their modules import others that `import cpath` alone does not need.
 _LATE = {
     **dict.fromkeys(("Faithfulness", "faithfulness"), "cpath.evaluation.faithfulness"),
@@ -152,8 +154,8 @@ def __getattr__(name: str) -> Any:
         AttributeError: If cpath has nothing of this name.
         MissingPackageError: If the submodule needs a package that is not installed.
     """
-    if name == "show":
-        return __getattr__("viz").show
+    if name in _PICTURES:
+        return getattr(__getattr__("viz"), name)
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     if name not in _SUBMODULES:
@@ -171,4 +173,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the names of the package, including what is not imported yet."""
-    return sorted({*globals(), *_SUBMODULES, *_LATE, "show"})
+    return sorted({*globals(), *_SUBMODULES, *_LATE, *_PICTURES})

@@ -1,7 +1,8 @@
 """`python -m experiments.demo`: a real ImageNet network on real photographs, with nothing to download but packages.
 
 EfficientNet-Lite0 has its weights from the package index; the photographs are inside scikit-image and scikit-learn.
-It prints what it found and leaves a gallery, one page that needs nothing from elsewhere.
+It prints what it found and leaves two pages that need nothing from elsewhere: a gallery, and an explorer in which
+photographs, sparsities, units and sites are picked.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from experiments.engine.terminal import print_table
 SITES = ("relu6",)
 SPARSITIES = (80.0, 90.0, 95.0, 99.0)
 MAPS = ("neuron_mct", "gradcam", "input_mct", "gradients", "random")
+STOPS = (0.0, 50.0, 80.0, 90.0, 95.0, 99.0)
+"""Sparsities of the explorer's slider."""
 _METHODS = ("neuron_mct", "random")
 _SHOWN = 95.0  # per cent pruned, in the gallery's picture of a pathway
 _SCALE = Normalisation((0.5,) * 3, (0.5,) * 3)
@@ -126,6 +129,32 @@ def find(model: nn.Module, images: Tensor, classes: Sequence[str]) -> Findings:
     return Findings(images, names, probability, kept, maps, scores.pathway(_SHOWN), scores)
 
 
+def explore(model: nn.Module, names: Sequence[str], images: Tensor, classes: Sequence[str]) -> cpath.viz.Explorer:
+    """Compute the explorer's page.
+
+    Args:
+        model: a classifier whose activation functions are ReLU6.
+        names: of the photographs.
+        images: normalised photographs (B, 3, H, W).
+        classes: names of the classes.
+
+    Returns:
+        The page.
+    """
+    return cpath.explore(
+        model,
+        images,
+        _METHODS,
+        sparsity=STOPS,
+        sites=SITES,
+        unit=("neuron", "channel"),
+        normalisation=_SCALE,
+        names=names,
+        classes=classes,
+        title="Critical pathways of EfficientNet-Lite0",
+    )
+
+
 def gallery(names: Sequence[str], findings: Findings) -> str:
     """Write the gallery.
 
@@ -189,15 +218,16 @@ def _figure(figure: Figure, caption: str) -> str:
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="The folder of the gallery.")] = Path("outputs/demo"),
+    folder: Annotated[Path, typer.Argument(help="The folder of both pages.")] = Path("outputs/demo"),
 ) -> None:
-    """Find the pathways of a real ImageNet network on real photographs, and leave a gallery of pictures."""
+    """Find the pathways of a real ImageNet network on real photographs, and leave a gallery and an explorer."""
     began = time.monotonic()
     print("EfficientNet-Lite0 with ImageNet weights, photographs of scikit-image and scikit-learn …", flush=True)
     model = cpath.models.efficientnet_lite0(weights="DEFAULT").eval()
     names, images = photographs()
     models = optional("torchvision.models", "critical-pathways[experiments]", "the demo")
-    findings = find(model, images, models.ResNet50_Weights.DEFAULT.meta["categories"])
+    classes = models.ResNet50_Weights.DEFAULT.meta["categories"]
+    findings = find(model, images, classes)
     shares = (f"{100 * float(share):.0f} %" for share in findings.probability)
     print_table(("photograph", "predicted", "probability"), [*zip(names, findings.predicted, shares, strict=True)])
     print("\nShare of the photographs that keep their class, of networks restricted to a pathway:")
@@ -210,7 +240,11 @@ def demo(
     page = folder / "gallery.html"
     with replacing(page) as partial:
         Path(partial).write_text(gallery(names, findings), encoding="utf-8")
-    print(f"\n{page} ({page.stat().st_size / 1e6:.1f} MB), after {time.monotonic() - began:.0f} s")
+    print("\nThe explorer: every photograph, sparsity, unit and site …", flush=True)
+    explorer = explore(model, names, images, classes).save(folder / "explorer.html")
+    for written in (page, explorer):
+        print(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")
+    print(f"after {time.monotonic() - began:.0f} s")
 
 
 main = command(demo)

@@ -1,5 +1,6 @@
 """Pictures of images, maps and pathways, and the style that all figures of the project share."""
 
+from cpath.viz.explorer import Explorer, explore
 from cpath.viz.maps import map_grid, map_strip, sparsity_grid
 from cpath.viz.show import show
 from cpath.viz.sites import show_pathway, show_scores
@@ -7,8 +8,10 @@ from cpath.viz.style import Drawing, colour_of, criterion_label, in_order, label
 
 __all__ = [
     "Drawing",
+    "Explorer",
     "colour_of",
     "criterion_label",
+    "explore",
     "in_order",
     "label_of",
     "map_grid",

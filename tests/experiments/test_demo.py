@@ -10,7 +10,8 @@ from torch import nn
 
 import cpath
 from experiments import demo
-from experiments.demo import SPARSITIES, find, gallery, photographs
+from experiments.demo import SPARSITIES, STOPS, find, gallery, photographs
+from tests.viz.explorer_page import Page
 
 NAMES = ["first", "a <b> & c"]
 
@@ -59,7 +60,7 @@ def test_photographs_are_prepared_as_the_network_takes_them():
     assert (images.amin(), images.amax()) == (-1, 1)
 
 
-def test_the_command_prints_what_it_found_and_leaves_the_page(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_what_it_found_and_leaves_both_pages(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cpath.models, "efficientnet_lite0", lambda weights: _network())
     monkeypatch.setattr(demo, "photographs", lambda: (NAMES, torch.randn(2, 3, 12, 12)))
     assert demo.main([str(tmp_path / "out")]) == 0
@@ -67,3 +68,8 @@ def test_the_command_prints_what_it_found_and_leaves_the_page(tmp_path, monkeypa
     assert "Share of the photographs that keep their class" in said
     assert "99 % pruned" in said
     assert (tmp_path / "out" / "gallery.html").read_text().startswith("<!doctype html>")
+    facts = Page((tmp_path / "out" / "explorer.html").read_text(encoding="utf-8")).facts
+    assert [one["name"] for one in facts["inputs"]] == NAMES
+    assert [method["name"] for method in facts["methods"]] == ["neuron_mct", "random"]
+    assert (facts["sparsity"], [unit["kind"] for unit in facts["units"]]) == (list(STOPS), ["neuron", "channel"])
+    assert facts["classes"][281:283] == ["tabby", "tiger cat"]
