@@ -400,10 +400,25 @@ def benchmark_findings(table: pd.DataFrame) -> Findings:
     ratios = table[table.metric == "ratio_to_floor"].merge(
         table[table.metric == "limit_to_floor"], on=at, suffixes=("", "_limit")
     )
-    if ratios.empty:
-        return {}
-    kept = int((ratios.value <= ratios.value_limit).sum())
-    return {"ratios": f"{kept} of {len(ratios)} times keep the limit on the passes that they must contain."}
+    found: Findings = {}
+    if len(ratios):
+        kept = int((ratios.value <= ratios.value_limit).sum())
+        found["ratios"] = f"{kept} of {len(ratios)} times keep the limit on the passes that they must contain."
+    return found | _if_any("scaling", " ".join(_growth(table)))
+
+
+def _growth(table: pd.DataFrame) -> Iterator[str]:
+    """How much longer each method takes for the most of what grows than for the least."""
+    compared = table[table.metric.str.startswith("ratio_to_")].method
+    for name in ("images", "sites", "pathways"):
+        rows = _numeric(table[(table.metric == "seconds") & table.method.isin(compared)], name)
+        parts = []
+        for method, line in rows.groupby("method", sort=False):
+            few, many = line.loc[line.x.idxmin()], line.loc[line.x.idxmax()]
+            words = label_of(str(method).partition(",")[0])
+            parts.append(f"{words} {_number(many.value / few.value)} times ({few.x:g} to {many.x:g})")
+        if parts:
+            yield f"With more {name}, the time grows: {', '.join(parts)}."
 
 
 def finding_of(name: str, findings: Mapping[str, str]) -> str:
@@ -456,13 +471,12 @@ def _extremes(rows: pd.DataFrame, metric: str, words: str, *, high: str = "highe
     entry = METRICS.get(base_name(metric))
     unit = f" {entry.unit}" if entry is not None and entry.unit else ""
     said = {str(name): f"{_number(value)}{unit}" for name, value in values.items()}
-    ends = {high: said[own.idxmax()], low: said[own.idxmin()]}
-    if len(own) == 1 or ends[high] == ends[low]:
-        ends = {"": ends[high]}
-    parts = [
-        f"{word} for {_names([name for name in in_order(own.index) if said[name] == text])} ({text})".lstrip()
-        for word, text in ends.items()
-    ]
+    top, bottom = said[own.idxmax()], said[own.idxmin()]
+    ends = {high: top, low: bottom} if top != bottom else {"": top}
+    parts = []
+    for word, text in ends.items():
+        names = _names([name for name in in_order(own.index) if said[name] == text])
+        parts.append(f"{word} for {names} ({text})" if word else f"{text} for {names}")
     controls = [f"{label_of(name)}: {said[name]}" for name in in_order(said) if name in _CONTROLS]
     return f"{words} {', '.join(parts)}{'; ' if controls else ''}{', '.join(controls)}."
 

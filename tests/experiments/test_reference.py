@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,17 @@ from experiments import CONF
 from experiments.engine.job import RESULTS, read_job
 from experiments.engine.metric_entry import base_name
 from experiments.engine.table import COLUMNS, read_table
+from experiments.figures.findings import finding_of
 from experiments.paper.published import MARK
 
 JOBS = sorted(path.parent for path in (CONF.parent / "outputs" / "reference").rglob(RESULTS))
 
 
-@pytest.mark.parametrize("folder", JOBS, ids=lambda folder: "-".join(folder.parts[-2:]))
+def _name(folder: Path) -> str:
+    return "-".join(folder.parts[-2:])
+
+
+@pytest.mark.parametrize("folder", JOBS, ids=_name)
 def test_every_number_has_an_entry_and_lies_in_its_range(folder: Path) -> None:
     table, experiment = read_table(folder / RESULTS), read_job(folder)
     assert tuple(table.columns) == COLUMNS
@@ -25,6 +31,13 @@ def test_every_number_has_an_entry_and_lies_in_its_range(folder: Path) -> None:
     for name, rows in table[~table.metric.str.endswith(MARK)].groupby(names):
         low, high = entries[str(name)].range
         assert rows.value.dropna().between(low - 1e-9, high + 1e-9).all(), name
+
+
+@pytest.mark.parametrize("folder", [job for job in JOBS if (job / "figures").exists()], ids=_name)
+def test_every_figure_has_a_sentence_of_result(folder: Path) -> None:
+    found = read_job(folder).findings(read_table(folder / RESULTS))
+    figures = json.loads((folder / "figures" / "captions.json").read_text())
+    assert [name for name in figures if not finding_of(name, found)] == []
 
 
 def test_there_are_committed_results() -> None:
