@@ -41,7 +41,8 @@ from experiments.rank_agreement import Agreement, agreement
 _MOST_COLUMNS = 8
 _BESIDE = 6  # places of a curve in a table beside the published numbers
 _RELEASED = "_released"  # end of the name of a method as the released code computes it
-_LEAST = 0.68  # of its natural width, below which a figure's labels are too small to read: then it scrolls
+LEAST = 0.86
+"""Share of its natural width below which a figure scrolls: its smallest text (7 points) is 8 pixels high there."""
 _FIRST = ("overlays", "maps", "overlap", "degradation")  # pictures for the head of the page, the best first
 
 
@@ -102,7 +103,7 @@ class Section:
         for name, caption in captions.items():
             width = _natural_width(folder / f"{name}.png", 150 if (folder / f"{name}.svg").exists() else 200)
             data = _inlined(folder / f"{name}.svg", folder / f"{name}.png")
-            sizes = {"width": width, "least": round(_LEAST * width)}
+            sizes = {"width": width, "least": round(LEAST * width)}
             result = finding_of(name, findings)
             found.append({"name": name, "finding": result, "caption": caption, "data": data, **sizes})
         return found
