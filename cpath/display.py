@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from cpath.analysis.classes import PathwayCounter
+    from cpath.evaluation.faithfulness import Faithfulness
     from cpath.pathway import Pathway
     from cpath.scores import Scores
 
@@ -214,6 +216,61 @@ def scores_html(scores: Scores) -> str:
     table = site_table(("site", f"{scores.layout.unit}s", "of the sum (%)"), rows)
     picture = bars(shares, "share of the sum of scores by site, from input to output")
     return page(f"Scores: {scores.method}", facts, picture, table)
+
+
+def faithfulness_html(found: Faithfulness) -> str:
+    """Write the HTML of a faithfulness.
+
+    Args:
+        found: The faithfulness.
+
+    Returns:
+        HTML: means over the inputs, those of methods beside it too, and the curve as a table.
+    """
+    facts = {"inputs": str(len(found))}
+    if len(found) and bool(found.undefined.any()):
+        facts["without faithfulness"] = f"{int(found.undefined.sum())}, whose answer does not rise: left out"
+    for one in (found, *found.beside):
+        numbers = [f"CPR {_mean(one.cpr)}", f"CMD {_mean(one.cmd)}"]
+        if one.losses is not None:
+            numbers.append(f"necessity: CPR {_mean(one.necessity_cpr)}, CMD {_mean(one.necessity_cmd)}")
+        facts[one.method] = ", ".join(numbers)
+    columns = {"best units (%)": [f"{float(size):.10g}" for size in found.keep]}
+    columns["sufficiency"] = [_mean(column) for column in found.sufficiency.T]
+    if found.losses is not None:
+        columns["necessity"] = [_mean(column) for column in found.losses.T]
+    head = "".join(f'<th style="{_NUMBER}">{escape(name)}</th>' for name in columns)
+    body = "".join(
+        '<tr style="background:none">' + "".join(f'<td style="{_NUMBER}">{cell}</td>' for cell in row) + "</tr>"
+        for row in zip(*columns.values(), strict=True)
+    )
+    table = f'<table style="{_TABLE}"><tr style="background:none">{head}</tr>{body}</table>'
+    return page(f"Faithfulness: {found.method}", facts, table)
+
+
+def _mean(values: Tensor) -> str:
+    """Mean of the values that are there, to two places."""
+    return f"{float(values.double().nanmean()):.2f}" if len(values) else "–"
+
+
+def counter_html(counter: PathwayCounter) -> str:
+    """Write the HTML of a counter of pathways.
+
+    Args:
+        counter: The counter.
+
+    Returns:
+        HTML: its sizes, how many inputs of each class it has seen, and how often a unit of each site is kept.
+    """
+    seen = counter.inputs
+    facts = {"classes": str(counter.classes), "inputs": str(int(seen.sum()))}
+    if not int(seen.sum()):
+        return page("PathwayCounter", {**facts, "pathways": "none yet: update it with pathways"})
+    layout, some = counter.layout, seen > 0
+    facts |= {f"{layout.unit}s": f"{layout.units:,}", "inputs by class": summary(tuple(seen.tolist()))}
+    views = layout.views(counter.frequency[some.to(counter.counts.device)])
+    shares = {name: 100 * float(value.double().mean()) for name, value in views.items()}
+    return page("PathwayCounter", facts, bars(shares, f"{layout.unit}s kept by site, mean over the classes"))
 
 
 def activations_html(title: str, activations: Mapping[str, Tensor]) -> str:

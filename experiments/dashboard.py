@@ -27,6 +27,8 @@ class Curve:
     """Name of the metric, with which the keys of its lines begin."""
     x: str
     """Key of the horizontal axis."""
+    log_x: bool = False
+    """Whether that axis is logarithmic."""
 
     @property
     def title(self) -> str:
@@ -56,6 +58,10 @@ CURVES = {
         Curve("auroc", "sparsity"),
         Curve("fpr95", "sparsity"),
     ),
+    "Faithfulness": (
+        Curve("sufficiency", "keep", log_x=True),
+        Curve("necessity", "keep", log_x=True),
+    ),
 }
 
 
@@ -63,12 +69,16 @@ def _titles() -> dict[str, str]:
     return told_apart((curve.metric for curves in CURVES.values() for curve in curves), METRICS)
 
 
-IMAGES = ("figures/maps", "figures/overlays", "figures/sparsities_1")
+IMAGES = {
+    "Faithfulness": ("figures/faithfulness_numbers", "figures/faithfulness_controls"),
+    "Maps": ("figures/maps", "figures/overlays", "figures/sparsities_1"),
+}
+"""Keys of pictures by the title of their panel."""
 GROUPED_BY = "methods"
 
 _NOT_SAVED = """\
-not saved to wandb: no API key here, or WANDB_MODE=offline. After `wandb login`, or with WANDB_API_KEY, the same
-command saves it, and `wandb sync outputs/wandb/wandb/offline-run-*` sends the runs."""
+error: not saved to wandb: no API key here, or WANDB_MODE=offline. After `wandb login`, or with WANDB_API_KEY, the
+same command saves it, and `wandb sync outputs/wandb/wandb/offline-run-*` sends the runs."""
 
 
 def workspace(entity: str, project: str, name: str) -> Any:
@@ -99,14 +109,19 @@ def workspace(entity: str, project: str, name: str) -> Any:
             name=section,
             is_open=True,
             panels=[
-                panels.LinePlot(title=curve.title, x=curve.x, title_x=curve.x, metric_regex=curve.pattern)
+                panels.LinePlot(
+                    title=curve.title, x=curve.x, title_x=curve.x, metric_regex=curve.pattern, log_x=curve.log_x
+                )
                 for curve in curves
             ],
         )
         for section, curves in CURVES.items()
     ]
-    maps = panels.MediaBrowser(title="Maps", media_keys=list(IMAGES), layout=panels.Layout(w=24, h=12))
-    sections.append(ws.Section(name="Saliency maps", is_open=True, panels=[maps]))
+    browsers = [
+        panels.MediaBrowser(title=title, media_keys=list(keys), layout=panels.Layout(w=24, h=12))
+        for title, keys in IMAGES.items()
+    ]
+    sections.append(ws.Section(name="Pictures", is_open=True, panels=browsers))
     grouped = ws.RunsetSettings(groupby=[expr.Config(GROUPED_BY)])
     try:
         return ws.Workspace(entity=entity, project=project, name=name, sections=sections, runset_settings=grouped)
@@ -121,12 +136,15 @@ def dashboard(
     ] = None,
     project: Annotated[str, typer.Option(help="Project of the runs, as in tracker.project.")] = "cpath",
     name: Annotated[str, typer.Option(help="Name of the dashboard.")] = "cpath",
+    save: Annotated[
+        bool, typer.Option("--save", help="Save it to wandb too, as a new view of the project.")
+    ] = False,
 ) -> int:
     """Write a wandb dashboard for the runs of tracker=wandb.
 
-    It shows ROAR, degradation, overlap, dead neurons and detection as curves, saliency maps as images, and groups
-    runs by method. With an API key (WANDB_API_KEY, or `wandb login`) it is also saved to wandb, as a new view of
-    the project; without one nothing is sent.
+    It shows ROAR, degradation, overlap, dead neurons, faithfulness and detection as curves, saliency maps as images,
+    and groups runs by method. Nothing is sent unless --save asks for it, which needs an API key (WANDB_API_KEY, or
+    `wandb login`).
     """
     _check_names(entity, project, name)
     if out.is_dir():
@@ -138,7 +156,7 @@ def dashboard(
     except OSError as error:
         raise InputError(f"--out: {out} cannot be written: {error.strerror}.") from error
     print(f"dashboard: {out}")
-    return _save(made, entity)
+    return _save(made, entity) if save else 0
 
 
 def _check_names(entity: str | None, project: str, name: str) -> None:
@@ -167,8 +185,8 @@ def _save(made: Any, entity: str | None) -> int:
             # wandb's own service tries again and again, and may not let the command end.
             requests.head(address, timeout=_PATIENCE)
         if not wandb.login(prompt=False):  # looks for a key; without one no connection is made
-            print(_NOT_SAVED)
-            return 0
+            print(_NOT_SAVED, file=sys.stderr)
+            return 1
         made.entity = entity or wandb.Api().default_entity
         made.save()  # prints its address
     except Exception as error:  # of many kinds: the key, the network, the server

@@ -31,6 +31,7 @@ from experiments.engine.settings import Settings
 from experiments.engine.stopwatch import Stopwatch
 from experiments.engine.table import Measure, Row, rows_of_means
 from experiments.figures.degradation import degradation_figures
+from experiments.figures.findings import degradation_findings
 from experiments.metrics import pick
 from experiments.paper.published import published, published_rows
 from experiments.rank_agreement import agreement_rows
@@ -198,6 +199,10 @@ class Degradation(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the curves, the areas under them, and the agreement of the criteria."""
         return degradation_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return degradation_findings(table)
 
 
 def _time_spent(seconds: Mapping[str, float]) -> dict[str, float]:

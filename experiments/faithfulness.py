@@ -24,6 +24,7 @@ from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, PseudoMethod, Row
 from experiments.faithfulness_controls import OTHER, RANDOM, Controls, controlled, random_network
 from experiments.figures.faithfulness import faithfulness_figures
+from experiments.figures.findings import faithfulness_findings
 from experiments.metrics import pick
 
 _ALWAYS = ("random", "active")
@@ -143,6 +144,10 @@ class Faithfulness(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the curves of the methods, and one number for each."""
         return faithfulness_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return faithfulness_findings(table)
 
 
 def beside_controls(job: Job) -> dict[str, cpath.Method]:

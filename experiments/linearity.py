@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import pandas as pd
@@ -21,6 +21,7 @@ from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metric_entry import Metric
 from experiments.engine.scoring import Search, plan_searches
 from experiments.engine.table import Measure, Row
+from experiments.figures.findings import linearity_findings
 from experiments.figures.linearity import linearity_figures
 from experiments.metrics import pick
 
@@ -86,3 +87,7 @@ class Linearity(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the radius against sparsity."""
         return linearity_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return linearity_findings(table)

@@ -24,6 +24,7 @@ from experiments.engine.pathway_metric import Measured, values_of
 from experiments.engine.question import explains_a_class, is_usual
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.table import Measure, PseudoMethod, Row
+from experiments.figures.findings import path_analysis_findings
 from experiments.figures.path_analysis import path_analysis_figures
 from experiments.metrics import pick
 from experiments.paper.greedy import AS_PUBLISHED
@@ -155,6 +156,10 @@ class PathAnalysis(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw overlap, dead share and responses, for the network and site by site, and the published numbers."""
         return path_analysis_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return path_analysis_findings(table)
 
 
 def _empty_pathways(found: PerImage) -> list[Row]:

@@ -34,6 +34,7 @@ from experiments.engine.network import check_site
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, PseudoMethod, Row
+from experiments.figures.findings import decoding_findings
 from experiments.figures.path_decoding import Decoded, Network, Picture, decoding_figures, decoding_pictures
 from experiments.metrics import pick
 
@@ -259,6 +260,10 @@ class PathDecoding(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the response of every network to every network's pictures."""
         return decoding_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return decoding_findings(table)
 
 
 def _made(transforms: Transforms) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
@@ -20,6 +20,7 @@ from experiments.engine.job import Job
 from experiments.engine.measuring import PerImage, read_measures, write_measures
 from experiments.engine.metric_entry import Metric
 from experiments.engine.table import Measure, Row
+from experiments.figures.findings import quadrature_findings
 from experiments.figures.quadrature import quadrature_figures
 from experiments.metrics import pick
 
@@ -97,3 +98,7 @@ class Quadrature(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw residual and overlap of each rule."""
         return quadrature_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return quadrature_findings(table)

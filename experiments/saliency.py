@@ -27,6 +27,7 @@ from experiments.engine.predictions import Predictions, predictions
 from experiments.engine.progress import progress
 from experiments.engine.scoring import Search, plan_searches
 from experiments.engine.table import Measure, PseudoMethod, Row, rows_of_means
+from experiments.figures.findings import saliency_findings
 from experiments.figures.saliency import saliency_figures
 from experiments.metrics import pick
 
@@ -145,6 +146,10 @@ class Saliency(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the similarity of the pathway gradients to the gradient."""
         return saliency_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return saliency_findings(table)
 
 
 def _graded_methods(attributions: Mapping[str, Attribution]) -> dict[str, cpath.Method]:

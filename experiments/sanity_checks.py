@@ -27,6 +27,7 @@ from experiments.engine.metric_entry import Metric
 from experiments.engine.predictions import predictions
 from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, Row
+from experiments.figures.findings import sanity_check_findings
 from experiments.figures.sanity_checks import sanity_check_figures, sanity_strip
 from experiments.metrics import DRAW, pick
 from experiments.paper.published import published, published_rows
@@ -242,6 +243,10 @@ class SanityChecks(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the similarity by block, with the published curves beside ours."""
         return sanity_check_figures(table, self.draws)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return sanity_check_findings(table)
 
 
 def _of_draw(folder: Path, draw: int) -> Path:

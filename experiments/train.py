@@ -5,7 +5,7 @@ With ``checkpoint`` the training starts from these weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import pandas as pd
@@ -17,6 +17,7 @@ from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model, check_classes
 from experiments.engine.table import Measure, PseudoMethod, Row, rows_of_means
 from experiments.engine.training import epoch_rows, read_history, trained_entry
+from experiments.figures.findings import training_findings
 from experiments.figures.train import training_figures
 from experiments.metrics import pick
 
@@ -44,3 +45,7 @@ class Train(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw loss and accuracy by epoch."""
         return training_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return training_findings(table)

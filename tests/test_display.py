@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -29,6 +30,12 @@ def _observation(model: nn.Module, images: Tensor) -> object:
     return seen
 
 
+def _counter(model: nn.Module, images: Tensor) -> cpath.PathwayCounter:
+    counter = cpath.PathwayCounter(4)
+    counter.update(cpath.find_pathway(model, images), [1] * len(images))
+    return counter
+
+
 def _split() -> cpath.data.TensorSplit:
     return cpath.data.TensorSplit(torch.rand(60, 1, 8, 8), torch.arange(60) % 3, list(map(str, range(60))), SCALE)
 
@@ -40,6 +47,10 @@ MADE: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "Record": lambda model, images: cpath.Probe(model, images).record(),
     "Contributions": lambda model, images: cpath.Contributions({"relu": images}),
     "Inputs": lambda model, images: Inputs.of({"pixels": images}),
+    "Faithfulness": lambda model, images: cpath.faithfulness(
+        model, images, cpath.score(model, images), keep=[10, 50], beside=["random"]
+    ),
+    "PathwayCounter": lambda model, images: _counter(model, images),
     "Units": lambda model, images: cpath.Units("channel"),
     "NeuronIntGrad": lambda model, images: cpath.methods.NeuronIntGrad(nodes=5),
     "GradCAM": lambda model, images: cpath.attribution.GradCAM(),
@@ -113,6 +124,40 @@ def test_scores_show_the_share_of_each_site_and_the_residual(images: Tensor) -> 
     ]
     assert sum(shares) == pytest.approx(100, abs=0.02)
     assert "residual" not in _rows(cpath.score(_model(), images, "random")._repr_html_())
+
+
+def test_a_faithfulness_shows_its_means_and_its_curve() -> None:
+    values = torch.tensor([[0.25, 0.75], [0.75, 1.25], [torch.nan, torch.nan]])
+    found = _faithfulness(values)
+    assert _rows(found._repr_html_()) == {
+        "inputs": "3",
+        "without faithfulness": "1, whose answer does not rise: left out",
+        "greedy": "CPR 0.75, CMD 0.38, necessity: CPR 0.75, CMD 0.38",
+        "random": "CPR 0.75, CMD 0.38",
+    }
+    table = ElementTree.fromstring(found._repr_html_()).findall("table")[1]
+    cells = [[cell.text for cell in row] for row in table]
+    assert cells == [
+        ["best units (%)", "sufficiency", "necessity"],
+        ["10", "0.50", "0.50"],
+        ["50", "1.00", "1.00"],
+    ]
+
+
+def _faithfulness(values: Tensor) -> cpath.Faithfulness:
+    ones = torch.ones(len(values))
+    random = cpath.Faithfulness(values, torch.tensor([10, 50.0]), values, ones, ones, None, None, "random")
+    return replace(random, method="greedy", losses=values, beside=(random,))
+
+
+def test_a_counter_shows_what_it_has_seen_of_each_class() -> None:
+    counter = cpath.PathwayCounter(3)
+    assert _rows(counter._repr_html_())["pathways"] == "none yet: update it with pathways"
+    masks = {"a": torch.tensor([[True, False]] * 2), "fc": torch.tensor([[True, True]] * 2)}
+    counter.update(cpath.Pathway.from_masks(masks, method="greedy"), [0, 2])
+    html = counter._repr_html_()
+    assert _rows(html) == {"classes": "3", "inputs": "2", "neurons": "4", "inputs by class": "(1, 0, 1)"}
+    assert [bar[0].text for bar in ElementTree.fromstring(html).iter("rect")] == ["a: 50 %", "fc: 100 %"]
 
 
 def test_what_was_observed_shows_the_active_share() -> None:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from cpath.checks import check_count
 from cpath.devices import widest
+from cpath.display import counter_html
 from cpath.errors import InputError, MaskError, described
 from cpath.layout import SiteLayout
 from cpath.pathway import Pathway, check_pathway
@@ -108,6 +109,9 @@ class PathwayCounter:
             f"method={self._seen_as['method']!r}, sites={len(self._layout.shapes)}, "
             f"{self._layout.unit}s={self._layout.units})"
         )
+
+    def _repr_html_(self) -> str:
+        return counter_html(self)
 
     def _of(self, classes: slice | Tensor) -> Tensor:
         counts = self.counts[classes]

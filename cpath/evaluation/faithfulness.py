@@ -19,20 +19,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from cpath import methods
 from cpath.checks import check_count, within_memory
+from cpath.display import faithfulness_html
 from cpath.errors import InputError, described
 from cpath.evaluation.keeping_top import NOTHING, TopUnits, check_belong, check_keep, count_kept, thresholds
 from cpath.inputs import Given, Inputs
 from cpath.margin import Margin, OutputFunction, Strength, rise_of
 from cpath.probe import Probe, Record
 from cpath.response import Target
-from cpath.scores import Scores
+from cpath.scores import Scores, score
 from cpath.sites import evaluating
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KEEP = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 """Sizes, per cent of all units."""
@@ -54,6 +59,7 @@ class Faithfulness:
         against: Class (B,) that f is the margin over; None if it is a function.
         method: Name of the extraction method.
         losses: Necessity (B, K); None if it was not asked for.
+        beside: Faithfulness of further methods on the same inputs, such as random units.
 
     Example:
         >>> found = cpath.faithfulness(model, images, cpath.score(model, images), keep=[10, 50])
@@ -72,12 +78,33 @@ class Faithfulness:
     against: Tensor | None
     method: str
     losses: Tensor | None = None
+    beside: tuple[Faithfulness, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sufficiency)
 
     def __repr__(self) -> str:
         return f"Faithfulness(method={self.method!r}, inputs={len(self)}, sizes={len(self.keep)})"
+
+    def _repr_html_(self) -> str:
+        return faithfulness_html(self)
+
+    def show(self, *others: Faithfulness) -> Figure:
+        """Draw the curves with their intervals, and one number for each method.
+
+        Args:
+            others: Faithfulness of further methods; those of `beside` are there anyway.
+
+        Returns:
+            A figure of matplotlib.
+
+        Raises:
+            InputError: If no input has a faithfulness.
+            MissingPackageError: If matplotlib is not installed.
+        """
+        from cpath import viz
+
+        return viz.show_faithfulness(self, *others)
 
     @property
     def necessity(self) -> Tensor:
@@ -124,6 +151,7 @@ def faithfulness(
     *,
     keep: Iterable[float] = KEEP,
     necessity: bool = True,
+    beside: Iterable[str | methods.Method] = (),
     max_batch: int = 64,
 ) -> Faithfulness:
     """Measure how much of the response the best-scored units recover, and how much is lost without them.
@@ -142,6 +170,8 @@ def faithfulness(
             scores explain.
         keep: Sizes, ascending per cents of all units.
         necessity: Measure the necessity too.
+        beside: Methods that are scored and measured too, for `Faithfulness.show`: ``("random", "active")`` are the
+            controls that say what a number is worth. ``active``, which ranks nothing, is measured at its own size.
         max_batch: Largest number of inputs in one forward pass, counting repetitions.
 
     Returns:
@@ -161,10 +191,21 @@ def faithfulness(
         >>> whole = cpath.faithfulness(model, images, scores, keep=[100])  # all active neurons: nothing is lost
         >>> whole.sufficiency.flatten().tolist(), whole.kept.flatten() < 100
         ([1.0, 1.0], tensor([True, True]))
+        >>> found = cpath.faithfulness(model, images, cpath.score(model, images), beside=("random", "active"))
+        >>> figure = found.show()  # of matplotlib: a notebook shows it
     """
     max_batch, shares = check_count("max_batch", max_batch), check_keep(keep)
     target = check_scores(scores, inputs, target)
-    return measured(model, inputs, scores, target, Question(), shares, necessity=necessity, max_batch=max_batch)
+    made = [methods.get(one) if isinstance(one, str) else one for one in beside]
+    options: dict[str, Any] = {"necessity": necessity, "max_batch": max_batch}
+    found = measured(model, inputs, scores, target, Question(), shares, **options)
+    same: dict[str, Any] = {"sites": scores.sites, "unit": scores.layout.unit, "baseline": scores.baseline}
+    others = []
+    for method in made:
+        of = score(model, inputs, method, target, max_batch=max_batch, **same)
+        sizes = shares if method.graded else (100.0,)
+        others.append(measured(model, inputs, of, target, Question(), sizes, **options))
+    return replace(found, beside=tuple(others))
 
 
 def check_scores(scores: object, inputs: Given | Inputs, target: Target) -> Target:

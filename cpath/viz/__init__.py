@@ -1,6 +1,7 @@
-"""Pictures of images, maps and pathways, and the style that all figures of the project share."""
+"""Pictures of images, maps, pathways and faithfulness, and the style that all figures of the project share."""
 
 from cpath.viz.explorer import Explorer, explore
+from cpath.viz.faithfulness import show_faithfulness
 from cpath.viz.maps import map_grid, map_strip, sparsity_grid
 from cpath.viz.show import show
 from cpath.viz.sites import show_pathway, show_scores
@@ -18,6 +19,7 @@ __all__ = [
     "map_strip",
     "save_drawings",
     "show",
+    "show_faithfulness",
     "show_pathway",
     "show_scores",
     "sparsity_grid",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -31,6 +31,7 @@ from experiments.engine.progress import progress
 from experiments.engine.provenance import device_name
 from experiments.engine.table import Row
 from experiments.figures.benchmark import benchmark_figures
+from experiments.figures.findings import benchmark_findings
 from experiments.metrics import pick
 
 _ROWS = "rows.json"
@@ -92,6 +93,10 @@ class Benchmark(Sizes, Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw the ratios with their limits, and the growth of the times."""
         return benchmark_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return benchmark_findings(table)
 
 
 def _check_model(name: str, size: int) -> None:

@@ -6,8 +6,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -139,6 +141,25 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Command that started a process, as one would type it again.
+
+    Args:
+        words: program and arguments, as in ``sys.argv``.
+
+    Returns:
+        The line, ready for a shell; for a package that Python ran, ``python -m PACKAGE``.
+
+    Example:
+        >>> from experiments.engine.provenance import command_line
+        >>> command_line(["/home/me/cpath/experiments/__main__.py", "sparsity=[80,90]"])
+        "python -m experiments 'sparsity=[80,90]'"
+    """
+    program = Path(words[0])
+    started = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
+    return shlex.join([*started, *words[1:]])
 
 
 def device_name(device: torch.device) -> str:

@@ -54,6 +54,17 @@ class ExperimentSettings(Settings, ABC):
         """
         return ()
 
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the results that the figures of a finished job show, for its report.
+
+        Args:
+            table: its tidy table, and nothing else.
+
+        Returns:
+            A sentence or two by the name of a figure, or by a pattern of names, as ``strip_*``; none by default.
+        """
+        return {}
+
     def heading(self, table: pd.DataFrame) -> str:
         """Heading of a finished job in a report.
 

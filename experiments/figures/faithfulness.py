@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MultipleLocator
 
+from cpath.viz.faithfulness import HIGHEST, LOWEST, REFERENCE, mark_distances
 from cpath.viz.style import STYLE, Drawing, colour_of, in_order, label_of, marker_of, new_figure, shared_legend
 from experiments.figures.curves import curve, spread
 from experiments.metrics import METRICS
-
-_REFERENCE = {"color": "#3C3C3C", "linewidth": 0.8, "zorder": 1}
-_HIGHEST, _LOWEST = 2.5, -1.0
-_LARGE = 2.0  # mean distances from 1 that are larger share the rest of an axis
 
 _CURVES = (
     ("sufficiency", "Sufficiency: the best units alone"),
@@ -52,15 +46,15 @@ def _curves(at: pd.DataFrame) -> Drawing:
     for panel, (metric, title) in zip(panels, _CURVES, strict=True):
         rows = at[at.metric == metric]
         for height in (0, 1):
-            panel.axhline(height, **_REFERENCE)
+            panel.axhline(height, **REFERENCE)
         for method in in_order(rows.method):
             line = rows[rows.method == method].sort_values("x")
             curve(panel, line, method)
-            if not line.value.between(_LOWEST, _HIGHEST).all():
+            if not line.value.between(LOWEST, HIGHEST).all():
                 leaves.add(method)
         panel.set(title=title, xlabel="best units (% of all)", xscale="log")
         _mark_sizes(panel, sorted(rows.x.unique()))
-    inside = at[at.metric.isin([metric for metric, _ in _CURVES])].value.clip(_LOWEST, _HIGHEST)
+    inside = at[at.metric.isin([metric for metric, _ in _CURVES])].value.clip(LOWEST, HIGHEST)
     panels[0].set(ylabel="part of the answer", ylim=(min(-0.1, inside.min() - 0.1), max(1.15, inside.max() + 0.1)))
     shared_legend(figure, panels[0])
     caption = (
@@ -90,9 +84,9 @@ def _numbers(table: pd.DataFrame) -> list[Drawing]:
         for place, (method, row) in enumerate(here.iterrows()):
             look = {"fmt": marker_of(str(method)), "color": colour_of(str(method)), "elinewidth": 1}
             panel.errorbar(row.value, place, xerr=spread(row), **look)
-        panel.axvline(1, **_REFERENCE)
+        panel.axvline(1, **REFERENCE)
         panel.set(title=title, xlabel=METRICS[metric].label)
-        _distances(panel, "x", float(np.nanmax(here[["value", "ci_high"]].to_numpy(dtype=float))))
+        mark_distances(panel, "x", float(np.nanmax(here[["value", "ci_high"]].to_numpy(dtype=float))))
     panels[0].set_yticks(range(len(methods)), [label_of(method) for method in methods])
     panels[0].invert_yaxis()
     caption = (
@@ -103,19 +97,6 @@ def _numbers(table: pd.DataFrame) -> list[Drawing]:
     if "active" in methods:
         caption += " The active subnetwork is one set of units, larger than most sizes, and no rank."
     return [Drawing("faithfulness_numbers", figure, caption)]
-
-
-def _distances(panel: Axes, axis: Literal["x", "y"], largest: float) -> None:
-    """Prepare an axis for mean distances from 1: from 0, and logarithmic for what is large."""
-    if largest > _LARGE:
-        getattr(panel, f"set_{axis}scale")("symlog", linthresh=_LARGE)
-        ticks = [0, 0.5, 1, 1.5, *(tick for tick in (2, 5, 10, 20, 50, 100, 1000) if tick <= largest)]
-        getattr(panel, f"set_{axis}ticks")(ticks, [f"{tick:g}" for tick in ticks])
-        panel.minorticks_off()
-    else:
-        getattr(panel, f"{axis}axis").set_major_locator(MultipleLocator(0.5))
-    highest = max(1.1, 1.08 * largest)
-    panel.set(**{f"{axis}lim": (-0.02 * highest, highest)})
 
 
 def _controls(table: pd.DataFrame) -> list[Drawing]:
@@ -136,10 +117,10 @@ def _controls(table: pd.DataFrame) -> list[Drawing]:
             look = {"fmt": marker_of(method), "color": colour_of(method), "elinewidth": 1, "markersize": 6}
             panel.errorbar(own, there.value, yerr=spread(there), label=label_of(method), **look)
             across, down = max(across, own), float(np.nanmax([down, there.value, there.ci_high]))
-        _distances(panel, "x", across)
-        _distances(panel, "y", down)
+        mark_distances(panel, "x", across)
+        mark_distances(panel, "y", down)
         same = np.linspace(0, 1.2 * max(1, across, down), 200)  # a line that bends where an axis is logarithmic
-        panel.plot(same, same, scalex=False, scaley=False, **_REFERENCE)
+        panel.plot(same, same, scalex=False, scaley=False, **REFERENCE)
         panel.set(title=title, xlabel="CMD on the input", ylabel=label)
     shared_legend(figure, panels[0])
     caption = (

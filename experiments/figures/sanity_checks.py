@@ -124,7 +124,7 @@ def _published(at: pd.DataFrame, blocks: list[str]) -> list[Drawing]:
         for panel in figure.axes:
             places = [0, *range(1, len(blocks) + 1, max(1, len(blocks) // 5))]
             panel.set_xticks(places, ["original", *(blocks[place - 1] for place in places[1:])])
-            panel.tick_params("x", labelrotation=60, labelsize=6.5)
+            panel.tick_params("x", labelrotation=60, labelsize=7)
         caption = f"{label} beside the published curves (dashed), method by method."
         if measure == "ssim":
             caption += (

@@ -21,17 +21,29 @@ from experiments.engine.metric_entry import Metric, base_name, by_name, told_apa
 from experiments.engine.progress import duration
 from experiments.engine.provenance import read_manifest
 from experiments.engine.settings import ExperimentSettings
+from experiments.figures.findings import finding_of
 from experiments.metrics import METRICS
 from experiments.paper.published import MARK
 from experiments.paper.remarks import equals_gradcam, remarks
 from experiments.paper.stages import FinishedStage
-from experiments.paper.verdicts import RULE, WORDS, results_of, verdicts
+from experiments.paper.verdicts import (
+    FAILS,
+    HOLDS,
+    NO_DIFFERENCE,
+    NOT_DECIDED,
+    RULE,
+    Verdict,
+    results_of,
+    verdicts,
+)
 from experiments.rank_agreement import Agreement, agreement
 
 _MOST_COLUMNS = 8
 _BESIDE = 6  # places of a curve in a table beside the published numbers
 _RELEASED = "_released"  # end of the name of a method as the released code computes it
-_LEAST = 0.68  # of its natural width, below which a figure's labels are too small to read: then it scrolls
+LEAST = 0.86
+"""Share of its natural width below which a figure scrolls: its smallest text (7 points) is 8 pixels high there."""
+_FIRST = ("overlays", "maps", "overlap", "degradation")  # pictures for the head of the page, the best first
 
 
 @dataclass(frozen=True)
@@ -64,23 +76,36 @@ class Section:
         heading, network = self.experiment.heading(self.table), self.table.model.iloc[0]
         return f"{heading} ({network})" if self.name.endswith(f"_{network}") else heading
 
-    @property
+    @cached_property
     def manifest(self) -> dict[str, Any]:
         """Record of the job."""
         return read_manifest(self.stage.folder)
 
     @property
+    def job(self) -> dict[str, str]:
+        """Origin of the section's numbers: folder, command, revision of the code, machine and time."""
+        manifest = self.manifest
+        return {
+            "folder": str(self.stage.folder),
+            "command": self.stage.command or str(manifest.get("command", "")),
+            "commit": str(manifest.get("git") or "unknown"),
+            "machine": f"{manifest['device']}, threads: {manifest['threads']}",
+            "spent": duration(float(manifest["seconds"])),
+        }
+
+    @cached_property
     def figures(self) -> list[dict[str, Any]]:
-        """Figures of the job, to be put into the page itself, with captions and widths."""
+        """Figures of the job, to be put into the page itself, with results, captions and widths."""
+        findings = self.experiment.findings(self.table)
         folder = self.stage.folder / "figures"
         captions = json.loads((folder / "captions.json").read_text())
         found = []
         for name, caption in captions.items():
             width = _natural_width(folder / f"{name}.png", 150 if (folder / f"{name}.svg").exists() else 200)
             data = _inlined(folder / f"{name}.svg", folder / f"{name}.png")
-            found.append(
-                {"name": name, "caption": caption, "data": data, "width": width, "least": round(_LEAST * width)}
-            )
+            sizes = {"width": width, "least": round(LEAST * width)}
+            result = finding_of(name, findings)
+            found.append({"name": name, "finding": result, "caption": caption, "data": data, **sizes})
         return found
 
     @property
@@ -260,19 +285,23 @@ def write_report(
     results = results_of((stage.folder, stage.table) for stage in _deciding(stages))
     found, agreed = verdicts(results), agreement(table)
     sections = [Section(stage, _remarks(stage, stages)) for stage in stages]
-    seconds = [float(section.manifest["seconds"]) for section in sections]
     page = environment.get_template("report.html.j2").render(
         title=title,
         sections=sections,
         failed=failed or {},
-        times=[duration(part) for part in seconds],
-        spent=duration(sum(seconds)),
-        verdicts={word: [one for one in found if one.word == word] for word in WORDS},
+        picture=_picture(sections),
+        facts=_facts(sections),
+        claims=[
+            {"verdict": one, "section": _section_of(one, sections), "numbers": METRICS[one.claim.metric].label}
+            for one in found
+        ],
+        held=_held(found),
         rule=RULE,
         undecided=_others(stages),
         sites=results.sites,
         agreement=None if agreed is None else _agreement_matrix(agreed),
         variants=next((section.variants for section in sections if section.variants), []),
+        varied=next((section.name for section in sections if section.variants), ""),
         made=_made(sections),
     )
     path = folder / "report.html"
@@ -300,6 +329,47 @@ def _others(stages: list[FinishedStage]) -> list[str]:
     """Names of the stages that no claim is held against."""
     deciding = [stage.name for stage in _deciding(stages)]
     return [stage.name for stage in stages if stage.name not in deciding]
+
+
+def _picture(sections: list[Section]) -> dict[str, Any] | None:
+    """The figure for the head of the page, with the section that it is from; None where there is no figure."""
+    figures = {figure["name"]: {**figure, "section": section} for section in sections for figure in section.figures}
+    name = next((name for name in _FIRST if name in figures), next(iter(figures), ""))
+    return figures.get(name)
+
+
+def _section_of(verdict: Verdict, sections: list[Section]) -> str:
+    """Name of the section that has the numbers behind a verdict; empty where nothing was measured."""
+    names = {section.name: set(section.table.metric.map(base_name)) for section in sections}
+    return next((name for name in names if verdict.claim.metric in names[name]), "") if verdict.comparisons else ""
+
+
+def _held(found: list[Verdict]) -> str:
+    """The outcome of the claims that a measurement could refute, in a sentence."""
+    words = [one.word for one in found]
+    counts = {word: words.count(word) for word in (HOLDS, FAILS, NO_DIFFERENCE, NOT_DECIDED)}
+    tested = sum(counts.values())
+    if not tested:
+        return "No claim of the paper was put to the test."
+    others = {FAILS: "do not hold", NO_DIFFERENCE: "without a difference", NOT_DECIDED: "not decided"}
+    rest = [f"{counts[word]} {text}" for word, text in others.items() if counts[word]]
+    return f"Of {tested} claims that were put to the test {', '.join([f'{counts[HOLDS]} hold', *rest])}."
+
+
+def _facts(sections: list[Section]) -> dict[str, str]:
+    """What everything ran on, and how long, for the head of the page."""
+    table = pd.concat([section.table for section in sections], ignore_index=True)
+    accuracies = table[(table.experiment == "train") & (table.metric == "test_accuracy")]
+    accuracy = {row.model: f"{row.model}, test accuracy {_number(row.value)} %" for row in accuracies.itertuples()}
+    made = _made(sections)
+    return {
+        "Time": duration(sum(float(section.manifest["seconds"]) for section in sections)),
+        "Network": "; ".join(accuracy.get(model, str(model)) for model in table.model.dropna().unique()),
+        "Data": ", ".join(map(str, table.dataset.dropna().unique())),
+        "Machine": f"{made['Device']}, threads: {made['Threads']}",
+        "Code": made["Code revision"],
+        "Finished": made["Finished"].replace("T", " ").replace("+00:00", " UTC"),
+    }
 
 
 def _made(sections: list[Section]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from experiments.engine.experiment import Experiment
 from experiments.engine.job import RESULTS, Job
 from experiments.engine.table import Row, write_table
 from experiments.paper.report import write_report
-from experiments.paper.stages import checked_stages, paper_of, run_stages
+from experiments.paper.stages import checked_stages, command_of, paper_of, run_stages
 from experiments.rank_agreement import agreement
 
 _LOG = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class ReproducePaper(Experiment):
         """
         paper = paper_of(job.config)
         stages = checked_stages(job.config, paper)
-        done, failed = run_stages(stages, paper.seconds or {})
+        finished, failed = run_stages(stages, paper.seconds or {})
+        done = [replace(stage, command=command_of(paper.stages[stage.name])) for stage in finished]
         outputs = Path(job.config.outputs)
         table = pd.DataFrame()
         if done:

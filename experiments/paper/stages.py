@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class FinishedStage:
     """Folder of the job."""
     table: pd.DataFrame
     """Tidy table of the job."""
+    command: str = ""
+    """Command line of this job alone; empty where only its manifest knows one."""
 
 
 def paper_of(config: Config) -> Paper:
@@ -89,18 +92,34 @@ def composed_stage(config: Config, overrides: list[str]) -> DictConfig:
     Raises:
         CompactHydraException: if an override is none that Hydra understands.
     """
-    stage = compose("config", [*overrides, *_passed_on()])
+    stage = compose("config", [*overrides, *_passed_on("experiment", "paper", *_COMMON)])
     for name in _COMMON:
         stage[name] = config.composed[name]
     return stage
 
 
-def _passed_on() -> list[str]:
-    """Overrides of the command line that go to every stage, such as a tracker, a trainer, modules to import."""
+def command_of(overrides: Sequence[str]) -> str:
+    """Command line that runs a stage as a job of its own.
+
+    Args:
+        overrides: of the stage.
+
+    Returns:
+        What the whole was told, with the stage's overrides in place of the paper, ready for a shell.
+    """
+    words = [*overrides, *_passed_on("experiment", "paper", "redo")]
+    return shlex.join(["python", "-m", "experiments", *words])
+
+
+def _passed_on(*own: str) -> list[str]:
+    """Overrides of the command line that go to every stage, such as a tracker, a trainer, modules to import.
+
+    Args:
+        own: groups and settings that are the whole's own.
+    """
     if not HydraConfig.initialized():
         return []
     asked = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    own = ("experiment", "paper", *_COMMON)
     return [str(each.input_line) for each in asked if each.key_or_group.partition(".")[0] not in own]
 
 

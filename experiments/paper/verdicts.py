@@ -62,6 +62,8 @@ class Decided:
     """Repetitions that are paired: images or seeds."""
     missing: str = ""
     """Data that are lacking to decide; empty where none is."""
+    pair: str = ""
+    """The two numbers alone."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,29 @@ class Verdict:
     @property
     def summary(self) -> str:
         """The word, with how many comparisons are as claimed and how many images or seeds decided."""
+        return f"{self.word} ({self.counts})" if self.counts else self.word
+
+    @property
+    def counts(self) -> str:
+        """How many comparisons are as claimed, and how many images or seeds decided; empty where nothing did."""
         if self.word in (NOT_MEASURED, NOT_TESTABLE, BY_CONSTRUCTION):
-            return self.word
+            return ""
         total, held = len(self.comparisons), sum(one.holds is True for one in self.comparisons)
         decided = [one for one in self.comparisons if not one.missing]
         missing = dict.fromkeys(one.missing for one in self.comparisons if one.missing)
         if not decided:
-            return f"{self.word} ({', '.join(missing)})"
+            return ", ".join(missing)
         counts = sorted({one.n for one in decided})
         several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
         as_claimed = "" if total == 1 else f"{held} of {total} as claimed, "
         lacking = f", {', '.join(missing)}" if self.word == NOT_DECIDED else ""
-        return f"{self.word} ({as_claimed}n = {several} {decided[0].over}{lacking})"
+        return f"{as_claimed}n = {several} {decided[0].over}{lacking}"
+
+    @property
+    def decisive(self) -> Decided | None:
+        """The comparison that stands for the verdict: the first with its outcome; None without any."""
+        wanted = {HOLDS: True, FAILS: False, NO_DIFFERENCE: None}.get(self.word, True)
+        return next((one for one in self.comparisons if one.holds is wanted), next(iter(self.comparisons), None))
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -155,29 +168,32 @@ def _decide(claim: Claim, contrasts: list[Contrast]) -> list[Decided]:
 
 
 def _lacking(contrast: Contrast) -> Decided:
-    return Decided(f"{contrast.words}: {contrast.reason}: {NOT_DECIDED}", None, 0, contrast.over, contrast.reason)
+    text = f"{contrast.words}: {contrast.reason}: {NOT_DECIDED}"
+    return Decided(text, None, 0, contrast.over, contrast.reason, contrast.words)
 
 
 def _told(contrast: Contrast, found: Comparison) -> Decided:
     """The outcome of a comparison in words."""
     n = f"n = {found.n}{f' of {contrast.total}' if contrast.total > found.n else ''} {contrast.over}"
     if math.isnan(found.low):
-        return Decided(f"{contrast.words}: {n}, no interval: {NOT_DECIDED}", None, found.n, contrast.over, n)
+        text = f"{contrast.words}: {n}, no interval: {NOT_DECIDED}"
+        return Decided(text, None, found.n, contrast.over, n, contrast.words)
     holds = None if found.decision == "no difference" else found.decision == contrast.claimed
     outcome = {True: "as claimed", False: "the other way round", None: "no difference"}[holds]
     unit = "points" if contrast.unit == "%" else contrast.unit
     interval = f"{shown(found.low)} to {shown(found.high, unit)}"
     words = f"{contrast.words}: difference {shown(found.difference)} ({interval}), {n}: {outcome}"
-    return Decided(words, holds, found.n, contrast.over)
+    return Decided(words, holds, found.n, contrast.over, pair=contrast.words)
 
 
 def _exact(contrast: Contrast) -> Decided:
     """Outcome of a claim that holds by construction, for every image: a single exception is a fault."""
     sample = contrast.sample
     if sample is None or sample.n == 0:
-        return Decided(f"{contrast.words}", None, 0, contrast.over)
+        return Decided(contrast.words, None, 0, contrast.over, pair=contrast.words)
     holds = sample.mean == 0
-    return Decided(f"{contrast.words}, n = {sample.n} {contrast.over}", holds, sample.n, contrast.over)
+    text = f"{contrast.words}, n = {sample.n} {contrast.over}"
+    return Decided(text, holds, sample.n, contrast.over, pair=contrast.words)
 
 
 def results_of(parts: Iterable[tuple[Path, pd.DataFrame]], *, images: bool = True) -> Results:

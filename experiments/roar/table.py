@@ -19,6 +19,7 @@ from experiments.engine.job import Job
 from experiments.engine.metric_entry import Metric
 from experiments.engine.table import Row, write_table
 from experiments.engine.training import pretrained_weights
+from experiments.figures.findings import roar_findings
 from experiments.figures.roar import roar_figures
 from experiments.metrics import pick
 from experiments.paper.published import has_published_schedule, published, published_rows
@@ -135,6 +136,10 @@ class RoarTable(RoarExperiment):
         curves.
         """
         return roar_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return roar_findings(table)
 
 
 def _warn_of(control: list[Row]) -> None:

@@ -43,8 +43,12 @@ def test_the_file_has_every_panel_and_groups_the_runs_by_method(tmp_path):
     )
     assert panels[titles["jaccard"]]["xAxis"] == "sparsity"
     assert panels[titles["dead_share"]]["metricRegex"] == "^dead_share/"
+    faithful = panels[titles["sufficiency"]]
+    assert (faithful["xAxis"], faithful["metricRegex"], faithful["xLogScale"]) == ("keep", "^sufficiency/", True)
+    assert panels[titles["necessity"]]["metricRegex"] == "^necessity/"
     assert panels["Maps"]["mediaKeys"] == ["figures/maps", "figures/overlays", "figures/sparsities_1"]
-    assert len(panels) == sum(map(len, dashboard.CURVES.values())) + 1
+    assert panels["Faithfulness"]["mediaKeys"][0] == "figures/faithfulness_numbers"
+    assert len(panels) == sum(map(len, dashboard.CURVES.values())) + 2
     assert [key["name"] for key in section["runSets"][0]["grouping"]] == ["methods.value"]
 
 
@@ -113,7 +117,9 @@ def server() -> Iterator[_Server]:
         serving.shutdown()
 
 
-def _run(home: Path, out: Path, server: _Server | None = None, key: str = "") -> tuple[int, str]:
+def _run(
+    home: Path, out: Path, server: _Server | None = None, key: str = "", *, save: bool = False
+) -> tuple[int, str]:
     """As on a machine with nothing of wandb but, perhaps, the key of a server."""
     address = f"http://127.0.0.1:{server.server_address[1]}" if server else "http://127.0.0.1:9"
     done = subprocess.run(
@@ -125,6 +131,7 @@ def _run(home: Path, out: Path, server: _Server | None = None, key: str = "") ->
             str(out / "dashboard.json"),
             "--project",
             "digits",
+            *(["--save"] if save else []),
         ],
         cwd=ROOT,
         env={"HOME": str(home), "WANDB_BASE_URL": address, "WANDB_ERROR_REPORTING": "false"}
@@ -138,20 +145,21 @@ def _run(home: Path, out: Path, server: _Server | None = None, key: str = "") ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["nowhere", "variable", "netrc"])
-def test_it_is_saved_where_there_is_a_key_and_nobody_is_called_where_there_is_none(server, tmp_path, where):
+@pytest.mark.parametrize("where", ["nowhere", "variable", "netrc", "unasked"])
+def test_it_is_saved_where_it_is_asked_for_with_a_key_and_nobody_is_called_otherwise(server, tmp_path, where):
     key = "a" * 40
     if where == "netrc":
         login = f"machine 127.0.0.1:{server.server_address[1]} login user password {key}\n"
         (tmp_path / ".netrc").write_text(login)
         (tmp_path / ".netrc").chmod(0o600)
-    code, said = _run(tmp_path, tmp_path, server, key if where == "variable" else "")
-    assert code == 0, said
+    given = key if where in ("variable", "unasked") else ""
+    code, said = _run(tmp_path, tmp_path, server, given, save=where != "unasked")
+    assert code == (1 if where == "nowhere" else 0), said
     assert f"dashboard: {tmp_path}/dashboard.json" in said
     written = json.loads((tmp_path / "dashboard.json").read_text())
-    if where == "nowhere":
+    if where in ("nowhere", "unasked"):
         assert server.connections == 0
-        assert "not saved to wandb: no API key here" in said
+        assert ("not saved to wandb: no API key here" in said) == (where == "nowhere")
         return
     (view,) = server.views
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("lab", "digits", "cpath")
@@ -161,7 +169,7 @@ def test_it_is_saved_where_there_is_a_key_and_nobody_is_called_where_there_is_no
 
 @pytest.mark.slow
 def test_a_server_that_is_not_there_is_said(tmp_path):
-    code, said = _run(tmp_path, tmp_path, key="a" * 40)
+    code, said = _run(tmp_path, tmp_path, key="a" * 40, save=True)
     assert code == 1
     assert "error: not saved to wandb" in said
     assert (tmp_path / "dashboard.json").exists()
@@ -177,6 +185,7 @@ _RUNS = {
         "experiment.images=8",
         "experiment.by_site=false",
     ],
+    "faithfulness": ["method=random", "experiment.images=4", "experiment.keep=[1,10]"],
     "degradation": ["attribution=random", "experiment.images=8"],
     "saliency": ["attribution=neuron_mct", "experiment.images=2", "sparsity=[0,90]"],
     "roar": ["attribution=gradients", "percent=50"],
@@ -198,12 +207,13 @@ def test_every_panel_shows_keys_that_offline_runs_log(configure, trained, figure
         assert shown, f"no run logs {curve.pattern}"
         assert all(curve.x in row for row in shown), f"{curve.pattern} is logged without {curve.x}"
     logged = set().union(*rows)
-    assert {f"{key}._type" for key in dashboard.IMAGES} <= logged
+    pictures = {key for keys in dashboard.IMAGES.values() for key in keys}
+    assert {f"{key}._type" for key in pictures} <= logged
     updates = [[record["config"]["update"] for record in run if record["type"] == "config"] for run in runs]
     methods = [
         {key: value for update in run for key, value in update.items()}[dashboard.GROUPED_BY] for run in updates
     ]
-    assert sorted(methods) == ["gradients", "gradients", "neuron_mct", "random", "random neuron_mct"]
+    assert sorted(methods) == ["gradients", "gradients", "neuron_mct", "random", "random", "random neuron_mct"]
 
 
 def _inspect(record: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from matplotlib.text import Text
 
 from experiments.benchmark.timing import CAPTUM, FLOOR
 from experiments.figures.benchmark import benchmark_figures
+from experiments.paper.report import LEAST
 
 
 def _table(*rows: tuple[str, str, str, str, float]) -> pd.DataFrame:
@@ -88,4 +89,4 @@ def test_everything_in_the_figure_of_ratios_is_in_its_legend_once():
 def test_no_text_is_smaller_than_eight_pixels_where_a_report_shows_the_figure_smallest():
     for drawing in _drawn():
         smallest = min(text.get_fontsize() for text in _texts(drawing.figure))
-        assert 0.68 * smallest * 96 / 72 >= 8, drawing.name
+        assert LEAST * smallest * 96 / 72 >= 8, drawing.name

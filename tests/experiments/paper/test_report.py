@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from experiments.engine.cache import write_text
 from experiments.engine.job import CONFIG, RESULTS
+from experiments.engine.progress import duration
 from experiments.engine.table import Row, read_table, tidy_table, write_table
 from experiments.metrics import METRICS
+from experiments.paper.claims import CLAIMS
 from experiments.paper.report import Section, write_report
 from experiments.paper.stages import FinishedStage
 from experiments.paper.verdicts import RULE, read_settings, verdicts
+from experiments.report import main
 
 
 def _stage(cfg: DictConfig, folder: Path, rows: list[Row]) -> FinishedStage:
@@ -179,3 +183,73 @@ def test_of_two_stages_of_one_experiment_the_first_decides_and_the_page_says_so(
     assert "Greedy 40 %, limit 1 %" in page
     assert "Greedy 0 %, limit 1 %" not in page
     assert "without another." in page
+
+
+def _dead_neurons(cfg: DictConfig, folder: Path) -> FinishedStage:
+    return replace(
+        _stage(cfg, folder, [Row("greedy", "dead_share", 40.0, "sparsity", 90.0, 39.0, 41.0, 9)]),
+        name="path_analysis",
+        command="python -m experiments experiment=path_analysis",
+    )
+
+
+def test_the_first_screen_has_every_claim_with_its_verdict_numbers_and_what_it_ran_on(configure, tmp_path):
+    page = html.unescape(
+        write_report(tmp_path, "Digits", [_dead_neurons(configure(), tmp_path / "job")]).read_text()
+    )
+    head = page[page.index("<header") : page.index("</header>")]
+    rows = re.findall(r"<tr>\s*<td>(.*?)</td>\s*<td>(.*?)</td>\s*<td>(.*?)</td>\s*</tr>", head, re.DOTALL)
+    assert [re.sub("<.*?>", "", row[0]) for row in rows] == [claim.text for claim in CLAIMS]
+    told = {
+        claim.text: tuple(re.sub("<.*?>", "", cell) for cell in row[1:])
+        for claim, row in zip(CLAIMS, rows, strict=True)
+    }
+    assert told["Greedy pruning selects originally dead neurons."] == (
+        "holds",
+        "dead share: Greedy 40 %, limit 1 % (n = 9 images)",
+    )
+    assert told["NeuronIntGrad* is the best of all."] == ("not testable", "–")
+    assert "Of 1 claims that were put to the test 1 hold." in head
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", head))
+    assert facts == {
+        "Time": duration(90),
+        "Network": "resnet8_narrow",
+        "Data": "digits",
+        "Machine": "CPU, threads: 1",
+        "Code": "abc",
+        "Finished": "2030-01-01",
+    }
+
+
+def test_numbers_lead_to_a_job_with_folder_command_and_commit(configure, tmp_path):
+    stage = _dead_neurons(configure(), tmp_path / "job")
+    page = write_report(tmp_path, "Digits", [stage]).read_text()
+    targets = re.findall(r'href="#([^"]+)"', page)
+    assert targets.count("job-path_analysis") >= 2, "of the claim and of the table"
+    assert set(targets) <= set(re.findall(r'id="([^"]+)"', page)), "no link leads nowhere"
+    (job,) = re.findall(r'<p class="job" id="job-path_analysis">(.*?)</p>', page)
+    assert re.findall("<code>(.*?)</code>", job) == [str(stage.folder), stage.command, "abc"]
+
+
+def test_figures_say_their_result_and_are_shown_first_by_how_much_they_tell(configure, tmp_path):
+    stage = _dead_neurons(configure("experiment=path_analysis"), tmp_path / "job")
+    folder = stage.folder / "figures"
+    for name in ("dead_share", "overlap"):
+        Image.new("RGB", (300, 60)).save(folder / f"{name}.png")
+    (folder / "captions.json").write_text(json.dumps({"dead_share": "Shares.", "overlap": "Overlaps."}))
+    page = write_report(tmp_path, "Digits", [stage]).read_text()
+    assert "At 90 % pruned: The share of dead neurons is 40 % for Greedy." in page
+    assert page.count("<figure") == 3
+    assert "Overlaps." in page[: page.index("</header>")]
+
+
+def test_the_command_makes_the_report_of_finished_jobs(configure, tmp_path, capsys):
+    _stage(configure("experiment=degradation"), tmp_path / "jobs" / "one", [Row("gbp", "lerf_change", 0.5)])
+    _stage(configure("experiment=train"), tmp_path / "jobs" / "two", [Row("training", "test_accuracy", 90.0)])
+    assert main([str(tmp_path / "jobs"), "--to", str(tmp_path / "page")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'page' / 'report.html'}\n"
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "digits, resnet8_narrow." in page
+    assert re.findall(r'<section id="(\w+)">', page)[:2] == ["any", "any_2"]
+    assert main([str(tmp_path / "page")]) == 2
+    assert "there is no finished job below" in capsys.readouterr().err

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
+from hydra import compose
 
 from cpath.errors import InputError
 from experiments import CONF
 from experiments.engine.config import parse
-from experiments.engine.job import run
+from experiments.engine.job import Job, run
 from experiments.paper import reproduce
-from experiments.paper.stages import checked_stages, composed_stage, paper_of
+from experiments.paper.stages import checked_stages, command_of, composed_stage, paper_of
 from tests.experiments.conftest import SMALL
 from tests.experiments.paper.conftest import paper
 
@@ -105,3 +108,14 @@ def test_all_stages_explain_networks_of_the_papers_seed(tmp_path, hydra, seed):
     assert {stage.seed for stage in stages.values()} == {seed}
     assert stages["roar_table"].experiment.base_seed == seed
     parse(stages["roar_table"])
+
+
+def test_a_stage_has_a_command_that_makes_the_same_job_alone(tmp_path, hydra):
+    config = parse(paper(tmp_path))
+    stages = paper_of(config).stages
+    for name in ("path_analysis", "roar_table"):
+        overrides = stages[name]
+        words = shlex.split(command_of(overrides))
+        assert words[:3] == ["python", "-m", "experiments"]
+        alone = parse(compose("config", [*words[3:], f"outputs={tmp_path}"]))
+        assert Job(alone).folder == Job(parse(composed_stage(config, overrides))).folder, name
