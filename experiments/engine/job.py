@@ -48,7 +48,7 @@ from experiments.engine.progress import progress
 from experiments.engine.provenance import device_name
 from experiments.engine.question import Question, check_methods, check_question
 from experiments.engine.settings import ExperimentSettings
-from experiments.engine.table import Row, read_table, tidy_table, write_table
+from experiments.engine.table import Row, inside_ranges, read_table, tidy_table, write_table
 from experiments.engine.tracking import Tracker
 
 _LOG = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _make(job: Job, entry: Entry) -> None:
                 model=config.model_name,
                 seed=config.seed,
             )
-        write_table(table, folder / RESULTS)
+        write_table(inside_ranges(table, by_name(config.experiment.metrics)), folder / RESULTS)
         table = read_table(folder / RESULTS)
         save_drawings([*config.experiment.figures(table), *job.drawings], folder / "figures")
         tracker.results(table, folder)
