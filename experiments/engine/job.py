@@ -41,7 +41,7 @@ from experiments.engine.digests import code_digest
 from experiments.engine.empty_pathways import saying_empty_pathways_once
 from experiments.engine.images import Batch, Data, Images, identity_of, load_data
 from experiments.engine.instantiate import checked_type, instantiated, named
-from experiments.engine.metric_entry import Metric
+from experiments.engine.metric_entry import Metric, by_name
 from experiments.engine.network import build_model, check_model, check_site, fingerprint, trained_model
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress

@@ -141,14 +141,11 @@ def inside_ranges(table: pd.DataFrame, metrics: Mapping[str, Metric]) -> pd.Data
     Returns:
         The table with these intervals.
     """
-    entries = table.metric.map(lambda name: metrics.get(base_name(name)))
-    ends = {
-        end: [
-            value if entry is None else entry.within(value)
-            for value, entry in zip(table[end], entries, strict=True)
-        ]
-        for end in ("ci_low", "ci_high")
-    }
+    entries = [metrics.get(base_name(name)) for name in table.metric]
+    ends = {}
+    for end in ("ci_low", "ci_high"):
+        pairs = zip(table[end], entries, strict=True)
+        ends[end] = [value if entry is None else entry.within(value) for value, entry in pairs]
     return table.assign(**ends)
 
 

@@ -264,7 +264,7 @@ def _of_interval(row: pd.Series) -> Sample:
 
 
 def _half_width(row: pd.Series) -> float:
-    """Half the width of an interval; of one that is cut off at an end of its metric's range, the whole side of it."""
+    """Half the width of an interval, or the longer side of one that ends where its metric does."""
     low, high = METRICS[base_name(row.metric)].range
     below, above = float(row.value - row.ci_low), float(row.ci_high - row.value)
     if row.ci_low <= low or row.ci_high >= high:
