@@ -244,8 +244,8 @@ CLAIMS = (
     Claim(
         place="Faithfulness",
         source="section 3, on the pathways that are critical for the response",
-        text="The neurons that NeuronMCT and NeuronIntGrad put first carry the response, more than those of pruning "
-        "and routing.",
+        text="The neurons that NeuronMCT and NeuronIntGrad put first carry the response, more than those of "
+        "pruning and routing.",
         metric="cmd",
         about=_NO_ACTIVE_RIVAL,
         contrasts=_faithful("cmd", "lower"),
@@ -253,8 +253,8 @@ CLAIMS = (
     Claim(
         place="Faithfulness",
         source="section 3, on the pathways that are critical for the response",
-        text="They carry it for copies of the image too, with noise, shifted, cropped or compressed, more than those "
-        "of pruning and routing.",
+        text="They carry it for copies of the image too, with noise, shifted, cropped or compressed, more than "
+        "those of pruning and routing.",
         metric="cmd",
         about=f"mean over the copies; {_NO_ACTIVE_RIVAL}",
         contrasts=_faithful("cmd/transfer", "lower"),

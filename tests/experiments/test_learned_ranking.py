@@ -1,4 +1,4 @@
-"""The paper's questions, asked of the learned ranking: every experiment runs with it and says what the library does."""
+"""The paper's questions, asked of the learned ranking: its numbers in every experiment are the library's."""
 
 from __future__ import annotations
 
