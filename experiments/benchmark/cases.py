@@ -135,7 +135,7 @@ def _learned(setup: Setup) -> Iterator[Case]:
             partial(ours, LearnedRanking(steps=steps, nodes=1)),
             {FLOOR: rival},
             start=partial(ours, LearnedRanking(steps=0, nodes=1)),
-            limits={FLOOR: 2},
+            limits={FLOOR: 2.5},  # gates and Adam's state: as many numbers as there are neurons, several times each
         )
 
 
@@ -144,7 +144,7 @@ def _faithfulness(setup: Setup) -> Iterator[Case]:
     for architecture, model, images in setup.subjects(setup.settings.slow_models):
         scores = cpath.score(model, images, "neuron_mct")
         rival = Rival(f"{passes} forward passes", partial(rivals.forward_passes, model, images, passes))
-        ours = partial(cpath.faithfulness, model, images, scores)
+        ours = partial(cpath.faithfulness, model, images, scores, max_batch=len(images))  # passes of equal size
         yield Case("faithfulness", architecture, ours, {FLOOR: rival}, limits={FLOOR: 1.15})
 
 
