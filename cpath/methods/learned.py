@@ -57,13 +57,13 @@ class LearnedRanking(Method):
         smallest: Smallest budget, per cent of all units.
         largest: Largest budget, per cent of all units.
         necessity: Weight of |1 − N| beside |1 − F|, where N is the necessity of `cpath.faithfulness`: the answer is
-            to be gone, too, when the first k units are removed. With 1, `Faithfulness.necessity_cmd` falls from 0.65
-            to 0.05 and `Faithfulness.cmd` rises from 0.16 to 0.18 (ResNet-20, 12 images of CIFAR-10). It doubles the
-            time of a step.
+            to be gone, too, when the first k units are removed. It doubles the time of a step. With 1,
+            `Faithfulness.necessity_cmd` is 0.05 in place of 0.65, and `Faithfulness.cmd` 0.18 in place of 0.16
+            (ResNet-20, 12 images of CIFAR-10).
         transfer: Number of shifted copies of each image that the order is trained on, beside the image itself, at
             which every third step looks. They are shifted by up to two 32nd parts of the side in each direction;
-            the shift to the right that `cpath.evaluation.faithfulness_transfer` measures is not among them. With 16,
-            an order carries over to crops better and to other copies less well (docs/faithfulness.md).
+            the shift to the right that `cpath.evaluation.faithfulness_transfer` measures is not among them. With
+            16, an order carries over to crops better and to other copies less well (docs/faithfulness.md).
         dead_units: Let units at their baseline take part.
         nodes: Number of nodes of the `NeuronIntGrad` that gives the first order.
         seed: Seed of the budgets, combined with the input itself.

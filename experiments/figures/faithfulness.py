@@ -148,7 +148,8 @@ def _controls(table: pd.DataFrame) -> list[Drawing]:
         "What a set of units proves, one point a method. Across: CMD of the best units on the input that they were "
         "found for (0: they answer as the whole network). Transfer: the same units on copies of it; on the line, "
         "nothing is lost. Another answer: the method asked for the runner-up; a point low in this panel makes the "
-        "network say what it does not say, on the line as easily as what it does say. A method that finds the network's own reasons is on the left, on the "
-        "line of the first panel and high in the second. Mean over inputs; bars: 95 % intervals."
+        "network say what it does not say, on the line as easily as what it does say. A method that finds the "
+        "network's own reasons is on the left, on the line of the first panel and high in the second. Mean over "
+        "inputs; bars: 95 % intervals."
     )
     return [Drawing("faithfulness_controls", figure, caption)]
