@@ -161,6 +161,21 @@ class Probe:
         part.baseline = self.baseline and self.baseline.part(rows)
         return part
 
+    def about(self, inputs: Inputs) -> Self:
+        """Ask about other inputs of the same shapes, such as copies of these, with the targets of these.
+
+        Args:
+            inputs: As many others.
+
+        Returns:
+            A probe of them.
+        """
+        _ = self.target  # found for these inputs, not for the others
+        other = copy.copy(self)
+        other.inputs = inputs
+        other._replay = Replay([], len(other))
+        return other
+
     def layout(self, values: Mapping[str, Tensor]) -> SiteLayout:
         """Lay out the units of the sites.
 

@@ -163,7 +163,7 @@ def mark_distances(panel: Axes, axis: Literal["x", "y"], largest: float) -> None
     """
     if largest > _LARGE:
         getattr(panel, f"set_{axis}scale")("symlog", linthresh=_LARGE)
-        ticks = [0, 0.5, 1, 1.5, *(tick for tick in (2, 5, 10, 20, 50, 100, 1000) if tick <= largest)]
+        ticks = [0, 0.5, 1, 1.5, *(tick for tick in (2, 3, 5, 10, 20, 50, 100, 1000) if tick <= largest)]
         getattr(panel, f"set_{axis}ticks")(ticks, [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
     else:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import cpath
 from cpath.data import ImageData, Normalisation, TensorSplit, crop_and_flip
-from cpath.evaluation import PERCENT, degrade
-from cpath.methods import DGR, Greedy, NeuronIntGrad
+from cpath.evaluation import KEEP, PERCENT, degrade
+from cpath.methods import DGR, Greedy, LearnedRanking, NeuronIntGrad
 from cpath.models import ResNet, resnet8_narrow, torchvision_model
 from cpath.optional import optional
 from cpath.threshold import keep_above
@@ -139,6 +139,33 @@ def _dgr(setup: Setup) -> Iterator[Case]:
             start=partial(cpath.score, model, images, DGR(iterations=1, retries=0)),
             limits={FLOOR: limits[architecture]} if architecture in limits else {},
         )
+
+
+def _learned(setup: Setup) -> Iterator[Case]:
+    """Steps alone: a ranking without a step, which is that of `NeuronIntGrad`, is taken off."""
+    steps = setup.settings.learned_steps
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        rival = Rival(
+            f"{_PASS}, {steps} times", partial(rivals.repeated, steps, rivals.forward_backward, model, images)
+        )
+        ours = partial(cpath.score, model, images)
+        yield Case(
+            "learned_ranking",
+            architecture,
+            partial(ours, LearnedRanking(steps=steps, nodes=1)),
+            {FLOOR: rival},
+            start=partial(ours, LearnedRanking(steps=0, nodes=1)),
+            limits={FLOOR: 2.5},  # gates and Adam's state: as many numbers as there are neurons, several times each
+        )
+
+
+def _faithfulness(setup: Setup) -> Iterator[Case]:
+    passes = 2 * len(KEEP) + 2
+    for architecture, model, images in setup.subjects(setup.settings.slow_models):
+        scores = cpath.score(model, images, "neuron_mct")
+        rival = Rival(f"{passes} forward passes", partial(rivals.forward_passes, model, images, passes))
+        ours = partial(cpath.faithfulness, model, images, scores, max_batch=len(images))  # passes of equal size
+        yield Case("faithfulness", architecture, ours, {FLOOR: rival}, limits={FLOOR: 1.15})
 
 
 def _intgrad(*, residual: bool) -> Cases:
@@ -382,6 +409,7 @@ CASES: dict[str, Cases] = {
     "classes": _classes,
     "greedy": _greedy,
     "dgr": _dgr,
+    "learned_ranking": _learned,
     "random": _of_method("random"),
     "active": _of_method("active"),
     "neuron_intgrad": _intgrad(residual=False),
@@ -393,6 +421,7 @@ CASES: dict[str, Cases] = {
     "heads": _heads,
     "attributions": _attributions,
     "each attribution": _each_attribution,
+    "faithfulness": _faithfulness,
     "degradation": _degradation,
     "training_step": _training_step,
     "scaling_batch": _scaling_batch,

@@ -46,6 +46,7 @@ class Sizes(Settings):
     nodes: fields.Count
     greedy_rounds: fields.Count
     dgr_iterations: fields.Count
+    learned_steps: fields.Count
     threshold: Annotated[tuple[fields.Count, fields.Count], _numbers("images", "neurons")]
     training: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("images", "batch", "epochs")]
     classes: Annotated[tuple[fields.Count, fields.Count, fields.Count], _numbers("images", "batches", "classes")]

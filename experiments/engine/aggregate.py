@@ -83,13 +83,15 @@ def _over_seeds(part: pd.DataFrame, metrics: Mapping[str, Metric]) -> dict[str, 
     """One row from the rows of the seeds."""
     first = part.iloc[0].to_dict()
     seeds = " ".join(str(seed) for seed in sorted(part.seed.unique()))
+    entry = metrics.get(base_name(str(first["metric"])))
     published = bool((part.n.eq(0) & part.value.notna()).all())  # numbers that no seed measured
     if len(part) == 1 or published:
-        entry = metrics.get(base_name(str(first["metric"])))
         over = "" if first["n"] <= 1 else "images" if entry is None else entry.over
         return {**first, "seed": seeds, "over": over}
     found = t_mean(part.value.to_numpy(dtype=np.float64)[:, None])
     interval = {"ci_low": float(found.low[0]), "ci_high": float(found.high[0])}
+    if entry is not None:
+        interval = {end: entry.within(value) for end, value in interval.items()}
     return {**first, "value": float(found.mean[0]), **interval, "n": int(found.n[0])} | {
         "seed": seeds,
         "over": "seeds",

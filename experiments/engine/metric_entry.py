@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,23 @@ class Metric:
     def axis(self) -> str:
         """Label of an axis, with the unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def within(self, number: float) -> float:
+        """Cut a number off at the ends of the range: no interval of a share reaches beyond the whole.
+
+        Args:
+            number: end of an interval; NaN stays NaN.
+
+        Returns:
+            The nearest possible value.
+
+        Example:
+            >>> from experiments.metrics import METRICS
+            >>> METRICS["class_kept"].within(104.2)
+            100.0
+        """
+        low, high = self.range
+        return number if math.isnan(number) else float(min(max(number, low), high))
 
 
 def base_name(metric: str) -> str:

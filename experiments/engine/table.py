@@ -14,6 +14,7 @@ import pandas as pd
 
 from cpath.analysis import bootstrap_mean
 from experiments.engine.cache import write_text
+from experiments.engine.metric_entry import Metric, base_name
 
 COLUMNS = (
     *("experiment", "dataset", "model", "method", "x_name", "x"),
@@ -128,6 +129,24 @@ def tidy_table(rows: Iterable[Row], *, experiment: str, dataset: str, model: str
     """
     same = {"experiment": experiment, "dataset": dataset, "model": model, "seed": seed}
     return pd.DataFrame([{**same, **row.cells} for row in rows], columns=list(COLUMNS))
+
+
+def inside_ranges(table: pd.DataFrame, metrics: Mapping[str, Metric]) -> pd.DataFrame:
+    """Cut intervals off at the ends of their metrics' ranges; those of Student's t know nothing of them.
+
+    Args:
+        table: tidy table.
+        metrics: entries of the metrics by name; numbers without an entry stay as they are.
+
+    Returns:
+        The table with these intervals.
+    """
+    entries = [metrics.get(base_name(name)) for name in table.metric]
+    ends = {}
+    for end in ("ci_low", "ci_high"):
+        pairs = zip(table[end], entries, strict=True)
+        ends[end] = [value if entry is None else entry.within(value) for value, entry in pairs]
+    return table.assign(**ends)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

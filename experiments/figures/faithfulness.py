@@ -17,8 +17,8 @@ _CURVES = (
     ("necessity", "Necessity: lost without the best units"),
 )
 _CONTROLS = {
-    "transfer": ("Transfer", "CMD of the same units on copies"),
-    "other_answer": ("Another answer", "CMD for the runner-up"),
+    "transfer": ("Transfer", "CMD of the same units on copies", "nothing is lost"),
+    "other_answer": ("Another answer", "CMD for the runner-up", "says anything as easily"),
 }
 _NUMBERS = (("cmd", "Sufficiency"), ("necessity_cmd", "Necessity"))
 
@@ -108,7 +108,7 @@ def _controls(table: pd.DataFrame) -> list[Drawing]:
     figure = new_figure(1.0 + 3.8 * len(present), 4.3)
     panels = figure.subplots(1, len(present), squeeze=False)[0]
     for panel, control in zip(panels, present, strict=True):
-        title, label = _CONTROLS[control]
+        title, label, on_the_line = _CONTROLS[control]
         methods = [m for m in in_order({m for m, _ in rows.index}) if (m, f"cmd_rise/{control}") in rows.index]
         across = down = 0.0
         for method in methods:
@@ -121,13 +121,16 @@ def _controls(table: pd.DataFrame) -> list[Drawing]:
         mark_distances(panel, "y", down)
         same = np.linspace(0, 1.2 * max(1, across, down), 200)  # a line that bends where an axis is logarithmic
         panel.plot(same, same, scalex=False, scaley=False, **REFERENCE)
+        turned = {"rotation": 45, "rotation_mode": "anchor", "transform_rotates_text": True}
+        panel.text(0.3, 0.27, on_the_line, va="top", color=REFERENCE["color"], fontsize=8, **turned)
         panel.set(title=title, xlabel="CMD on the input", ylabel=label)
     shared_legend(figure, panels[0])
     caption = (
         "What a set of units proves, one point a method. Across: CMD of the best units on the input that they were "
         "found for (0: they answer as the whole network). Transfer: the same units on copies of it; on the line, "
         "nothing is lost. Another answer: the method asked for the runner-up; a point low in this panel makes the "
-        "network say what it does not say. A method that finds the network's own reasons is on the left, on the "
-        "line of the first panel and high in the second. Mean over inputs; bars: 95 % intervals."
+        "network say what it does not say, on the line as easily as what it does say. A method that finds the "
+        "network's own reasons is on the left, on the line of the first panel and high in the second. Mean over "
+        "inputs; bars: 95 % intervals."
     )
     return [Drawing("faithfulness_controls", figure, caption)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -45,6 +46,11 @@ _ANALYSED, _DECODED = 90.0, 98.0  # per cent of the neurons that the paper's fig
 _OURS = ("neuron_mct", "neuron_intgrad")
 _OTHERS = ("gradients", "gbp", "input_mct", "input_intgrad")
 _CONTROL = "random"
+_FITTED = ("greedy", "dgr", "learned_ranking")
+_NO_ACTIVE_RIVAL = (
+    "also against an order learned for the response, which the paper does not have, and random neurons; the active "
+    "subnetwork is no opponent, as it is the whole response by construction"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +162,10 @@ def _linear(results: Results) -> list[Contrast]:
 _NO_ACTIVE = "not measured: run the job with the method active"
 
 
+def _faithful(metric: str, claimed: Literal["higher", "lower"]) -> Callable[[Results], list[Contrast]]:
+    return lambda results: at_place(results, metric, "", None).pairs(_OURS, [*_FITTED, _CONTROL], claimed)
+
+
 def _course(results: Results) -> list[Contrast]:
     found = courses(results, "spearman_abs")
     return [*found.against(_OURS, _CHANGED, "lower"), *found.pairs(_OURS, ["gbp"], "lower")]
@@ -230,6 +240,34 @@ CLAIMS = (
         metric="response_change",
         about=f"by our reading it does above {_KEPT:g}",
         contrasts=_objective,
+    ),
+    Claim(
+        place="Faithfulness",
+        source="section 3, on the pathways that are critical for the response",
+        text="The neurons that NeuronMCT and NeuronIntGrad put first carry the response, more than those of "
+        "pruning and routing.",
+        metric="cmd",
+        about=_NO_ACTIVE_RIVAL,
+        contrasts=_faithful("cmd", "lower"),
+    ),
+    Claim(
+        place="Faithfulness",
+        source="section 3, on the pathways that are critical for the response",
+        text="They carry it for copies of the image too, with noise, shifted, cropped or compressed, more than "
+        "those of pruning and routing.",
+        metric="cmd",
+        about=f"mean over the copies; {_NO_ACTIVE_RIVAL}",
+        contrasts=_faithful("cmd/transfer", "lower"),
+    ),
+    Claim(
+        place="Faithfulness",
+        source="section 3, on what the objective of pruning does not tell",
+        text="They are the network's own reasons, where those of pruning and routing are chosen to fit a response: "
+        "asked for another class, NeuronMCT and NeuronIntGrad make the network say it less.",
+        metric="cmd_rise",
+        about="CMD of the class with the second largest logit minus CMD of the predicted one, higher is better; "
+        f"{_NO_ACTIVE_RIVAL}",
+        contrasts=_faithful("cmd_rise/other_answer", "higher"),
     ),
     Claim(
         place="Path decoding",

@@ -260,7 +260,16 @@ def _of_interval(row: pd.Series) -> Sample:
     """Mean over images of a tidy table, with the standard error that its 95 % interval tells."""
     from scipy.stats import norm
 
-    return Sample(float(row.value), float((row.ci_high - row.ci_low) / 2 / norm.isf(0.025)), int(row.n))
+    return Sample(float(row.value), _half_width(row) / float(norm.isf(0.025)), int(row.n))
+
+
+def _half_width(row: pd.Series) -> float:
+    """Half the width of an interval, or the longer side of one that ends where its metric does."""
+    low, high = METRICS[base_name(row.metric)].range
+    below, above = float(row.value - row.ci_low), float(row.ci_high - row.value)
+    if row.ci_low <= low or row.ci_high >= high:
+        return max(below, above)
+    return (below + above) / 2
 
 
 def degradation_areas(results: Results) -> Numbers:
@@ -407,5 +416,5 @@ def _of_seeds(row: pd.Series, sign: int) -> Sample:
     from scipy.stats import t
 
     n = int(row.n)
-    error = float((row.ci_high - row.ci_low) / 2 / t.isf(0.025, n - 1)) if n > 1 else math.nan
+    error = _half_width(row) / float(t.isf(0.025, n - 1)) if n > 1 else math.nan
     return Sample(sign * float(row.value), error, n)

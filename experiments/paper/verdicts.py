@@ -43,7 +43,7 @@ RULE = (
 
 COMPARED = (
     *("dead_share", "jaccard", "response_change", "probability_original"),
-    *("affine_radius", "spearman_abs", "lerf_change"),
+    *("affine_radius", "spearman_abs", "lerf_change", "cmd", "cmd_rise"),
 )
 """Metrics of single images that claims look at; tables of single images are long."""
 

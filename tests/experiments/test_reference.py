@@ -24,7 +24,7 @@ def _name(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("folder", JOBS, ids=_name)
-def test_every_number_has_an_entry_and_lies_in_its_range(folder: Path) -> None:
+def test_every_number_has_an_entry_and_lies_in_its_range_with_its_interval(folder: Path) -> None:
     table, experiment = read_table(folder / RESULTS), read_job(folder)
     assert tuple(table.columns) == COLUMNS
     entries = {metric.name: metric for metric in experiment.metrics}
@@ -32,7 +32,8 @@ def test_every_number_has_an_entry_and_lies_in_its_range(folder: Path) -> None:
     assert set(names) <= set(entries)
     for name, rows in table[~table.metric.str.endswith(MARK)].groupby(names):
         low, high = entries[str(name)].range
-        assert rows.value.dropna().between(low - 1e-9, high + 1e-9).all(), name
+        for number in ("value", "ci_low", "ci_high"):
+            assert rows[number].dropna().between(low - 1e-9, high + 1e-9).all(), (name, number)
 
 
 @pytest.mark.parametrize("folder", [job for job in JOBS if (job / "figures").exists()], ids=_name)

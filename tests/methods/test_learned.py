@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import cpath
+from cpath.inputs import Inputs
 from cpath.methods import LearnedRanking, NeuronIntGrad, image_generators
+from cpath.methods.shifts import MOST, shifted_copies, shifts
 from cpath.methods.soft_top import soft_top, through_soft_top
 from tests import texts, zoo
 from tests.oracles import learned
@@ -24,17 +26,24 @@ def budgets_of(images: Tensor, steps: int, units: int, ranked: int, seed: int = 
     return [min(units * 0.001 * 500**u, 0.95 * ranked) for u in uniform]
 
 
+def moved(image: Tensor, right: int, down: int) -> Tensor:
+    """Pixel by pixel; what enters at the border repeats it."""
+    rows = [min(max(row - down, 0), image.shape[1] - 1) for row in range(image.shape[1])]
+    columns = [min(max(column - right, 0), image.shape[2] - 1) for column in range(image.shape[2])]
+    return image[:, rows][:, :, columns]
+
+
 @pytest.mark.parametrize(
-    ("name", "unit", "with_baseline", "dead_units", "target"),
+    ("name", "unit", "with_baseline", "dead_units", "target", "further"),
     [
-        ("sequential", "neuron", False, False, None),
-        ("residual", "neuron", True, False, None),
-        ("vgg", "channel", False, False, "other"),
-        ("functional", "neuron", False, True, None),
-        ("residual", "channel", True, False, "other"),
+        ("sequential", "neuron", False, False, None, {}),
+        ("residual", "neuron", True, False, None, {"necessity": 0.7}),
+        ("vgg", "channel", False, False, "other", {}),
+        ("functional", "neuron", False, True, None, {"transfer": 3}),
+        ("residual", "channel", True, False, "other", {"necessity": 0.7, "transfer": 2}),
     ],
 )
-def test_scores_are_those_of_plain_autograd_and_adam(name, unit, with_baseline, dead_units, target):
+def test_scores_are_those_of_plain_autograd_and_adam(name, unit, with_baseline, dead_units, target, further):
     model, images = zoo.make(name, torch.float64), zoo.images(2, dtype=torch.float64)
     weights = dict(model.state_dict())
     logits = model(images).detach()
@@ -44,7 +53,7 @@ def test_scores_are_those_of_plain_autograd_and_adam(name, unit, with_baseline, 
     baseline = (
         cpath.mean_activations(model, [zoo.images(5, dtype=torch.float64, seed=2)]) if with_baseline else None
     )
-    method = LearnedRanking(steps=6, nodes=3, dead_units=dead_units, learning_rate=0.1)
+    method = LearnedRanking(steps=6, nodes=3, dead_units=dead_units, learning_rate=0.1, **further)
     scores = cpath.score(model, images, method, asked, unit=unit, baseline=baseline)
     first = cpath.score(model, images, NeuronIntGrad(nodes=3), asked, unit=unit, baseline=baseline)
     with cpath.observe(model) as seen:
@@ -61,6 +70,14 @@ def test_scores_are_those_of_plain_autograd_and_adam(name, unit, with_baseline, 
             ranked += [dead_units or bool(moves[of == number].any()) for number in range(int(of.max()) + 1)]
         start = learned.ranks(first.flat[index].tolist(), ranked)
         pair = (int(predicted[index]), int(other[index]))
+        ours = pair if target is None else pair[::-1]
+        copies = []
+        for move in shifts(further.get("transfer", 0), seed=0):
+            copy = moved(images[index], *move)
+            on_copy = model(copy[None]).detach()[0]
+            best, second = on_copy.topk(2).values
+            aim = on_copy[ours[0]] - on_copy[ours[1]] if target is None else best - second
+            copies.append((copy, float(aim)))
         expected = learned.train(
             NETWORKS[name],
             weights,
@@ -70,10 +87,12 @@ def test_scores_are_those_of_plain_autograd_and_adam(name, unit, with_baseline, 
             start,
             scores.layout.sizes,
             budgets_of(images[index : index + 1], 6, scores.layout.units, sum(ranked)),
-            classes=pair if target is None else pair[::-1],
+            classes=ours,
             goal=float(logits[index, pair[0]] - logits[index, pair[1]]),  # also of the other class
             learning_rate=0.1,
             temperature=0.2,
+            necessity=further.get("necessity", 0.0),
+            copies=copies,
         )
         finite = expected.isfinite()
         assert torch.equal(scores.flat[index] > 0, finite)
@@ -133,6 +152,31 @@ def test_it_is_more_faithful_than_its_start_and_more_so_with_more_steps():
     ]
     assert cmd[2] < 0.75 * cmd[0]
     assert cmd[2] < cmd[1] < cmd[0]
+
+
+def test_with_necessity_the_answer_is_gone_without_the_first_units():
+    model, images = zoo.make("residual"), zoo.images(6)
+    plain, both = (
+        cpath.faithfulness(model, images, cpath.score(model, images, LearnedRanking(steps=80, necessity=weight)))
+        for weight in (0.0, 1.0)
+    )
+    assert both.necessity_cmd.mean() < 0.7 * plain.necessity_cmd.mean()
+
+
+def test_the_shift_that_is_measured_is_none_that_is_trained_on():
+    images = zoo.images(2)
+    copies = [copy.first for copy in shifted_copies(Inputs.of(images), MOST, seed=3)]
+    assert len({tuple(move) for move in shifts(MOST, seed=3)}) == len(copies) == MOST
+    measured = cpath.evaluation.copies.shift(images)
+    assert not any(torch.equal(copy, measured) or torch.equal(copy, images) for copy in copies)
+    assert shifts(5, seed=1) != shifts(5, seed=2)
+
+
+def test_only_images_have_shifted_copies():
+    with pytest.raises(cpath.InputError, match=r"only images \(B, C, H, W\) have shifted copies"):
+        cpath.score(
+            texts.encoder(), texts.texts(), LearnedRanking(steps=1, transfer=1), 0, sites="gelu", unit="token"
+        )
 
 
 def test_asked_for_the_runner_up_it_makes_the_network_prefer_that():
@@ -225,6 +269,9 @@ def test_an_answer_without_a_rise_keeps_the_first_order_and_is_counted():
         ({"largest": 101.0}, "per cents of all units"),
         ({"smallest": 20.0, "largest": 10.0}, "per cents of all units"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"necessity": -0.1}, "necessity is a weight of at least 0"),
+        ({"transfer": -1}, "transfer must be at least 0"),
+        ({"transfer": 24}, "at most 23; got 24"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -27,6 +27,7 @@ def test_every_case_is_measured_against_its_rivals(configure):
         "experiment.nodes=2",
         "experiment.greedy_rounds=2",
         "experiment.dgr_iterations=2",
+        "experiment.learned_steps=2",
         "experiment.threshold=[2,100000]",
         "experiment.training=[32,16,1]",
         "experiment.classes=[3,1,2]",
@@ -42,7 +43,7 @@ def test_every_case_is_measured_against_its_rivals(configure):
     measured = ratios.groupby("method").metric.unique().map(sorted).to_dict()
     assert measured["neuron_mct"] == ["ratio_to_floor", "ratio_to_naive"]
     assert measured["neuron_intgrad"] == ["ratio_to_captum", "ratio_to_naive"]
-    for method in ("threshold", "greedy", "dgr", "degradation", "training_step"):
+    for method in ("threshold", "greedy", "dgr", "learned_ranking", "faithfulness", "degradation", "training_step"):
         assert measured[method] == ["ratio_to_floor"]
     assert measured["pathways of classes"] == ["ratio_to_floor"]
     for method in ("neuron_mct of heads", "neuron_intgrad to a tolerance"):

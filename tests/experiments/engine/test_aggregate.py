@@ -61,13 +61,21 @@ KEPT = ("sparsity", "90.0", "class_kept")
 
 
 def test_mean_and_interval_over_seeds_are_students():
-    values = [0.2, 0.5, 0.9]
+    values = [50.0, 60.0, 62.0]
     found = aggregated({(f"seed={seed}",): table_of(seed, {KEPT: value}) for seed, value in enumerate(values)})
     row = found.iloc[0]
     low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
     assert (row.value, row.ci_low, row.ci_high) == pytest.approx((np.mean(values), low, high))
     assert (row.n, row.seed, row.over, row.variant) == (3, "0 1 2", "seeds", "")
     assert tuple(found.columns) == AGGREGATED
+
+
+def test_an_interval_over_seeds_ends_where_the_metric_does():
+    tables = {(f"seed={seed}",): table_of(seed, {KEPT: value}) for seed, value in enumerate([96.0, 100.0])}
+    row = aggregated(tables).iloc[0]
+    assert scipy.stats.t.interval(0.95, 1, 98, 2)[1] > 100
+    assert (row.value, row.ci_high) == (98, 100)
+    assert row.ci_low == pytest.approx(scipy.stats.t.interval(0.95, 1, 98, 2)[0])
 
 
 def test_one_seed_keeps_its_interval_over_images():

@@ -13,6 +13,7 @@ from experiments.engine.table import (
     COLUMNS,
     Measure,
     Row,
+    inside_ranges,
     place,
     read_table,
     rows_of_means,
@@ -20,6 +21,7 @@ from experiments.engine.table import (
     write_table,
 )
 from experiments.engine.terminal import show_results
+from experiments.metrics import METRICS
 
 JOB = {"experiment": "path_analysis", "dataset": "digits", "model": "resnet8_narrow", "seed": 3}
 
@@ -46,6 +48,20 @@ def test_interval_contains_the_mean_and_lies_within_the_values(values):
     interval = bootstrap_mean(np.array(values)[:, None])
     tolerance = 1e-9 * max(1.0, *(abs(value) for value in values))
     assert min(values) - tolerance <= interval.low[0] <= interval.high[0] <= max(values) + tolerance
+
+
+def test_intervals_end_where_their_metrics_do():
+    rows = [
+        Row("gbp", "roar_accuracy", 93.5, ci_low=-7.0, ci_high=100.4, n=3),
+        Row("gbp", "roar_difference/random", -2.0, ci_low=-5.0, ci_high=1.0, n=3),
+        Row("gbp", "a_users_own", 2.0, ci_low=-5.0, ci_high=500.0, n=3),
+        Row("gbp", "roar_accuracy", 93.5),
+    ]
+    found = inside_ranges(tidy_table(rows, **JOB), METRICS)
+    assert found.ci_low.tolist()[:3] == [0, -5, -5]
+    assert found.ci_high.tolist()[:3] == [100, 1, 500]
+    assert found.ci_low.isna().tolist() == found.ci_high.isna().tolist() == [False, False, False, True]
+    assert found.value.tolist() == [93.5, -2, 2, 93.5]
 
 
 def test_table_round_trips(tmp_path):

@@ -38,6 +38,9 @@ LINEAR = "The network restricted to the pathways"
 WEIGHTS = "The maps of NeuronMCT and NeuronIntGrad depend on the weights"
 LERF = "NeuronMCT and NeuronIntGrad rank pixels better"
 ROAR = "Retraining without the pixels"
+FAITHFUL = "The neurons that NeuronMCT and NeuronIntGrad put first carry the response"
+COPIES = "They carry it for copies of the image too"
+REASONS = "They are the network's own reasons"
 NEURON_STAR = "NeuronIntGrad* is the best of all"
 
 
@@ -362,3 +365,33 @@ def test_every_claim_says_where_the_paper_makes_it(claim):
 def test_what_no_experiment_measured_is_not_called_anything_else():
     empty = Results(pd.DataFrame(columns=list(_lerf(0.1, 0.3).table.columns)))
     assert {one.word for one in verdicts(empty)} == {NOT_MEASURED, NOT_TESTABLE}
+
+
+# Faithfulness
+
+
+def _faithfulness(**means: float) -> Results:
+    """The three numbers of each method: its own CMD, that on copies, and the gap to the other answer."""
+    values: dict[Measure, list[float]] = {}
+    for metric in ("cmd", "cmd/transfer", "cmd_rise/other_answer"):
+        values |= at(metric, "", "", {"neuron_mct": 0.5, "neuron_intgrad": 0.5, **means})
+    return of_images(values)
+
+
+@pytest.mark.parametrize("start", [FAITHFUL, COPIES])
+def test_faithfulness_is_compared_with_fitted_pathways_and_random_ones(start):
+    found = _verdict(_faithfulness(greedy=0.9, dgr=3.0, random=1.0, active=0.0), start)
+    assert (found.word, len(found.comparisons)) == (HOLDS, 6)
+    assert found.summary == "holds (6 of 6 as claimed, n = 12 images)"
+    beaten = _verdict(_faithfulness(greedy=0.9, dgr=3.0, learned_ranking=0.1, random=1.0), start)
+    assert (beaten.word, sum(one.holds is True for one in beaten.comparisons)) == (FAILS, 6)
+
+
+def test_random_units_veto_faithfulness():
+    assert _verdict(_faithfulness(greedy=0.9, random=0.5), FAITHFUL).word == NO_DIFFERENCE
+    assert _verdict(_faithfulness(greedy=0.9, random=0.4), FAITHFUL).word == FAILS
+
+
+def test_the_gap_to_another_answer_is_to_be_larger_than_that_of_fitted_pathways():
+    assert _verdict(_faithfulness(greedy=0.1, learned_ranking=0.0, random=0.02), REASONS).word == HOLDS
+    assert _verdict(_faithfulness(greedy=0.1, learned_ranking=0.6, random=0.02), REASONS).word == FAILS
