@@ -440,7 +440,7 @@ def train(
     if recipe.batch_size % hardware.processes:
         raise InputError(
             f"a batch of {recipe.batch_size} images cannot be shared evenly by {hardware.processes} processes: "
-            "change Recipe.batch_size (dataset.recipe.batch_size) or Hardware.processes (trainer.processes)."
+            "change Recipe.batch_size (recipe.batch_size) or Hardware.processes (trainer.processes)."
         )
     batches = ImageModule(data, recipe, seed, hardware)
     network = copy.deepcopy(model).train().to(memory_format=_memory_format(hardware))

@@ -22,9 +22,11 @@ def runs(
 
     `experiments.load(FOLDER)` gives their results as one data frame.
     """
-    found = [run for run in find_runs(folder) if experiment in (None, run.experiment)]
+    every = find_runs(folder)
+    found = [run for run in every if experiment in (None, run.experiment)]
     if not found:
-        raise InputError(f"there is no job of {experiment} below {folder}.")
+        known = ", ".join(sorted({run.experiment for run in every}))
+        raise InputError(f"there is no job of {experiment} below {folder}; there are jobs of {known}.")
     apart = telling_apart(found)
     rows = [
         (run.experiment, run.status, _seconds(run), run.folder.name, _words(apart[run.folder])) for run in found

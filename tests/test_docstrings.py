@@ -167,7 +167,7 @@ def _described_below(cls: type) -> set[str]:
 
 
 def _docstrings(module: str) -> Iterator[tuple[str, str]]:
-    """Every docstring in a module's source, also of private and nested names."""
+    """Every docstring in a module's source, also of private and nested names, and of the values that it defines."""
     file = importlib.import_module(module).__file__
     assert file is not None
     for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
@@ -175,6 +175,17 @@ def _docstrings(module: str) -> Iterator[tuple[str, str]]:
             text = ast.get_docstring(node)
             if text:
                 yield getattr(node, "name", "module"), text
+            yield from _texts_below(node)
+
+
+def _texts_below(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> Iterator[tuple[str, str]]:
+    """Texts below the values that a body defines, with the values' names."""
+    for value, below in itertools.pairwise(node.body):
+        match value, below:
+            case ast.Assign() | ast.AnnAssign(), ast.Expr(value=ast.Constant(value=str(text))):
+                yield ast.unparse(value).partition(" ")[0].rstrip(":"), text
 
 
 @pytest.mark.parametrize("module", MODULES)

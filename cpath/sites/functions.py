@@ -102,7 +102,7 @@ def _activation_table() -> dict[Callable[..., Any], Function]:
 
 
 TABLE = _activation_table()
-"""What each callable of torch computes."""
+"""Computation that each callable of torch stands for."""
 ACTIVATIONS = tuple(dict.fromkeys(function.name for function in TABLE.values()))
 """Names of the activation functions that can be sites."""
 FUNCTIONS = frozenset({*ACTIVATIONS, ATTENTION})

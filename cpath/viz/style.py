@@ -83,7 +83,7 @@ class Drawing:
     figure: Figure
     caption: str
     picture: bool = False
-    """Whether it shows images and maps: those are written as PNG alone, finer than other figures."""
+    """True if it shows images and maps: those are written as PNG alone, finer than other figures."""
 
 
 def label_of(method: str) -> str:

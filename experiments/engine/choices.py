@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 import cpath
 from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
 from cpath.attribution.pathways import PathwayGradient
-from cpath.errors import InputError
+from cpath.errors import InputError, unknown_name
 from cpath.methods.base import REGISTRY as METHODS
 from cpath.models.torchvision import names as torchvision_names
 from experiments import CONF
@@ -125,25 +125,58 @@ def explained(error: CompactHydraException) -> str:
         what cannot be parsed, with a word on quoting.
     """
     if isinstance(error, OverrideParseException):
-        return f"{error}\n{_QUOTING}"
+        problem = str(error).removeprefix(f"Error parsing override '{error.override}'").strip()
+        return f"cannot read '{error.override}': {problem}\n{_QUOTING}"
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
-        unknown = str(cause.full_key)
-        if (now := renamed(unknown) or _removed(unknown, cause.parent_node)) is not None:
-            return now
-        parent, dot, _ = unknown.rpartition(".")
-        known = [f"{parent}{dot}{key!s}" for key in cause.parent_node if key != "hydra"]
-        if unknown not in known:
-            deeper = [name for name in _dotted(cause.parent_node, parent) if name.endswith(f".{unknown}")]
-            if deeper:
-                return f"this experiment has no setting '{unknown}'; there is {', '.join(deeper)}."
-            return str(unknown_setting(unknown, known))
-    choice = re.search(r"Could not find '(method|attribution)/(\w+)'", str(error))
-    if choice is not None and (new := METHODS.renamed.get(choice[2])) is not None:
-        return f"the {choice[1]} '{choice[2]}' is called '{new}' now."
+        told = _of_setting(str(cause.full_key), cause.parent_node)
+    else:
+        told = _of_choice(str(error)) or _of_taking_away(str(error))
+    if told is not None:
+        return told
     # Of an unknown choice Hydra also tells where it looked, which is of no use here.
     message = str(error).partition("\nConfig search path:")[0].rstrip()
     return message if cause is None else f"{message}: {cause}"
+
+
+def _of_setting(name: str, node: DictConfig) -> str | None:
+    """Message for a setting that ``node`` does not have; None if it has it."""
+    if (now := renamed(name) or _removed(name, node)) is not None:
+        return now
+    parent, dot, _ = name.rpartition(".")
+    known = [f"{parent}{dot}{key!s}" for key in node if key != "hydra"]
+    if name in known:
+        return None
+    if deeper := [other for other in _dotted(node, parent) if other.endswith(f".{name}")]:
+        return f"this experiment has no setting '{name}'; there is {', '.join(deeper)}."
+    return str(unknown_setting(name, known))
+
+
+def _of_choice(message: str) -> str | None:
+    """Message for a choice that there is not; None where Hydra's own says enough."""
+    found = re.search(r"Could not (find|load) '([\w/]+)/([^'/]+)'", message)
+    if found is None:
+        return None
+    tried, group, name = found.groups()
+    if group in ("method", "attribution") and (new := METHODS.renamed.get(name)) is not None:
+        return f"the {group} '{name}' is called '{new}' now."
+    known = _choices(group)
+    # Of one in a list, Hydra does not tell the choices.
+    return str(unknown_name(group, name, known)) if tried == "load" and known else None
+
+
+def _of_taking_away(message: str) -> str | None:
+    found = re.match(r"Could not delete from config\. '(.+)' does not exist\.", message)
+    if found is None:
+        return None
+    name = found[1]  # Hydra takes null for nothing
+    return f"~{name}: there is no such setting, or it is null as it is. To change one, write {name}=VALUE."
+
+
+def _choices(group: str) -> list[str]:
+    stored = ConfigStore.instance().list(group) if group in ConfigStore.instance().repo else []
+    files = [file.name for file in (CONF / group).glob("*.yaml")]
+    return [name.removesuffix(".yaml") for name in {*stored, *files}]
 
 
 def _removed(name: str, node: DictConfig) -> str | None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import ParamSpec
 
 import typer
@@ -11,6 +15,7 @@ import typer
 from cpath.errors import CpathError
 
 P = ParamSpec("P")
+_SETTING = re.compile(r"([A-Za-z_][\w.]*)=(.*)")
 
 
 def command(work: Callable[P, int | None]) -> Callable[[Sequence[str] | None], int]:
@@ -45,11 +50,33 @@ def command(work: Callable[P, int | None]) -> Callable[[Sequence[str] | None], i
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(run)
 
+    options = {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
+
     def main(arguments: Sequence[str] | None = None) -> int:
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        if (instead := _instead_of_settings(words, options)) is not None:
+            typer.echo(f"error: {instead}", err=True)
+            return 2
         try:
-            app(arguments)
+            app(words)
         except SystemExit as end:
             return int(end.code or 0)
         return 0
 
     return main
+
+
+def _instead_of_settings(words: Sequence[str], options: Iterable[str]) -> str | None:
+    """Message for a command line with words of ``python -m experiments``, such as ``outputs=FOLDER``."""
+    for before, word in pairwise(["", *words]):
+        setting = _SETTING.fullmatch(word)
+        if setting is None or before in options or Path(word).exists():
+            continue
+        name, value = setting.groups()
+        if f"--{name}" in options:
+            return f"'{word}' must be '--{name} {value}' here: settings are for `python -m experiments` alone."
+        return (
+            f"'{word}' is a setting, and settings are for `python -m experiments` alone. Here, name the folder "
+            f"itself: '{value or 'outputs'}'."
+        )
+    return None

@@ -30,6 +30,7 @@ RENAMED = {
     "method.neuron_intgrad_published": "method.neuron_intgrad_released",
 }
 """Settings of earlier versions, and what they are called now."""
+_MISSING = "is missing: give it a value"
 
 
 class Trainer(Settings):
@@ -298,7 +299,8 @@ def _explained(error: ValidationError, cls: type[BaseModel], prefix: str) -> Cpa
     for name, (words, value) in problems.items():
         said = " or ".join(dict.fromkeys(words))
         line = f"{name} {said}" if said.startswith(("must", "is ")) else f"{name}: {said}"
-        lines.append(f"{line}." if "; got " in line else f"{line}; got {_shown(value)}.")
+        whole = said == _MISSING or "; got " in line  # what is there instead of a missing value is all the others
+        lines.append(f"{line}." if whole else f"{line}; got {_shown(value)}.")
     return InputError("\n".join(lines))
 
 
@@ -333,7 +335,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _words(problem: Any) -> str:
     message = str(problem["msg"])
     if problem["type"] == "missing":
-        return "is missing"
+        return _MISSING
     if problem["type"] in ("value_error", "assertion_error"):
         return message.partition(", ")[2].rstrip(".")
     message = message.partition(" after validation")[0]

@@ -41,9 +41,9 @@ class Metric:
     source: str = ""
     """Publication that defines it."""
     over: str = "images"
-    """What ``n`` counts, and the interval is over."""
+    """Things that ``n`` counts, and the interval is over."""
     interval: str = INTERVAL
-    """What ``ci_low`` and ``ci_high`` are."""
+    """Kind of interval from ``ci_low`` to ``ci_high``."""
 
     @property
     def axis(self) -> str:

@@ -42,7 +42,7 @@ _PRETRAINED = "imagenet"  # the dataset on which the paper takes torchvision's w
 _WEIGHTS = "IMAGENET1K_V1"
 
 MARK = "/published"
-"""What the metric of a published row ends with."""
+"""End of the metric of a published row."""
 
 SWAPPED_LABELS = (
     "The paper's figure has its labels in another order than its rows: what it calls NeuronIntGrad is NeuronMCT "
@@ -50,7 +50,7 @@ SWAPPED_LABELS = (
     "chance at 90 %) and the other way round; here each number stands at the method that it is of. Its Greedy is "
     "that of the released code, always called for 99 rounds of one per cent, which keeps some 79 % of the neurons."
 )
-"""What a reader of the published overlaps has to know."""
+"""Note for a reader of the published overlaps."""
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,26 @@ def test_other_errors_are_not_hidden():
 
     with pytest.raises(RuntimeError, match="a fault"):
         command(breaks)([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["outputs=results"], r"'outputs=results' is a setting.* name the folder itself: 'results'\."),
+        (["outputs="], r"name the folder itself: 'outputs'\."),
+        (["a", "often=3"], "'often=3' must be '--often 3' here"),
+        (["--often", "3", "experiment.images=2"], "'experiment.images=2' is a setting"),
+    ],
+)
+def test_settings_are_answered_with_what_the_command_takes(capsys, arguments, message):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(message, captured.err)
+
+
+def test_a_folder_may_be_named_like_a_setting(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run=3").mkdir()
+    assert main(["run=3", "./seed=4"]) == 0
+    assert capsys.readouterr().out == "['run=3', 'seed=4']\n"

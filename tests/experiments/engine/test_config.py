@@ -294,6 +294,30 @@ def test_a_renamed_method_is_answered_with_its_name_of_today(configure, group, n
     assert explained(caught.value) == f"the {group} '{name}_published' is called '{name}_released' now."
 
 
+def test_an_unknown_choice_in_a_list_is_answered_with_what_there_is(configure):
+    with pytest.raises(CompactHydraException) as caught:
+        configure("method=[random,neuron_mtc]")
+    said = explained(caught.value)
+    assert said.startswith("unknown method 'neuron_mtc'. Did you mean neuron_mct? Known: active, all, dgr,")
+    assert "greedy_released" in said
+    with pytest.raises(CompactHydraException) as caught:
+        configure("method=[random,greedy_published]")
+    assert explained(caught.value) == "the method 'greedy_published' is called 'greedy_released' now."
+
+
+@pytest.mark.parametrize("setting", ["checkpoint", "nothing"])
+def test_taking_away_what_is_null_is_answered_with_how_to_change_it(configure, setting):
+    with pytest.raises(CompactHydraException) as caught:
+        configure(f"~{setting}")
+    assert explained(caught.value).endswith(f"or it is null as it is. To change one, write {setting}=VALUE.")
+
+
+def test_a_setting_that_was_taken_away_is_said_to_be_missing_and_nothing_else(job):
+    with pytest.raises(InputError) as caught:
+        job("~seed")
+    assert str(caught.value) == "seed is missing: give it a value."
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -343,7 +367,9 @@ def test_a_renamed_setting_is_said_where_it_is_added_too(job):
 def test_what_does_not_parse_is_answered_with_a_word_on_quoting(configure, argument):
     with pytest.raises(CompactHydraException) as caught:
         configure(argument)
-    assert "needs quotes of its own" in explained(caught.value)
+    said = explained(caught.value)
+    assert said.startswith(f"cannot read '{argument}': ")
+    assert "needs quotes of its own" in said
 
 
 def test_a_module_that_cannot_be_imported_is_an_error(users):

@@ -69,3 +69,6 @@ def test_the_command_lists_them(outputs, capsys, monkeypatch):
     assert "experiment.batch=1" in said
     assert command.main([str(outputs / "nowhere")]) == 2
     assert "error: there is no job below" in capsys.readouterr().err
+    assert command.main([str(outputs), "--experiment", "train"]) == 2
+    assert "there is no job of train below" in (said := capsys.readouterr().err)
+    assert said.endswith("; there are jobs of path_analysis.\n")

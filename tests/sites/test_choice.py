@@ -67,7 +67,7 @@ def test_what_is_no_entry_is_refused(given, message):
         (Activation, ["1.1", "3"]),  # and what is derived from it
         ("Activation", ["1.1", "3"]),
         (Special, ["3"]),
-        ("tests.test_choice.Special", ["3"]),
+        ("tests.sites.test_choice.Special", ["3"]),
         ("torch.nn.Linear", ["1.0", "2", "4"]),
         ("nn.Linear", None),  # no module of that name was imported
         ("1", ["1"]),
@@ -147,7 +147,7 @@ def test_choices_are_kept_in_files(tmp_path):
     scores = cpath.score(network, images, sites=sites)
     scores.save(tmp_path / "scores")
     scores.pathway(50).save(tmp_path / "pathway")
-    assert cpath.Scores.load(tmp_path / "scores").sites == ("tests.test_choice.Activation", "!3", "1.0")
+    assert cpath.Scores.load(tmp_path / "scores").sites == ("tests.sites.test_choice.Activation", "!3", "1.0")
     pathway = cpath.Pathway.load(tmp_path / "pathway")
     with pathway.restrict(network) as reached:
         network(images)

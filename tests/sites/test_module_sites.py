@@ -145,7 +145,7 @@ CHOICES: dict[str, tuple[object, list[str]]] = {
     "class": (nn.PReLU, ["blocks.0.mlp.1"]),
     "bare class name": ("QuickGELU", ["blocks.1.mlp.1"]),
     "dotted class name": ("torch.nn.PReLU", ["blocks.0.mlp.1"]),
-    "the class's own dotted name": ("tests.test_module_sites.Custom", ["blocks.2.mlp.1"]),
+    "the class's own dotted name": ("tests.sites.test_module_sites.Custom", ["blocks.2.mlp.1"]),
     "several classes": ([QuickGELU, Custom], ["blocks.1.mlp.1", "blocks.2.mlp.1"]),
     "exact name": ("blocks.3.mlp", ["blocks.3.mlp"]),
     "pattern": ("blocks.*.mlp", [f"blocks.{number}.mlp" for number in range(5)]),
