@@ -142,9 +142,9 @@ def dashboard(
 ) -> int:
     """Write a wandb dashboard for the runs of tracker=wandb.
 
-    It shows ROAR, degradation, overlap, dead neurons, faithfulness and detection as curves, saliency maps as images,
-    and groups runs by method. Nothing is sent unless --save asks for it, which needs an API key (WANDB_API_KEY, or
-    `wandb login`).
+    It shows ROAR, degradation, overlap, dead neurons, faithfulness and detection as curves, saliency maps as
+    images, and groups runs by method. Nothing is sent unless --save asks for it, which needs an API key
+    (WANDB_API_KEY, or `wandb login`).
     """
     _check_names(entity, project, name)
     if out.is_dir():

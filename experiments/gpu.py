@@ -177,6 +177,8 @@ def _run(part: Part, out: Path, limit: float, dry_run: bool) -> Outcome:
     log = out / f"{part.name.replace(', ', '-')}.log"
     environment = {**os.environ, **({"CPATH_GPU": "cpu"} if dry_run else {})}
     started = time.monotonic()
+    # Where this process was told to ignore interrupts, as in the background of a script, its parts would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("w") as output:
         process = subprocess.Popen(
             words, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
