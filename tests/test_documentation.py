@@ -66,7 +66,7 @@ def test_what_the_tutorial_says_of_its_model_is_so(run, tmp_path: Path) -> None:
     pathway, kept = names["pathway"], names["kept"]
     assert kept(pathway) > kept(names["chance"])
     assert pathway.jaccard(names["intgrad"]).mean() > pathway.jaccard(names["chance"]).mean()
-    assert {file.name for file in tmp_path.glob("*.png")} == {"maps.png", "pathway.png"}
+    assert {file.name for file in tmp_path.glob("*.png")} == {"faithfulness.png", "maps.png", "pathway.png"}
 
 
 def test_pages_link_to_what_is_there() -> None:
