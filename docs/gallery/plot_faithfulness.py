@@ -42,7 +42,7 @@ figure
 
 # %%
 # A small distance alone proves nothing: an order of units can be fitted to one input. The same units on copies of
-# the input that they were not found for (noise, a shift by a pixel, a crop, mild compression) tell such orders apart.
+# the input that they were not found for (noise, a shift, a crop, mild compression) tell such orders apart.
 
 copies = cpath.evaluation.faithfulness_transfer(model, test, scores)
 print(f"median distance from 1 on the input itself: {found.cmd.nanmedian():.2f}")
