@@ -11,7 +11,7 @@ DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
 sys.path.insert(0, str(DOCS.parent))
 
-from generated import write_pages  # noqa: E402
+from generated import write_notebook, write_pages  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 
 import cpath  # noqa: E402
@@ -29,8 +29,9 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx-mathjax-offline",  # formulas without a request to any host
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery"]
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
@@ -42,6 +43,21 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Source", "returns_style")]
 default_role = "literal"  # docstrings quote names of Python in single backticks
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "reference/generated/gallery",
+    "image_scrapers": ("gallery_figures.scrape",),
+    "capture_repr": ("_repr_html_",),
+    "ignore_repr_types": r"matplotlib|_Shown",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "show_memory": False,
+    "write_computation_times": False,
+    "reset_modules": (),
+    "plot_gallery": "True",
+}
 
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
@@ -80,3 +96,4 @@ def setup(app: Sphinx) -> None:
 
 
 write_pages(DOCS / "reference" / "generated")
+write_notebook(DOCS / "tutorial.md", DOCS / "reference" / "generated")

@@ -50,6 +50,23 @@ def write_pages(folder: Path) -> list[Path]:
     return [folder / name for name in pages]
 
 
+def write_notebook(page: Path, folder: Path) -> Path:
+    """Write a page as a notebook, which has no outputs yet.
+
+    Args:
+        page: The page. Its Python is cells of code; all else is text.
+        folder: The folder to write to.
+
+    Returns:
+        The notebook.
+    """
+    import jupytext
+
+    file = folder / f"{page.stem}.ipynb"
+    jupytext.write(jupytext.read(page), file)
+    return file
+
+
 def public_names(module: ModuleType) -> list[str]:
     """List what a module offers: its `__all__`, or what it defines itself, without submodules.
 

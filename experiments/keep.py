@@ -32,8 +32,8 @@ from experiments.paper.verdicts import COMPARED
 _FIGURES = "figures"
 _DIGITS = 7  # significant ones, as many as a float32 has
 _COLOURS = 256
-_LARGE = 100_000
-"""Bytes above which a picture is reduced to a palette of 256 colours."""
+_SIDE = 4000
+"""Pixels above which a side of a picture is shrunk to them."""
 
 
 def keep_jobs(outputs: Path, folder: Path) -> list[Path]:
@@ -106,16 +106,18 @@ def _keep(job: Run, target: Path) -> Path:
     for path in sorted((job.folder / _FIGURES).glob("*")):
         if path.suffix in (".png", ".json"):
             shutil.copyfile(path, target / _FIGURES / path.name)
-        if path.suffix == ".png" and path.stat().st_size > _LARGE:
+        if path.suffix == ".png":
             _reduce(target / _FIGURES / path.name)
     return target
 
 
 def _reduce(path: Path) -> None:
-    """Write a picture with a palette of 256 colours, if that makes the file smaller."""
+    """Write a picture with a palette of 256 colours and no side above `_SIDE`, if that makes the file smaller."""
     smaller = path.with_suffix(".tmp.png")
     with Image.open(path) as image:
-        image.convert("RGB").quantize(_COLOURS).save(smaller, optimize=True)
+        reduced = image.convert("RGB")
+        reduced.thumbnail((_SIDE, _SIDE))
+        reduced.quantize(_COLOURS).save(smaller, optimize=True)
     if smaller.stat().st_size < path.stat().st_size:
         smaller.replace(path)
     else:

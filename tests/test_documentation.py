@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import torchvision
 
+from cpath import errors
 from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
 from cpath.methods.base import REGISTRY as METHODS
 from tests.test_examples import SmallClassifier, namespace_of_examples
@@ -66,7 +67,7 @@ def test_what_the_tutorial_says_of_its_model_is_so(run, tmp_path: Path) -> None:
     pathway, kept = names["pathway"], names["kept"]
     assert kept(pathway) > kept(names["chance"])
     assert pathway.jaccard(names["intgrad"]).mean() > pathway.jaccard(names["chance"]).mean()
-    assert {file.name for file in tmp_path.glob("*.png")} == {"maps.png", "pathway.png"}
+    assert {file.name for file in tmp_path.glob("*.png")} == {"faithfulness.png", "maps.png", "pathway.png"}
 
 
 def test_the_readme_names_every_experiment() -> None:
@@ -81,3 +82,16 @@ def test_pages_link_to_what_is_there() -> None:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             if "generated" not in link:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_kind_of_error_and_warning_is_in_the_troubleshooting() -> None:
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type)
+        and issubclass(kind, errors.CpathError | Warning)
+        and kind.__module__ == errors.__name__
+    ]
+    assert len(kinds) >= 10
+    assert [kind.__name__ for kind in kinds if f"`{kind.__name__}`" not in text.replace("cpath.", "")] == []

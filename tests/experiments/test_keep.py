@@ -97,6 +97,10 @@ def test_pictures_become_smaller_and_stay_the_same_to_the_eye(tmp_path):
         difference = np.abs(np.asarray(image.convert("RGB"), dtype=float) - noisy)
     assert difference.mean() < 6
     assert list(tmp_path.iterdir()) == [path]
+    Image.fromarray(np.tile(np.arange(250, dtype=np.uint8), (5000, 1))).save(path)
+    _reduce(path)
+    with Image.open(path) as image:
+        assert image.size == (200, 4000)
     plain = tmp_path / "plain.png"
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(plain, optimize=True)
     content = plain.read_bytes()
