@@ -92,7 +92,7 @@ def test_what_is_missing_is_said_before_anything_runs(tmp_path, capsys, monkeypa
 @pytest.mark.slow
 def test_a_dry_run_goes_through_every_part_and_a_second_one_finds_the_jobs_finished(tmp_path, capsys):
     for _ in range(2):
-        assert gpu.main([str(tmp_path / "out"), "--dry-run", "--minutes", "8"]) == 0
+        assert gpu.main([str(tmp_path / "out"), "--dry-run", "--minutes", "60"]) == 0
         recorded = json.loads((tmp_path / "out" / gpu.RECORD).read_text())
         assert {one["state"] for one in recorded} == {FINISHED}
     assert all("already finished" in (tmp_path / "out" / one["log"]).read_text() for one in recorded[1:])
