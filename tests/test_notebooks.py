@@ -23,6 +23,7 @@ def _outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+@pytest.mark.slow  # `make docs` runs the gallery too
 def test_a_page_of_the_gallery_shows_objects_figures_and_numbers(tmp_path: Path) -> None:
     outputs = _outputs(_run(DOCS / "gallery" / "plot_classes.py", tmp_path))
     shown = [output.data for output in outputs if output.output_type == "execute_result"]
