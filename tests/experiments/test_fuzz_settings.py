@@ -35,6 +35,7 @@ QUICK = {
     "degradation": ["attribution=gradients", "experiment.images=4", "percent=[50]"],
     "sanity_checks": ["attribution=gradients", "experiment.images=2", "experiment.draws=1"],
     "linearity": ["method=random", "experiment.images=2", "experiment.neurons=4"],
+    "explorer": ["method=random", "experiment.images=2"],
     "faithfulness": ["method=random", "experiment.images=2"],
     "quadrature": ["experiment.images=2"],
     "class_pathways": ["method=random", "experiment.counting.images=60", "experiment.held_out=4"],

@@ -3,7 +3,11 @@
 
 const FACTS = JSON.parse(document.getElementById("facts").textContent);
 const ARRAYS = {
-  uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, int32: Int32Array, float32: Float32Array,
+  uint8: Uint8Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  int32: Int32Array,
+  float32: Float32Array,
 };
 const STOPS = FACTS.sparsity.length;
 
@@ -16,7 +20,8 @@ function bytesOf(text) {
 
 // Numbers of several bytes, of which the first bytes of all come first, then the second ones.
 function joined(planes, size) {
-  const bytes = new Uint8Array(planes.length), count = planes.length / size;
+  const bytes = new Uint8Array(planes.length),
+    count = planes.length / size;
   for (let place = 0; place < size; place++) {
     for (let i = 0; i < count; i++) bytes[i * size + place] = planes[place * count + i];
   }
@@ -53,7 +58,9 @@ class Run {
     this.sites = this.unit.sites;
     this.arrays = arrays;
     let cells = 0;
-    this.firstCell = this.sites.map((site) => (cells += site.cells[0] * site.cells[1]) - site.cells[0] * site.cells[1]);
+    this.firstCell = this.sites.map(
+      (site) => (cells += site.cells[0] * site.cells[1]) - site.cells[0] * site.cells[1],
+    );
     this.allCells = cells;
   }
 
@@ -87,7 +94,8 @@ class Run {
 
   // The strongest channels of a site: number, share of the site's scores, kept units, and 1 where any is kept.
   channels(stop, site) {
-    const shown = FACTS.channels, count = this.cellsOf(site);
+    const shown = FACTS.channels,
+      count = this.cellsOf(site);
     const found = [];
     for (let place = 0; place < shown; place++) {
       const number = this.arrays.channels[site * shown + place];
@@ -106,7 +114,8 @@ class Run {
 
   // Probability of a class in the restricted network; null where the page does not hold it.
   probability(input, stop, label) {
-    const listed = input.classes.indexOf(label), count = input.classes.length;
+    const listed = input.classes.indexOf(label),
+      count = input.classes.length;
     if (listed >= 0) return this.arrays.listed[stop * count + listed];
     const own = this.top(input, stop).find((one) => one.label === label);
     return own ? own.restricted : null;
@@ -114,7 +123,8 @@ class Run {
 
   // The most probable classes of the restricted network.
   top(input, stop) {
-    const count = input.classes.length, from = stop * count;
+    const count = input.classes.length,
+      from = stop * count;
     return Array.from({length: count}, (_, place) => ({
       label: this.arrays.top[from + place],
       restricted: this.arrays.top_restricted[from + place],
@@ -134,7 +144,8 @@ async function loadShared(input, unit) {
   if (able.length < 2) return () => 0;
   const id = `pack-${input}-${unit}-shared`;
   const {shared} = await once(id, () => unpacked(id, FACTS.fields[`${unit}-shared`]));
-  const count = able.length, sites = FACTS.units[unit].sites.length;
+  const count = able.length,
+    sites = FACTS.units[unit].sites.length;
   return (one, two, stop, site) => {
     const [first, second] = [able.indexOf(one), able.indexOf(two)].sort((a, b) => a - b);
     const pair = first * count - (first * (first + 1)) / 2 + second - first - 1;

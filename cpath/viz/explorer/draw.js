@@ -15,7 +15,8 @@ function filled(element, settings, children) {
   for (const [key, value] of Object.entries(settings)) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else if (key === "style") element.style.cssText = value;
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value === true ? "" : value);
+    else if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(key, value === true ? "" : value);
   }
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
@@ -31,7 +32,8 @@ function perCent(value) {
   return `${value < 1 ? value.toFixed(2) : value.toFixed(1)} %`;
 }
 
-const decimal = (value) => (Number.isNaN(value) ? "undefined" : (value.toFixed(2) === "-0.00" ? "0.00" : value.toFixed(2).replace("-", "−")));
+const decimal = (value) =>
+  Number.isNaN(value) ? "undefined" : value.toFixed(2) === "-0.00" ? "0.00" : value.toFixed(2).replace("-", "−");
 
 function plural(count, word) {
   return `${whole(count)} ${word}${count === 1 ? "" : "s"}`;

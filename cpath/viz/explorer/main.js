@@ -10,13 +10,21 @@ function change(what) {
   const able = FACTS.units[state.unit].methods;
   if (!able.includes(state.method)) state.method = able[0];
   if (!able.includes(state.other)) state.other = null;
-  if (state.other === state.method) state.other = before.method === state.method ? null : before.other === state.method ? before.method : null;
+  if (state.other === state.method) {
+    // The compared method was picked: both change places. Or the shown one is to be compared: with none.
+    state.other = before.method === state.method ? null : before.method;
+  }
   const sites = FACTS.units[state.unit].sites;
   state.site = Math.max(0, Math.min(sites.length - 1, state.site));
   state.stop = Math.max(0, Math.min(STOPS - 1, state.stop));
   if (state.site !== before.site || state.unit !== before.unit) state.channel = what.channel ?? null;
   return render();
 }
+
+const PANELS = [
+  ...[showControls, showSummary, showAnswers, showFaithfulness],
+  ...[showOverlap, showDepth, showWhere, showChannels, showMap],
+];
 
 async function render() {
   const number = ++asked;
@@ -27,16 +35,22 @@ async function render() {
   const of = (place) => all.find((run) => run.number === place) ?? null;
   const random = of(FACTS.methods.findIndex((one) => one.name === "random"));
   current = {
-    input: FACTS.inputs[input], a: of(method), b: of(other), all, shared,
+    input: FACTS.inputs[input],
+    a: of(method),
+    b: of(other),
+    all,
+    shared,
     control: random !== of(method) && random !== of(other) ? random : null,
-    stop: state.stop, site: state.site, sites: FACTS.units[unit].sites, kind: FACTS.units[unit].kind,
+    stop: state.stop,
+    site: state.site,
+    sites: FACTS.units[unit].sites,
+    kind: FACTS.units[unit].kind,
   };
   const root = document.documentElement;
   root.style.setProperty("--a", current.a.method.colour);
   root.style.setProperty("--b", current.b ? current.b.method.colour : "");
   document.body.classList.toggle("comparing", current.b !== null);
-  showControls();
-  for (const show of [showSummary, showAnswers, showFaithfulness, showOverlap, showDepth, showWhere, showChannels, showMap]) show();
+  for (const show of PANELS) show();
   remember();
   document.body.dataset.ready = String(number);
 }
@@ -48,13 +62,22 @@ function showControls() {
   slider.setAttribute("aria-valuetext", `${sparsity} per cent pruned`);
   byId("pruned").textContent = `${axisLabel(sparsity)} % of the ${current.kind}s`;
   [...byId("stops").children].forEach((label, place) => label.classList.toggle("now", place === state.stop));
-  for (const [group, value] of [["input", state.input], ["method", state.method], ["unit", state.unit]]) {
-    document.querySelectorAll(`input[name="${group}"]`).forEach((radio, place) => { radio.checked = place === value; });
+  for (const [group, value] of [
+    ["input", state.input],
+    ["method", state.method],
+    ["unit", state.unit],
+  ]) {
+    document.querySelectorAll(`input[name="${group}"]`).forEach((radio, place) => {
+      radio.checked = place === value;
+    });
   }
   const able = FACTS.units[state.unit].methods;
-  document.querySelectorAll("input[name=method]").forEach((radio, place) => { radio.disabled = !able.includes(place); });
+  document.querySelectorAll("input[name=method]").forEach((radio, place) => {
+    radio.disabled = !able.includes(place);
+  });
   [...byId("compare").options].forEach((option) => {
-    option.disabled = option.value === String(state.method) || (option.value !== "" && !able.includes(Number(option.value)));
+    option.disabled =
+      option.value === String(state.method) || (option.value !== "" && !able.includes(Number(option.value)));
   });
   byId("compare").value = state.other ?? "";
   byId("beneath").checked = state.beneath;
@@ -68,36 +91,62 @@ function choice(group, place, ...content) {
 
 function build() {
   const {units, methods, inputs, sparsity} = FACTS;
-  byId("what").textContent = `${plural(inputs.length, "input")}, ${plural(methods.length, "method")}, `
-    + units.map((unit) => plural(unit.total, unit.kind)).join(" or ") + ` at ${plural(units[0].sites.length, "site")}`;
-  byId("inputs").append(...inputs.map((input, place) => choice("input", place,
-    html("img", {src: input.picture, alt: "", class: isCoarse(input) ? "coarse" : ""}),
-    html("span", {title: input.name}, input.name),
-    input.classes ? html("span", {class: "soft", title: className(input.predicted)}, className(input.predicted)) : null)));
-  byId("methods").append(...methods.map((method, place) => choice("method", place,
-    html("i", {class: "dot", style: `--dot: ${method.colour}`}), method.label)));
+  byId("what").textContent =
+    `${plural(inputs.length, "input")}, ${plural(methods.length, "method")}, ` +
+    units.map((unit) => plural(unit.total, unit.kind)).join(" or ") +
+    ` at ${plural(units[0].sites.length, "site")}`;
+  byId("inputs").append(
+    ...inputs.map((input, place) =>
+      choice(
+        "input",
+        place,
+        html("img", {src: input.picture, alt: "", class: isCoarse(input) ? "coarse" : ""}),
+        html("span", {title: input.name}, input.name),
+        input.classes
+          ? html("span", {class: "soft", title: className(input.predicted)}, className(input.predicted))
+          : null,
+      ),
+    ),
+  );
+  byId("methods").append(
+    ...methods.map((method, place) =>
+      choice("method", place, html("i", {class: "dot", style: `--dot: ${method.colour}`}), method.label),
+    ),
+  );
   byId("units").append(...units.map((unit, place) => choice("unit", place, unit.kind)));
   byId("units-field").hidden = units.length < 2;
   byId("compare-field").hidden = methods.length < 2;
-  byId("compare").append(html("option", {value: ""}, "no other"), ...methods.map((method, place) => html("option", {value: place}, method.label)));
-  byId("site").append(...units[0].sites.map((site, place) => html("option", {value: place}, `${place + 1}. ${site.name}`)));
+  byId("compare").append(
+    html("option", {value: ""}, "no other"),
+    ...methods.map((method, place) => html("option", {value: place}, method.label)),
+  );
+  byId("site").append(
+    ...units[0].sites.map((site, place) => html("option", {value: place}, `${place + 1}. ${site.name}`)),
+  );
   const slider = byId("sparsity");
   slider.max = STOPS - 1;
   slider.disabled = STOPS < 2;
-  byId("stops").append(...sparsity.map((value, place) => html("span", {style: `left: ${STOPS > 1 ? (100 * place) / (STOPS - 1) : 0}%`}, axisLabel(value))));
+  byId("stops").append(
+    ...sparsity.map((value, place) =>
+      html("span", {style: `left: ${STOPS > 1 ? (100 * place) / (STOPS - 1) : 0}%`}, axisLabel(value)),
+    ),
+  );
   listen(slider);
 }
 
 function listen(slider) {
   slider.addEventListener("input", () => change({stop: Number(slider.value)}));
-  byId("compare").addEventListener("change", (event) => change({other: event.target.value === "" ? null : Number(event.target.value)}));
+  byId("compare").addEventListener("change", (event) =>
+    change({other: event.target.value === "" ? null : Number(event.target.value)}),
+  );
   byId("site").addEventListener("change", (event) => change({site: Number(event.target.value)}));
   byId("site-before").addEventListener("click", () => change({site: state.site - 1}));
   byId("site-after").addEventListener("click", () => change({site: state.site + 1}));
   byId("beneath").addEventListener("change", (event) => change({beneath: event.target.checked}));
   document.addEventListener("keydown", press);
   let width = innerWidth;
-  addEventListener("resize", () => { // a phone's toolbar changes the height alone
+  addEventListener("resize", () => {
+    // a phone's toolbar changes the height alone
     if (innerWidth !== width) render();
     width = innerWidth;
   });
@@ -129,8 +178,9 @@ function nextOther() {
 }
 
 function press(event) {
-  const own = event.target.closest("select, input") && event.key.startsWith("Arrow"); // they have arrows of their own
-  if (own || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key] || event.target.closest("select")) return;
+  // Lists and radio buttons have keys of their own; a shortcut of the browser is no key of the page.
+  const own = event.target.closest("select") || (event.target.closest("input") && event.key.startsWith("Arrow"));
+  if (own || event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;
   event.preventDefault();
   change(KEYS[event.key]());
 }
@@ -142,13 +192,20 @@ function remember() {
   const parts = REMEMBERED.filter((name) => state[name] !== null).map((name) => `${name}=${state[name]}`);
   try {
     history.replaceState(null, "", `#${parts.join("&")}`);
-  } catch { /* a page inside a notebook has no address */ }
+  } catch {
+    /* a page inside a notebook has no address */
+  }
 }
 
 function recalled() {
   const most = {
-    input: FACTS.inputs.length, unit: FACTS.units.length, method: FACTS.methods.length, other: FACTS.methods.length,
-    stop: STOPS, site: FACTS.units[0].sites.length, channel: Infinity,
+    input: FACTS.inputs.length,
+    unit: FACTS.units.length,
+    method: FACTS.methods.length,
+    other: FACTS.methods.length,
+    stop: STOPS,
+    site: FACTS.units[0].sites.length,
+    channel: Infinity,
   };
   const found = {};
   for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
@@ -161,7 +218,10 @@ function firstLook() {
   const preferred = FACTS.sparsity.findIndex((value) => value >= 90);
   const sites = FACTS.units[0].sites;
   const seen = sites.map((site) => site.cells[0] * site.cells[1] > 1);
-  return {stop: preferred < 0 ? STOPS - 1 : preferred, site: Math.max(0, seen.lastIndexOf(true, Math.floor(0.75 * sites.length)))};
+  return {
+    stop: preferred < 0 ? STOPS - 1 : preferred,
+    site: Math.max(0, seen.lastIndexOf(true, Math.floor(0.75 * sites.length))),
+  };
 }
 
 build();
