@@ -37,8 +37,8 @@ def detection_figures(table: pd.DataFrame) -> list[Drawing]:
         table: tidy table of a detection.
 
     Returns:
-        Two figures of all scores, one over sparsity if there are several, and one over depth. What is of one sparsity
-        is of the middle one.
+        Two figures of all scores, one over sparsity if there are several, and one over depth; those of one sparsity
+        are of the middle one.
     """
     parts = table.metric.str.split("/", n=2, expand=True).reindex(columns=[0, 1, 2])
     rows = table.assign(name=parts[0], kind=parts[1], score=parts[2])
