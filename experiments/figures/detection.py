@@ -37,7 +37,8 @@ def detection_figures(table: pd.DataFrame) -> list[Drawing]:
         table: tidy table of a detection.
 
     Returns:
-        Two figures for each sparsity, one over sparsity if there are several, and one over depth.
+        Two figures of all scores, one over sparsity if there are several, and one over depth; those of one sparsity
+        are of the middle one.
     """
     parts = table.metric.str.split("/", n=2, expand=True).reindex(columns=[0, 1, 2])
     rows = table.assign(name=parts[0], kind=parts[1], score=parts[2])
@@ -46,16 +47,16 @@ def detection_figures(table: pd.DataFrame) -> list[Drawing]:
         return []
     at = rows[rows.x_name == "sparsity"].assign(x=lambda frame: frame.x.astype(float))
     sparsities = sorted(at.x.unique())
+    middle = sparsities[len(sparsities) // 2]
     network = rows[rows.method == "network"]
     with mpl.rc_context(STYLE):
         drawings = [
-            _dots(network[network.name == name], at[(at.x == sparsity) & (at.name == name)], name, sparsity)
-            for sparsity in sparsities
+            _dots(network[network.name == name], at[(at.x == middle) & (at.name == name)], name, middle)
             for name in ("auroc", "fpr95")
         ]
         if len(sparsities) > 1:
             drawings.append(_over_sparsity(network[network.name == "auroc"], at[at.name == "auroc"]))
-        return [*drawings, *_depth(at[at.name == "site_auroc"])]
+        return [*drawings, *_depth(at[(at.x == middle) & (at.name == "site_auroc")], middle)]
 
 
 def _title(kind: str) -> str:
@@ -93,13 +94,13 @@ def _dots(network: pd.DataFrame, at: pd.DataFrame, name: str, sparsity: float) -
         "Coloured: from the pathway's distance to that of the predicted class, by the frequency of its units "
         "(typicality) or, hollow, by overlap (Jaccard). Dashed: chance. Bars: 95 % bootstrap intervals."
     )
-    return Drawing(f"{name}-{sparsity:.15g}", figure, caption)
+    return Drawing(name, figure, caption)
 
 
 def _over_sparsity(network: pd.DataFrame, at: pd.DataFrame) -> Drawing:
     kinds = list(dict.fromkeys(at.kind))
-    down, across = in_rows(len(kinds), 2.7)
-    figure = new_figure(0.8 + 2.4 * across, 0.8 + 2.2 * down)
+    down, across = in_rows(len(kinds), 2.4)
+    figure = new_figure(0.8 + 2.0 * across, 0.8 + 1.7 * down)
     panels = figure.subplots(down, across, squeeze=False, sharey=True, sharex=True).ravel()
     for panel, kind in zip(panels, kinds, strict=False):
         here = at[(at.kind == kind) & (at.score == "typicality")]
@@ -124,15 +125,14 @@ def _over_sparsity(network: pd.DataFrame, at: pd.DataFrame) -> Drawing:
     return Drawing("over_sparsity", figure, caption)
 
 
-def _depth(at: pd.DataFrame) -> list[Drawing]:
+def _depth(at: pd.DataFrame, sparsity: float) -> list[Drawing]:
     sites = list(dict.fromkeys(at.score))
     if len(sites) < 2:
         return []
-    sparsity = sorted(at.x.unique())[len(at.x.unique()) // 2]
-    rows = at[at.x == sparsity].assign(place=lambda frame: frame.score.map(sites.index))
+    rows = at.assign(place=lambda frame: frame.score.map(sites.index))
     kinds = list(dict.fromkeys(rows.kind))
-    down, across = in_rows(len(kinds), 3.5)
-    figure = new_figure(0.8 + 3.2 * across, 0.8 + 2.1 * down + 0.055 * max(map(len, sites)))
+    down, across = in_rows(len(kinds), 2.7)
+    figure = new_figure(0.8 + 2.4 * across, 1.0 + 1.7 * down + 0.055 * max(map(len, sites)))
     panels = figure.subplots(down, across, squeeze=False, sharey=True, sharex=True).ravel()
     for panel, kind in zip(panels, kinds, strict=False):
         here = rows[rows.kind == kind]
@@ -140,7 +140,7 @@ def _depth(at: pd.DataFrame) -> list[Drawing]:
             curve(panel, here[here.method == method].sort_values("place"), method, at="place")
         panel.axhline(0.5, **_CHANCE)
         panel.set(title=_title(kind), ylim=(-0.02, 1.02))
-        name_sites(panel, sites, 12)
+        name_sites(panel, sites, 10)
     for panel in panels[max(0, len(kinds) - across) : len(kinds)]:
         panel.tick_params(labelbottom=True)
     for panel in panels[len(kinds) :]:

@@ -139,7 +139,7 @@ def test_every_kind_score_site_and_sparsity_has_its_number(finished):
     ]
     assert by_input.image.nunique() == 40 + 20 + 20 + 30
     drawn = [drawing.name for drawing in detection_figures(table)]
-    assert drawn == ["auroc-80", "fpr95-80", "auroc-90", "fpr95-90", "over_sparsity", "depth"]
+    assert drawn == ["auroc", "fpr95", "over_sparsity", "depth"]
 
 
 @pytest.mark.slow
@@ -223,5 +223,5 @@ def test_nothing_to_find_has_no_rows(caplog):
 def test_figures_of_one_sparsity_have_none_over_it(finished):
     _, table = finished
     only: pd.DataFrame = table[~table.x.isin(["80.0"])]
-    assert [drawing.name for drawing in detection_figures(only)] == ["auroc-90", "fpr95-90", "depth"]
+    assert [drawing.name for drawing in detection_figures(only)] == ["auroc", "fpr95", "depth"]
     assert detection_figures(table[table.metric == "test_accuracy"]) == []
