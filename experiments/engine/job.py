@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ from experiments.engine.metric_entry import Metric
 from experiments.engine.network import build_model, check_model, check_site, fingerprint, trained_model
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress
-from experiments.engine.provenance import device_name
+from experiments.engine.provenance import command_line, device_name
 from experiments.engine.question import Question, check_methods, check_question
 from experiments.engine.settings import ExperimentSettings
 from experiments.engine.table import Row, read_table, tidy_table, write_table
@@ -83,7 +82,7 @@ def _make(job: Job, entry: Entry) -> None:
     entry.provenance.notes = job.notes
     job.notes.update(
         seed=config.seed,
-        command=" ".join(Path(part).name if part == sys.argv[0] else part for part in sys.argv),
+        command=command_line(),
         device=device_name(device),
         threads=torch.get_num_threads(),
     )

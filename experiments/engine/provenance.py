@@ -6,8 +6,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import socket
 import subprocess
+import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -139,6 +141,17 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def command_line() -> str:
+    """Tell with which command this process was started, quoted so that it can be pasted into a shell.
+
+    Returns:
+        The command: ``python -m experiments``, or the program that runs jobs otherwise, with its arguments.
+    """
+    program = Path(sys.argv[0])
+    ours = program.name == "cpath" or program.parts[-2:] == ("experiments", "__main__.py")
+    return shlex.join([*(("python", "-m", "experiments") if ours else (program.name,)), *sys.argv[1:]])
 
 
 def device_name(device: torch.device) -> str:
