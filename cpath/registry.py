@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from cpath.checks import check_name
 from cpath.errors import InputError, unknown_name
 
-RESERVED = frozenset({"run", "network", "base", "untouched", "all", "original", "input", "quick"})
+RESERVED = frozenset({"run", "network", "base", "untouched", "all", "original", "input", "training", "quick"})
 """Names that the tables of the experiments use in place of a method's, for rows that belong to no method."""
 
 T = TypeVar("T")

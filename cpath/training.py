@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import os
 import random
 import signal
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,22 +19,18 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
+from cpath.callbacks import History, ProgressBar, WholeFiles
 from cpath.checks import check_at_least, check_count, check_number
 from cpath.data import Batches, ImageData, Split
 from cpath.devices import widest
 from cpath.errors import InputError
 from cpath.response import logits_of, predicted, raw_logits
-from cpath.storage import replacing
 
 _CPU = torch.device("cpu")
-_LOG = logging.getLogger(__name__)
-_EVERY = 10.0  # seconds between two lines on the progress where there is no bar
 # Warnings of Lightning about its own use of PyTorch, and about settings that are intended.
 _HINTS = (".*LeafSpec.*", ".*does not have many workers.*", ".*srun.*", ".*exists and is not empty.*")
 _LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero")
@@ -266,35 +260,6 @@ class ImageModule(pl.LightningDataModule):
         return DataLoader(batches, batch_size=None, num_workers=self.hardware.workers, pin_memory=on_gpu)  # type: ignore[arg-type]
 
 
-class _History(pl.Callback):
-    """The logged values of every epoch, which survive a resume."""
-
-    state_key = "history"
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": float(trainer.current_epoch), **figures})
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
-
-
-class _WholeFiles(TorchCheckpointIO):
-    """Writer of checkpoints beside their place; Lightning would move them from the temporary folder."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        buffer = io.BytesIO()  # torch.save does not say why it could not write a file
-        torch.save(checkpoint, buffer)
-        with replacing(Path(path)) as partial:
-            partial.write_bytes(buffer.getbuffer())
-
-
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Keep the usual effect of Ctrl-C: Lightning exits with 1 and has the process ignore any further one."""
@@ -340,55 +305,6 @@ def _by_itself(hardware: Hardware) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = seed
-
-
-class _Bar(pl.Callback):
-    """One progress bar over the whole training, with the time left."""
-
-    def __init__(self, epochs: int, name: str, quiet: bool | None, position: int) -> None:
-        self.epochs, self.name, self.quiet, self.position = epochs, name, quiet, position
-        self.first = 0  # epoch, of a training that was resumed a later one
-        self.bar: tqdm[Any] | None = None
-        self.began = self.said = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.began = self.said = time.monotonic()
-            self.first = trainer.current_epoch
-            self.bar = tqdm(
-                total=self.epochs * int(trainer.num_training_batches),
-                initial=trainer.global_step,
-                desc=self.name,
-                bar_format="{desc} {percentage:3.0f} %|{bar}| {remaining} left{postfix}",
-                disable=self.quiet,
-                position=self.position,
-                leave=self.position == 0,
-            )
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self.bar is not None:
-            self.bar.update()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.bar is not None:
-            value = float(trainer.callback_metrics["val_accuracy"])
-            epoch = trainer.current_epoch + 1
-            self.bar.set_postfix_str(f"epoch {epoch}, validation {value:.1f} %")
-            if self.bar.disable and self.quiet is None and self.position == 0:
-                self._say(epoch, value)
-
-    def _say(self, epoch: int, value: float) -> None:
-        """Log a line every ten seconds where there is no terminal for a bar."""
-        now = time.monotonic()
-        if now - self.said >= _EVERY and epoch < self.epochs:
-            self.said = now
-            left = (now - self.began) / (epoch - self.first) * (self.epochs - epoch)
-            words = "%s: epoch %d of %d, validation %.1f %%, %.0f s left"
-            _LOG.info(words, self.name, epoch, self.epochs, value, left)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
 
 def train(
@@ -451,7 +367,7 @@ def train(
     )
     # After every epoch, behind `best` so that it knows of it; `save_last` would only follow the best epochs.
     latest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    bar = _Bar(recipe.epochs, name, quiet, position)
+    bar = ProgressBar(recipe.epochs, name, quiet, position)
     last = folder / "last.ckpt"
     with warnings.catch_warnings(), _by_itself(hardware), _interruptible():
         for message in _HINTS:
@@ -461,7 +377,7 @@ def train(
         pl.seed_everything(seed, workers=True, verbose=False)
         fit = pl.Trainer(
             max_epochs=recipe.epochs,
-            callbacks=[_History(), bar, *callbacks, best, latest],
+            callbacks=[History(), bar, *callbacks, best, latest],
             enable_progress_bar=False,
             enable_model_summary=False,
             logger=False,
@@ -480,7 +396,7 @@ def train(
     state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict({key.removeprefix("model."): tensor for key, tensor in state.items()})
     model.cpu().eval()
-    history = torch.load(last, map_location="cpu", weights_only=True)["callbacks"][_History.state_key]
+    history = torch.load(last, map_location="cpu", weights_only=True)["callbacks"][History.state_key]
     rows: list[dict[str, float]] = history["rows"]
     return rows
 
@@ -499,7 +415,7 @@ def _trainer_settings(hardware: Hardware) -> dict[str, Any]:
         "precision": hardware.precision,
         "benchmark": on_gpu,  # all batches but the last have one shape
         # Lightning must not take its processes from Slurm, inside a Slurm job either.
-        "plugins": [LightningEnvironment(), _WholeFiles()],
+        "plugins": [LightningEnvironment(), WholeFiles()],
     }
     if hardware.processes == 1:
         return {**settings, "devices": [hardware.device.index or 0] if on_gpu else 1}

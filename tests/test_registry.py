@@ -7,6 +7,7 @@ import pytest
 import cpath
 from cpath import attribution, methods
 from cpath.registry import RESERVED, Registry
+from experiments.engine.table import PseudoMethod
 
 
 class Base:
@@ -46,7 +47,7 @@ def test_what_is_no_name_is_refused(users, name):
 
 
 def test_the_reserved_names_are_those_of_the_tables():
-    assert {"run", "network", "base", "untouched", "all", "original", "input", "quick"} == RESERVED
+    assert {"run", "all", "quick", *PseudoMethod} == RESERVED
     assert not RESERVED & {*methods.names(), *attribution.names()}
 
 

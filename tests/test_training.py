@@ -249,7 +249,7 @@ def test_without_a_terminal_the_training_says_where_it_is(tmp_path, monkeypatch,
         now[0] += 6  # is asked once an epoch, and at the start
         return now[0]
 
-    monkeypatch.setattr("cpath.training.time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr("cpath.callbacks.time", SimpleNamespace(monotonic=monotonic))
     model = resnet8_narrow(10, DATA.shape, width=2)
     with caplog.at_level("INFO"):
         history = train(model, DATA, _recipe(4), tmp_path, name="my training")

@@ -33,15 +33,20 @@ def register_choices(*, torchvision: bool = True) -> None:
 
     Args:
         torchvision: whether its models are wanted: torchvision takes seconds to import.
+
+    Raises:
+        InputError: if a user's module registered something under a name that a file under ``conf`` has.
     """
     store = ConfigStore.instance()
     for group, names in (("method", cpath.methods.names()), ("attribution", cpath.attribution.names())):
         for name in names:
-            if not (CONF / group / f"{name}.yaml").exists():
-                store.store(group=group, name=name, node={name: _defaults(group, name)}, provider="registered")
+            _check_free(group, name)
+            store.store(group=group, name=name, node={name: _defaults(group, name)}, provider="registered")
     for name in experiment.REGISTERED:
+        _check_free("experiment", name)
         store.store(group="experiment", name=name, node=experiment.defaults_of(name), provider="registered")
     for name, cls in pathway_metric.REGISTERED.items():
+        _check_free("metric", name)
         target = {"_target_": f"{cls.__module__}.{cls.__qualname__}"}
         store.store(group="metric", name=name, node={name: target}, provider="registered")
     for name in torchvision_names() if torchvision else ():
@@ -59,6 +64,12 @@ def register_choices(*, torchvision: bool = True) -> None:
     for name in list(launchers):
         # Hydra would take those for schemas of the files of the same name, and warn with every job.
         del launchers[name]
+
+
+def _check_free(group: str, name: str) -> None:
+    # Hydra would take the file, and say nothing.
+    if (CONF / group / f"{name}.yaml").exists():
+        raise InputError(f"{group}={name} is a choice of cpath's own: register yours under another name.")
 
 
 def _defaults(group: str, name: str) -> dict[str, Any]:

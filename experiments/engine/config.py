@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, InstanceOf, PrivateAttr, ValidationError
 
 import cpath
@@ -191,7 +192,11 @@ def parse(cfg: DictConfig) -> Config:
         InputError: if a value is unusable; it names every such setting.
         UnknownNameError: if a setting is added that nothing reads.
     """
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:  # what '${…}' refers to is not there, or was taken away with '~'
+        problem = str(error).partition("\n")[0]
+        raise InputError(f"{error.full_key} cannot be read: {problem}.") from error
     plain.pop("hydra", None)
     for old in RENAMED:
         if (found := _nested(plain, old.split("."))) is not None:

@@ -144,7 +144,12 @@ def check_entry(cls: type[PathwayMetric]) -> None:
         cls: class of the metric.
 
     Raises:
-        InputError: if its attribute ``metric`` is no `Metric`.
+        InputError: if its attribute ``metric`` is no `Metric`, or has a name that tables would read otherwise.
     """
-    if not isinstance(getattr(cls, "metric", None), Metric):
+    metric = getattr(cls, "metric", None)
+    if not isinstance(metric, Metric):
         raise InputError(f"{cls.__qualname__}.metric must be a Metric that gives name, unit, range and meaning.")
+    try:
+        check_name(metric.name)  # behind a "/" there would be the qualifier of another metric
+    except InputError as error:
+        raise InputError(f"{cls.__qualname__}.metric: {error}") from None

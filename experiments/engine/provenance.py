@@ -9,7 +9,7 @@ import platform
 import shlex
 import socket
 import subprocess
-from collections.abc import Sequence
+import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -143,23 +143,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def command_line(words: Sequence[str]) -> str:
-    """Command that started a process, as one would type it again.
-
-    Args:
-        words: program and arguments, as in ``sys.argv``.
+def command_line() -> str:
+    """Tell with which command this process was started, quoted so that it can be pasted into a shell.
 
     Returns:
-        The line, ready for a shell; for a package that Python ran, ``python -m PACKAGE``.
-
-    Example:
-        >>> from experiments.engine.provenance import command_line
-        >>> command_line(["/home/me/cpath/experiments/__main__.py", "sparsity=[80,90]"])
-        "python -m experiments 'sparsity=[80,90]'"
+        The command: ``python -m experiments``, or the program that runs jobs otherwise, with its arguments.
     """
-    program = Path(words[0])
-    started = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
-    return shlex.join([*started, *words[1:]])
+    program = Path(sys.argv[0])
+    ours = program.name == "cpath" or program.parts[-2:] == ("experiments", "__main__.py")
+    return shlex.join([*(("python", "-m", "experiments") if ours else (program.name,)), *sys.argv[1:]])
 
 
 def device_name(device: torch.device) -> str:

@@ -23,7 +23,7 @@ from cpath.errors import CpathError, InputError
 from experiments.engine.cache import digest, is_being_made, is_complete, mark_failed, slug, write_json, writing_to
 from experiments.engine.config import parse
 from experiments.engine.job import Job
-from experiments.engine.provenance import read_manifest
+from experiments.engine.provenance import command_line, read_manifest
 
 _LOG = logging.getLogger(__name__)
 _LISTING = "sweep.json"
@@ -174,15 +174,15 @@ def _sweep_folder(config: DictConfig, jobs: Sequence[SweepJob]) -> Path:
         with open_dict(config):
             config.hydra.sweep.dir = str(folder)
             # Every job composes its configuration again, from these.
-            config.hydra.overrides.hydra = [*overrides, f"hydra.sweep.dir='{folder}'"]
+            quoted = str(folder).replace("'", "\\'")
+            config.hydra.overrides.hydra = [*overrides, f"hydra.sweep.dir='{quoted}'"]
     return Path(str(config.hydra.sweep.dir))
 
 
 def _list_jobs(folder: Path, jobs: Sequence[SweepJob]) -> None:
-    command = " ".join(["python -m experiments", *sys.argv[1:]])
     listing = [{"overrides": job.overrides, "folder": os.path.relpath(job.folder, folder)} for job in jobs]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / _LISTING, {"command": command, "jobs": listing})
+    write_json(folder / _LISTING, {"command": command_line(), "jobs": listing})
 
 
 def _launch(jobs: Sequence[SweepJob], launcher: Launcher, first: int) -> list[JobReturn]:

@@ -146,6 +146,7 @@ def test_a_method_and_a_metric_in_the_path_analysis(modules, job):
     [
         ("dead_share", "measured.images.flatten(1).sum(1)", "another number of this table is called 'dead_share'"),
         ("my_other", "[1.0, 2.0]", "must give a tensor .*; got list"),
+        ("dead_share/mine", "measured.images.flatten(1).sum(1)", "Wrong.metric: a name consists of letters, .*"),
         ("my_other", "measured.images.flatten(1)", r"must give a tensor \(2,\), .*; got \(2, 64\)"),
     ],
 )
@@ -174,6 +175,18 @@ def test_a_metric_that_cannot_be_is_refused(users, job, name, given, message):
     with pytest.raises(cpath.InputError, match=message):
         made.run()
     assert not list(made.folder.glob("parts/*/measures.safetensors"))
+
+
+@pytest.mark.parametrize("group", ["experiment", "metric"])
+def test_a_name_of_the_projects_own_is_refused_and_not_silently_another_one(modules, monkeypatch, group):
+    _imports("my_metric", "my_experiment")
+    name, registered, mine = {
+        "experiment": ("train", experiment.REGISTERED, experiment.REGISTERED["my_experiment"]),
+        "metric": ("none", pathway_metric.REGISTERED, pathway_metric.REGISTERED["my_kept"]),
+    }[group]
+    monkeypatch.setitem(registered, name, mine)
+    with pytest.raises(cpath.InputError, match=f"{group}={name} is a choice of cpath's own"):
+        register_choices(torchvision=False)
 
 
 def test_figures_of_a_sweep_know_a_users_metric(modules, job):

@@ -312,10 +312,18 @@ def test_taking_away_what_is_null_is_answered_with_how_to_change_it(configure, s
     assert explained(caught.value).endswith(f"or it is null as it is. To change one, write {setting}=VALUE.")
 
 
-def test_a_setting_that_was_taken_away_is_said_to_be_missing_and_nothing_else(job):
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("~trainer.tf32", "trainer.tf32 is missing: give it a value."),
+        ("~seed", "method.dgr_random_init.seed cannot be read: Interpolation key 'seed' not found."),
+        ("model.width=${nothing}", "model.width cannot be read: Interpolation key 'nothing' not found."),
+    ],
+)
+def test_a_value_that_is_not_there_is_said_in_a_sentence(job, override, message):
     with pytest.raises(InputError) as caught:
-        job("~seed")
-    assert str(caught.value) == "seed is missing: give it a value."
+        job(override)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from cpath.errors import InputError
 from experiments.engine import sweep as sweeps
@@ -121,11 +122,22 @@ def test_a_folder_that_the_command_names_is_the_sweeps(sweep, composed, tmp_path
     assert len(sweeps.read_sweep(folder)) == 4
 
 
-def test_the_listing_names_the_command_and_every_job(sweep, composed):
+@pytest.mark.parametrize("name", ["it's", "a b", "x=1,y=[2]"])
+def test_jobs_read_the_sweeps_folder_as_it_is(tmp_path, name):
+    jobs = [sweeps.SweepJob((), tmp_path / name / "runs" / "train" / "digits-1")]
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "unnamed"}, "overrides": {"hydra": []}}})
+    folder = sweeps._sweep_folder(config, jobs)
+    assert folder.parent == tmp_path / name / "sweeps"
+    (override,) = OverridesParser.create().parse_overrides(list(config.hydra.overrides.hydra))
+    assert override.value() == str(folder)
+
+
+def test_the_listing_names_the_command_and_every_job(sweep, composed, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/anywhere/experiments/__main__.py", "-m", "seed=0,1"])
     folder, _ = sweep(Launcher(composed), seeds=(0, 1))
     listing = json.loads((folder / "sweep.json").read_text())
     assert [job["overrides"] for job in listing["jobs"]] == [["seed=0"], ["seed=1"]]
-    assert listing["command"].startswith("python -m experiments")
+    assert listing["command"] == "python -m experiments -m seed=0,1"
     # Relative: a folder of outputs can be moved.
     jobs = sweeps.read_sweep(folder)
     assert [os.path.relpath(job.folder, folder) for job in jobs] == [job["folder"] for job in listing["jobs"]]
