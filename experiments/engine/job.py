@@ -40,14 +40,14 @@ from experiments.engine.digests import code_digest
 from experiments.engine.empty_pathways import saying_empty_pathways_once
 from experiments.engine.images import Batch, Data, Images, identity_of, load_data
 from experiments.engine.instantiate import checked_type, instantiated, named
-from experiments.engine.metric_entry import Metric
+from experiments.engine.metric_entry import Metric, by_name
 from experiments.engine.network import build_model, check_model, check_site, fingerprint, trained_model
 from experiments.engine.pathway_metric import PathwayMetric, check_entry
 from experiments.engine.progress import progress
 from experiments.engine.provenance import command_line, device_name
 from experiments.engine.question import Question, check_methods, check_question
 from experiments.engine.settings import ExperimentSettings
-from experiments.engine.table import Row, read_table, tidy_table, write_table
+from experiments.engine.table import Row, inside_ranges, read_table, tidy_table, write_table
 from experiments.engine.tracking import Tracker
 
 _LOG = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _make(job: Job, entry: Entry) -> None:
                 model=config.model_name,
                 seed=config.seed,
             )
-        write_table(table, folder / RESULTS)
+        write_table(inside_ranges(table, by_name(config.experiment.metrics)), folder / RESULTS)
         table = read_table(folder / RESULTS)
         save_drawings([*config.experiment.figures(table), *job.drawings], folder / "figures")
         tracker.results(table, folder)
