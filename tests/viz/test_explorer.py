@@ -192,11 +192,11 @@ def test_parts_of_a_batch_keep_their_targets_and_baselines(monkeypatch):
 # Places
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(60, 45), (7, 7), (8, 3)])
-def test_a_cell_joins_the_places_that_fall_into_it(rows, columns):
+@pytest.mark.parametrize(("rows", "columns", "cells"), [(60, 45, (7, 7)), (7, 7, (7, 7)), (8, 3, (4, 3))])
+def test_a_cell_joins_the_places_that_fall_into_it(rows, columns, cells):
     grid = SiteGrid.of("relu", (3, rows, columns), side=7)
     values = np.random.default_rng(0).integers(0, 16, (2, rows, columns)).astype(np.int32)
-    cells = (min(rows, 7), min(columns, 7))
+    assert grid.cells == cells
     sums, bits = np.zeros((2, *cells), int), np.zeros((2, *cells), int)
     for row in range(rows):
         for column in range(columns):
@@ -237,7 +237,7 @@ def test_pages_of_many_images_have_coarser_positions():
     sides = [
         Plan.of(model, large, "random", count=count, sparsity=STOPS).units[0].grids[0].cells for count in (1, 3000)
     ]
-    assert sides == [(28, 28), (14, 14)]
+    assert sides == [(32, 32), (11, 11)]
 
 
 # The page

@@ -190,6 +190,10 @@ def test_inputs_methods_units_sites_and_channels_are_picked_by_pointer(opened):
     )
     marked = page.locator("#where canvas").evaluate(_OPACITY)
     np.testing.assert_array_equal(np.array(marked).reshape(8, 8) > 0, mask)
+    _after(page, lambda: page.click("#all-channels"))
+    assert page.inner_text("#where figcaption").startswith("Random, neurons kept at each position")
+    assert not page.is_visible("#all-channels")
+    _after(page, lambda: page.click("#channels button:nth-child(2)"))
     bars = page.locator("#depth .pick")
     width = bars.bounding_box()["width"]
     _after(page, lambda: bars.click(position={"x": 0.9 * width, "y": 50}))

@@ -18,7 +18,7 @@ from cpath.pathway import Pathway
 from cpath.response import Response, Target, class_logits
 from cpath.scores import Scores, score
 from cpath.sites import evaluating
-from cpath.viz.explorer.places import SiteGrid, pooled
+from cpath.viz.explorer.places import SiteGrid, cells_of, pooled
 from cpath.viz.explorer.plan import Plan, UnitPlan
 from cpath.viz.maps import magnitude
 
@@ -206,7 +206,7 @@ class _Run:
             network.model, network.images, pathway, network.function, max_batch=self.plan.max_batch
         )
         size = single_channel(gradient).squeeze(1).abs().float().cpu().numpy()
-        cells = min(MAP_SIDE, size.shape[1]), min(MAP_SIDE, size.shape[2])
+        cells = cells_of(size.shape[1], MAP_SIDE), cells_of(size.shape[2], MAP_SIDE)
         counts = pooled(np.ones_like(size[0]), cells, np.add)
         mean = pooled(size, cells, np.add) / counts
         scaled = [magnitude(torch.from_numpy(one)) for one in mean]

@@ -142,6 +142,7 @@ function listen(slider) {
   byId("site").addEventListener("change", (event) => change({site: Number(event.target.value)}));
   byId("site-before").addEventListener("click", () => change({site: state.site - 1}));
   byId("site-after").addEventListener("click", () => change({site: state.site + 1}));
+  byId("all-channels").addEventListener("click", () => change({channel: null}));
   byId("beneath").addEventListener("change", (event) => change({beneath: event.target.checked}));
   document.addEventListener("keydown", press);
   let width = innerWidth;

@@ -13,11 +13,11 @@ import numpy as np
 
 from cpath.viz.explorer.examine import NETWORK, Answers, grid_facts
 from cpath.viz.explorer.packing import Field, json_for_page, packed, png, smallest_type
-from cpath.viz.explorer.places import pooled
+from cpath.viz.explorer.places import cells_of, pooled
 from cpath.viz.explorer.plan import Plan, UnitPlan
 from cpath.viz.style import colour_of, label_of
 
-_PICTURE_SIDE = 256
+_PICTURE_SIDE = 320
 _SCRIPTS = ("data.js", "draw.js", "charts.js", "panels.js", "main.js")
 
 
@@ -163,7 +163,7 @@ def _input_facts(answers: Answers, shown: Shown, number: int) -> dict[str, Any]:
 
 def _smaller(pixels: np.ndarray) -> np.ndarray:
     """Reduce a large image to the mean of its pixels under each of those that are shown."""
-    cells = min(_PICTURE_SIDE, pixels.shape[0]), min(_PICTURE_SIDE, pixels.shape[1])
+    cells = cells_of(pixels.shape[0], _PICTURE_SIDE), cells_of(pixels.shape[1], _PICTURE_SIDE)
     if cells == pixels.shape[:2]:
         return pixels
     first = np.moveaxis(pixels, -1, 0)

@@ -155,6 +155,8 @@ function showWhere() {
     here = sites[site];
   const cells = here.cells[0] * here.cells[1];
   byId("where-note").textContent = whereNote(here);
+  byId("all-channels").hidden = state.channel === null;
+  byId("all-channels").textContent = `Show all ${here.word}s`;
   byId("where").className = current.b ? "pair two" : "pair";
   byId("beneath").closest("label").hidden = !current.sites.some((one) => one.overInput);
   byId("where").replaceChildren(...(cells > 1 ? runs().map((run) => whereFigure(run, here, stop, site)) : []));

@@ -64,9 +64,8 @@ class SiteGrid:
             patches = math.isqrt(columns)
             if columns - patches**2 <= _MOST_EXTRA:
                 skipped, rows, columns, over_input = columns - patches**2, patches, patches, True
-        return cls(
-            name, shape, axes, rows, columns, skipped, word, over_input, (min(rows, side), min(columns, side))
-        )
+        cells = cells_of(rows, side), cells_of(columns, side)
+        return cls(name, shape, axes, rows, columns, skipped, word, over_input, cells)
 
     @property
     def channels(self) -> int:
@@ -123,6 +122,24 @@ class SiteGrid:
     def _pooled(self, places: np.ndarray, join: np.ufunc) -> np.ndarray:
         on_grid = places[..., self.skipped :].reshape(*places.shape[:-1], self.rows, self.columns)
         return pooled(on_grid, self.cells, join)
+
+
+def cells_of(size: int, most: int) -> int:
+    """Divide places in a row into cells of one size, as far as that goes.
+
+    Args:
+        size: Number of places.
+        most: Most cells.
+
+    Returns:
+        Number of cells.
+
+    Example:
+        >>> from cpath.viz.explorer.places import cells_of
+        >>> cells_of(7, 32), cells_of(112, 32), cells_of(60, 7)
+        (7, 28, 7)
+    """
+    return -(-size // -(-size // most))
 
 
 def pooled(values: np.ndarray, cells: tuple[int, int], join: np.ufunc) -> np.ndarray:

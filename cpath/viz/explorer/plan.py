@@ -25,7 +25,7 @@ METHODS = ("neuron_mct", "neuron_intgrad", "random")
 """Methods that are explored unless others are named."""
 
 _MOST_STOPS = 16  # a bit each
-_SIDES = (28, 20, 14, 10, 7)  # cells in a row of a site's grid
+_SIDES = (32, 20, 14, 10, 7)  # cells in a row of a site's grid
 _MOST_NUMBERS = 6_000_000  # of positions: 15 MB for 20 photographs and 5 methods
 
 SomeMethods = str | Method | Sequence[str | Method] | Mapping[str, Method]
