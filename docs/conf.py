@@ -54,6 +54,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "show_memory": False,
+    "min_reported_time": 3600,
     "write_computation_times": False,
     "reset_modules": (),
     "plot_gallery": "True",

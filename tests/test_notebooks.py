@@ -28,7 +28,7 @@ def test_a_page_of_the_gallery_shows_objects_figures_and_numbers(tmp_path: Path)
     outputs = _outputs(_run(DOCS / "gallery" / "plot_classes.py", tmp_path))
     shown = [output.data for output in outputs if output.output_type == "execute_result"]
     assert any("PathwayCounter" in data.get("text/html", "") for data in shown)
-    assert sum("image/png" in data for data in shown) == 1
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
     assert "where the network is right" in "".join(
         output.text for output in outputs if output.output_type == "stream"
     )

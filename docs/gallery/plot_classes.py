@@ -6,8 +6,8 @@ How often each unit is in the pathways of a class's inputs, which classes share 
 input's pathway is of the class that the network predicts.
 """
 
+import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -34,7 +34,7 @@ model.eval()
 # A counter takes pathways batch by batch, and holds one small number for each class and unit.
 
 counter = cpath.PathwayCounter(classes=10)
-for start in range(0, 1000, 200):
+for start in range(0, 600, 200):
     some = slice(start, start + 200)
     counter.update(cpath.find_pathway(model, images[some], "neuron_mct", sparsity=90), labels[some])
 counter
@@ -43,19 +43,17 @@ counter
 # The overlap of the classes' pathways: units in more than half of the pathways of a class.
 
 similarity = counter.similarity()
-figure = Figure(figsize=(4.6, 3.8), layout="constrained")
-panel = figure.subplots()
+figure, panel = plt.subplots(figsize=(4.6, 3.8), layout="constrained")
 drawn = panel.imshow(similarity.fill_diagonal_(float("nan")), cmap="viridis")
 figure.colorbar(drawn, label="Jaccard index")
 panel.set(xlabel="class", ylabel="class", xticks=range(10), yticks=range(10))
-figure
 
 # %%
 # An input whose pathway is untypical of the predicted class is more often one that the network gets wrong.
 
-pathway = cpath.find_pathway(model, images[1000:], "neuron_mct", sparsity=90)
-predicted = model(images[1000:]).argmax(1)
+pathway = cpath.find_pathway(model, images[1400:], "neuron_mct", sparsity=90)
+predicted = model(images[1400:]).argmax(1)
 typical = counter.typicality(pathway, predicted)
-right = predicted == labels[1000:]
+right = predicted == labels[1400:]
 print(f"typicality: {typical[right].mean():.2f} where the network is right ({int(right.sum())} images),", end=" ")
 print(f"{typical[~right].mean():.2f} where it is wrong ({int((~right).sum())})")
