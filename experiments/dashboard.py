@@ -28,7 +28,7 @@ class Curve:
     x: str
     """Key of the horizontal axis."""
     log_x: bool = False
-    """Whether that axis is logarithmic."""
+    """That axis is logarithmic."""
 
     @property
     def title(self) -> str:

@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part ended.
+    """End of a part.
 
     Args:
         name: of the part.

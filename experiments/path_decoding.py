@@ -119,6 +119,10 @@ class PathDecoding(Experiment):
             InputError: if a transform cannot be made, or if Lucent's are asked for without a size to resize from.
             SiteError: if there is no such site, or no site's output has height and width.
         """
+        self._check_looks()
+        check_site(self.site, job.untrained, job.data, job.config)
+
+    def _check_looks(self) -> None:
         for look in self._looks():
             if self.size is None and any(node["_target_"] == _STANDARD for node in look.transforms):
                 raise InputError(
@@ -126,7 +130,6 @@ class PathDecoding(Experiment):
                     "one to resize, such as experiment.size=128."
                 )
             _made(look.transforms)
-        check_site(self.site, job.untrained, job.data, job.config)
 
     def _looks(self) -> tuple[_Look, _Look]:
         """Looks of the pictures of pathways, and of those of top neurons."""

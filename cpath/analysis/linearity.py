@@ -92,6 +92,9 @@ def check_piecewise_affine(model: nn.Module, images: Tensor, sites: Sites = DEFA
 
     Raises:
         SiteError: If the model calls a curved function, such as GELU or attention, or a site is no activation.
+
+    Example:
+        >>> cpath.analysis.check_piecewise_affine(model, images)  # ReLUs: nothing is raised
     """
     with intercept(model, lambda name, output: None, sites=sites, inputs=lambda *seen: None):
         curved = sorted(count_calls(lambda: model(images)).keys() - KINKS.keys())

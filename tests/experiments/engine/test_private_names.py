@@ -90,5 +90,5 @@ def test_the_view_is_the_one_that_the_class_would_send(tmp_path):
     view = json.loads(json.dumps(_wandb.view_of(made)))
     assert [section["name"] for section in view["section"]["panelBankConfig"]["sections"]] == [
         *dashboard.CURVES,
-        "Saliency maps",
+        "Pictures",
     ]

@@ -39,7 +39,7 @@ def _decodes_as_published(config: Config, size: int) -> None:
     assert neurons.parametrisation == "fourier"
     assert neurons.transforms == [{"_target_": "cpath.decoding.standard_transforms"}]
     assert pathways != neurons
-    decoding.check(Job(config))
+    decoding._check_looks()
     assert config.method["dgr"]["iterations"] == 1000
 
 
