@@ -114,12 +114,12 @@ class Attacker:
             Changed images, normalised, of the same type.
         """
         pixels = self._normalisation.invert(images).clamp(0, 1).cpu().float().numpy()
-        attack = ATTACKS[name](toolbox(), self._classifier, self._epsilon, self._steps)
-        state = np.random.get_state()  # noqa: NPY002  # the toolbox draws from the global generator
+        state = np.random.get_state()  # noqa: NPY002  # the toolbox draws from the global generators
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
             np.random.seed(self._seed % 2**32)  # noqa: NPY002
             try:
+                attack = ATTACKS[name](toolbox(), self._classifier, self._epsilon, self._steps)
                 changed = attack.generate(pixels, y=target.cpu().numpy())
             finally:
                 np.random.set_state(state)  # noqa: NPY002
