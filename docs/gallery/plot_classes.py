@@ -46,7 +46,7 @@ similarity = counter.similarity()
 figure, panel = plt.subplots(figsize=(4.6, 3.8), layout="constrained")
 drawn = panel.imshow(similarity.fill_diagonal_(float("nan")), cmap="viridis")
 figure.colorbar(drawn, label="Jaccard index")
-panel.set(xlabel="class", ylabel="class", xticks=range(10), yticks=range(10))
+_ = panel.set(xlabel="class", ylabel="class", xticks=range(10), yticks=range(10))
 
 # %%
 # An input whose pathway is untypical of the predicted class is more often one that the network gets wrong.
