@@ -33,7 +33,7 @@ from experiments.engine.terminal import print_table
 SITES = ("relu6",)
 SPARSITIES = (80.0, 90.0, 95.0, 99.0)
 MAPS = ("neuron_mct", "gradcam", "input_mct", "gradients", "random")
-STOPS = (0.0, 50.0, 80.0, 90.0, 95.0, 99.0)
+STOPS = (50.0, 80.0, 90.0, 95.0, 99.0)
 """Sparsities of the explorer's slider."""
 _METHODS = ("neuron_mct", "random")
 _SHOWN = 95.0  # per cent pruned, in the gallery's picture of a pathway
@@ -240,7 +240,7 @@ def demo(
     page = folder / "gallery.html"
     with replacing(page) as partial:
         Path(partial).write_text(gallery(names, findings), encoding="utf-8")
-    print("\nThe explorer: every photograph, sparsity, unit and site …", flush=True)
+    print("\nThe explorer: every photograph at every sparsity …", flush=True)
     explorer = explore(model, names, images, classes).save(folder / "explorer.html")
     for written in (page, explorer):
         print(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")
