@@ -38,6 +38,7 @@ from experiments.engine.metric_entry import Metric
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, PseudoMethod, Row
+from experiments.figures.class_findings import class_pathway_findings
 from experiments.figures.class_pathways import class_pathway_figures, decoded_channels
 from experiments.metrics import pick
 
@@ -270,6 +271,10 @@ class ClassPathways(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw similarity with a dendrogram, depth, stability and accuracies."""
         return class_pathway_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return class_pathway_findings(table)
 
 
 def _where(mask: Tensor, right: Tensor) -> Tensor:

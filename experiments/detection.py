@@ -32,6 +32,7 @@ from experiments.engine.metric_entry import Metric
 from experiments.engine.scoring import Scoring, Search, plan_searches
 from experiments.engine.settings import Settings
 from experiments.engine.table import Measure, PseudoMethod, Row
+from experiments.figures.class_findings import detection_findings
 from experiments.figures.detection import detection_figures
 from experiments.foreign import FOREIGN, foreign_data
 from experiments.metrics import pick
@@ -212,6 +213,10 @@ class Detection(Experiment):
     def figures(self, table: pd.DataFrame) -> Iterable[Drawing]:
         """Draw AUROC and FPR of each kind, over sparsity and over depth."""
         return detection_figures(table)
+
+    def findings(self, table: pd.DataFrame) -> Mapping[str, str]:
+        """Say the result of each figure in a sentence."""
+        return detection_findings(table)
 
 
 class _OfClass:
