@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from experiments.figures import findings
+from experiments.figures.class_findings import class_pathway_findings, detection_findings
 from tests.rows import made_row
 
 
@@ -158,3 +159,47 @@ def test_decoded_pictures_and_gradients_are_told_with_the_number_of_images() -> 
     }
     assert findings.finding_of("decoded-sweep-2", found).startswith("As the network is pruned")
     assert findings.finding_of("decoded-80", found) == ""
+
+
+def test_findings_on_classes_name_pairs_sites_and_controls():
+    rows = [
+        ("neuron_mct", "class", "cat", "class_jaccard/dog", 0.7),
+        ("neuron_mct", "class", "cat", "class_jaccard/ship", 0.2),
+        ("random", "class", "cat", "class_jaccard/ship", 0.9),
+        ("neuron_mct", "images", "50", "class_stability", 0.5),
+        ("neuron_mct", "images", "200", "class_stability", 0.8),
+        *(("neuron_mct", "class", "cat", metric, value) for metric, value in CLASS_ACCURACIES.items()),
+    ]
+    found = class_pathway_findings(pd.DataFrame(rows, columns=["method", "x_name", "x", "metric", "value"]))
+    assert found == {
+        "similarity": "NeuronMCT: the Jaccard index of the pathways of two classes is highest for cat and "
+        "dog (0.70), lowest for cat and ship (0.20).",
+        "stability": "NeuronMCT: with 200 images the pathway of a class has a Jaccard index of 0.80 with the one "
+        "from as many other images.",
+        "restricted": "NeuronMCT: restricted to a class's pathway, the network is right on 80 % of that class (as "
+        "many random units: 10 %), and takes 60 % of the other images for it, in the mean over classes.",
+    }
+
+
+CLASS_ACCURACIES = {"class_accuracy": 80.0, "class_accuracy/random": 10.0, "says_class": 60.0}
+
+
+def test_findings_on_detection_hold_pathways_against_the_networks_output():
+    rows = [
+        ("network", "", "", "auroc/fgsm/energy", 0.7),
+        ("network", "", "", "auroc/fgsm/entropy", 0.6),
+        ("neuron_mct", "sparsity", "90.0", "auroc/fgsm/typicality", 0.8),
+        ("neuron_mct", "sparsity", "80.0", "auroc/fgsm/typicality", 0.95),
+        ("random", "sparsity", "90.0", "auroc/fgsm/typicality", 0.99),
+        ("neuron_mct", "sparsity", "90.0", "fpr95/fgsm/typicality", 40.0),
+        ("network", "", "", "fpr95/fgsm/energy", 60.0),
+        ("neuron_mct", "sparsity", "90.0", "site_auroc/fgsm/relu1", 0.6),
+        ("neuron_mct", "sparsity", "90.0", "site_auroc/fgsm/relu2", 0.85),
+    ]
+    found = detection_findings(pd.DataFrame(rows, columns=["method", "x_name", "x", "metric", "value"]))
+    assert found == {
+        "auroc": "AUROC, fgsm: pathways 0.80 against output 0.70 at best.",
+        "fpr95": "False positives at 95 % found, fgsm: pathways 40 % against output 60 % at best.",
+        "over_sparsity": "AUROC, fgsm: 0.95 at 80 % pruned (NeuronMCT).",
+        "depth": "AUROC, fgsm: 0.85 at relu2.",
+    }
