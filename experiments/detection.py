@@ -215,7 +215,7 @@ class Detection(Experiment):
 
 
 class _OfClass:
-    """What was counted of the classes by one method at one sparsity."""
+    """Pathways of the classes by one method at one sparsity."""
 
     def __init__(self, counter: cpath.PathwayCounter, frequency: float) -> None:
         if not int(counter.inputs.sum()):
