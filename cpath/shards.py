@@ -41,8 +41,8 @@ class ScoreShards(Sequence[Scores]):
         InputError: If it holds no scores.
 
     Example:
-        >>> shards = cpath.score_dataset(model, images.split(1), folder)
-        >>> len(shards), len(cpath.ScoreShards(folder)[1])
+        >>> shards = cpath.score_dataset(model, images.split(1), folder / "one")
+        >>> len(shards), len(cpath.ScoreShards(folder / "one")[1])
         (2, 1)
     """
 
@@ -131,7 +131,7 @@ def score_dataset(
         StorageError: If a file cannot be written.
 
     Example:
-        >>> shards = cpath.score_dataset(model, [images, images.flip(3)], folder / "mct", "neuron_mct")
+        >>> shards = cpath.score_dataset(model, [images, images.flip(3)], folder / "all")
         >>> shards
         ScoreShards(inputs=4, files=2)
         >>> shards[3].pathway(90).sparsity >= 90
@@ -206,7 +206,7 @@ def _origin(
     units: Units,
     baseline: Mapping[str, Tensor] | None,
 ) -> dict[str, str]:
-    """Collect what determines scores beside the inputs, each as text."""
+    """Everything that determines scores beside the inputs, as text."""
     hasher = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

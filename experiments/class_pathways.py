@@ -212,7 +212,7 @@ class ClassPathways(Experiment):
     def _restrict(
         self, job: Job, batch: Batch, method: str, counter: cpath.PathwayCounter, correct: Tensor
     ) -> dict[Measure, Tensor]:
-        """Run networks that are restricted to the classes' pathways, or to random ones, on a batch."""
+        """Answers, to a batch, of networks that are restricted to the classes' pathways, or to random ones."""
         names, labels = batch.source.data.classes, batch.labels
         pathways = counter.pathway(self.frequency)
         measures: dict[Measure, Tensor] = {}

@@ -220,7 +220,7 @@ class Detection(Experiment):
 
 
 class _OfClass:
-    """Counts of the classes by one method at one sparsity."""
+    """Pathways of the classes by one method at one sparsity."""
 
     def __init__(self, counter: cpath.PathwayCounter, frequency: float) -> None:
         if not int(counter.inputs.sum()):

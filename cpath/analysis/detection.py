@@ -17,7 +17,7 @@ _AT_ONCE = 250  # resamples in memory together
 
 @dataclass(frozen=True, repr=False)
 class Detection(Shown):
-    """Detection of the inputs that should be found (positives) among others (negatives), by each of K scores.
+    """Quality of each of K scores in finding the inputs that should be found (positives) among others (negatives).
 
     Attributes:
         auroc: Area under the ROC curve (K,), a fraction: the probability that a positive has the higher score than
