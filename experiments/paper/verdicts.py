@@ -103,7 +103,7 @@ class Verdict:
 
     @property
     def counts(self) -> str:
-        """How many comparisons are as claimed, and how many images or seeds decided; empty where nothing did."""
+        """Numbers of comparisons as claimed, and of images or seeds that decided; empty where nothing did."""
         if self.word in (NOT_MEASURED, NOT_TESTABLE, BY_CONSTRUCTION):
             return ""
         total, held = len(self.comparisons), sum(one.holds is True for one in self.comparisons)
