@@ -322,7 +322,7 @@ def roar_findings(table: pd.DataFrame) -> Findings:
 
 
 def _pairs(table: pd.DataFrame) -> str:
-    """Name the method that is ahead of most others in ROAR, by intervals that exclude zero."""
+    """Sentence on the methods that are ahead of most others in ROAR, by intervals that exclude zero."""
     rows = table[table.metric.str.startswith("roar_difference/")]
     certain = rows[(rows.ci_low > 0) | (rows.ci_high < 0)]
     if rows.empty or rows.n.max() < 2:
@@ -408,7 +408,7 @@ def benchmark_findings(table: pd.DataFrame) -> Findings:
 
 
 def _growth(table: pd.DataFrame) -> Iterator[str]:
-    """Tell the ratio of each method's time for the most of what grows to that for the least."""
+    """Sentences on the time of each method for the most of what grows over that for the least."""
     compared = table[table.metric.str.startswith("ratio_to_")].method
     for name in ("images", "sites", "pathways"):
         rows = _numeric(table[(table.metric == "seconds") & table.method.isin(compared)], name)

@@ -357,7 +357,7 @@ def _held(found: list[Verdict]) -> str:
 
 
 def _facts(sections: list[Section]) -> dict[str, str]:
-    """Tell on what everything ran, and how long, for the head of the page."""
+    """Time, network, data and machine, for the head of the page."""
     table = pd.concat([section.table for section in sections], ignore_index=True)
     accuracies = table[(table.experiment == "train") & (table.metric == "test_accuracy")]
     accuracy = {row.model: f"{row.model}, test accuracy {_number(row.value)} %" for row in accuracies.itertuples()}

@@ -103,7 +103,7 @@ class Verdict:
 
     @property
     def counts(self) -> str:
-        """Number of comparisons as claimed, and of the images or seeds that decided; empty where nothing did."""
+        """Numbers of comparisons as claimed, and of images or seeds that decided; empty where nothing did."""
         if self.word in (NOT_MEASURED, NOT_TESTABLE, BY_CONSTRUCTION):
             return ""
         total, held = len(self.comparisons), sum(one.holds is True for one in self.comparisons)

@@ -239,7 +239,7 @@ def test_figures_say_their_result_and_are_shown_first_by_how_much_they_tell(conf
     (folder / "captions.json").write_text(json.dumps({"dead_share": "Shares.", "overlap": "Overlaps."}))
     page = write_report(tmp_path, "Digits", [stage]).read_text()
     assert "At 90 % pruned: The share of dead neurons is 40 % for Greedy." in page
-    assert page.count("<figure") == 3
+    assert page.count("<figure>") == 3
     assert "Overlaps." in page[: page.index("</header>")]
 
 
