@@ -113,8 +113,8 @@ def read_per_image(folder: Path) -> pd.DataFrame:
     Returns:
         A frame with the columns ``image``, ``method``, ``metric``, ``x_name``, ``x`` and ``value``.
     """
-    text = dict.fromkeys(("image", "method", "metric", "x_name", "x"), str)
-    frame = pd.read_csv(folder / PER_IMAGE, dtype=text, keep_default_na=False, na_values={"value": [""]})
+    types = {**dict.fromkeys(("image", "method", "metric", "x_name", "x"), str), "value": float}  # of no rows too
+    frame = pd.read_csv(folder / PER_IMAGE, dtype=types, keep_default_na=False, na_values={"value": [""]})
     return frame.assign(x=frame.x.map(place))
 
 
