@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from hydra.utils import get_class
@@ -159,7 +160,15 @@ def default_of(setting: str) -> Any:
         >>> default_of("seed")
         0
     """
-    return OmegaConf.select(OmegaConf.load(CONF / "config.yaml"), setting)
+    return OmegaConf.select(_config_file(), setting)
+
+
+@cache
+def _config_file() -> Any:
+    """Content of ``conf/config.yaml``, which nobody may change."""
+    content = OmegaConf.load(CONF / "config.yaml")
+    OmegaConf.set_readonly(content, True)
+    return content
 
 
 def import_modules(modules: Iterable[str]) -> None:

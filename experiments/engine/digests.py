@@ -164,8 +164,13 @@ def _is_installed(package: str) -> bool:
     return all({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)
 
 
-def _imports(source: bytes, package: str | None) -> Iterator[str]:
+@cache  # the same modules are behind most of what a job asks for
+def _imports(source: bytes, package: str | None) -> tuple[str, ...]:
     """Names of what the module imports, anywhere in it."""
+    return tuple(_imported(source, package))
+
+
+def _imported(source: bytes, package: str | None) -> Iterator[str]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # compiled, or a mistake that Python will show
