@@ -7,8 +7,9 @@
 from cpath.attribution.adapters import CaptumAttribution, quantus_explain
 from cpath.attribution.api import attribute, get, names
 from cpath.attribution.base import Attribution, register
-from cpath.attribution.by_captum import GBP, GradCAM, Gradients, InputIntGrad, InputMCT, SmoothGrad
+from cpath.attribution.by_captum import GBP, Gradients, InputIntGrad, InputMCT, SmoothGrad
 from cpath.attribution.controls import RandomMap, Sobel
+from cpath.attribution.gradcam import GradCAM
 from cpath.attribution.pathways import NeuronIntGradStar, PathwayGradient, pathway_gradient
 from cpath.attribution.reduction import RANK_BY, pixel_relevance, single_channel
 from cpath.attribution.response import ResponseProbe

@@ -1,28 +1,27 @@
-"""Attributions that are computed with Captum: gradients at the input and at the last convolutional site.
+"""Attributions that are computed with Captum: gradients at the input.
 
 Captum gets the response as a function of the input and never sees the model, so it sets no hook in it. Captum
-finds ReLUs and layers as modules and therefore misses functional ones: where an attribution concerns activation
-functions (GBP, GradCAM), the function that Captum gets handles them through cpath's sites.
+finds ReLUs as modules and therefore misses functional ones: GBP hands it a function that handles them through
+cpath's sites.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cpath.attribution.base import Attribution, register
-from cpath.attribution.response import Maps, ResponseProbe, no_influence_error, one_or_all
+from cpath.attribution.response import Maps, ResponseProbe, one_or_all
 from cpath.checks import check_count, check_seed
 from cpath.errors import InputError, SiteError, unknown_name
 from cpath.methods.quadrature import quadrature
 from cpath.optional import optional
 from cpath.randomness import image_generators
-from cpath.sites import EVERY_SITE, intercept, unwrap
+from cpath.sites import EVERY_SITE, intercept
 
 _RULES = {"legendre": "gausslegendre", "midpoint": "riemann_middle", "trapezoid": "riemann_trapezoid"}
 """Quadrature rules that Captum has, and its names of them."""
@@ -251,115 +250,3 @@ class GBP(Attribution):
 
         saliency = captum(self.name).Saliency(response)
         return one_or_all(saliency.attribute(probe.inputs.leaves(), abs=False))
-
-
-@register("gradcam")
-@dataclass(frozen=True, kw_only=True)
-class GradCAM(Attribution):
-    """Positive part of the sum of the channels, weighted by their mean gradients, at a convolutional site.
-
-    The map is upsampled to the input's size (bilinear). If the last convolutional site is one of several branches
-    that are concatenated, the map is taken at all of them, as at the layer that joins them. Captum's LayerGradCam
-    sees a site of any kind (reused, in-place or functional) as a layer of its own.
-
-    Args:
-        site: Name of the site; None for the last convolutional one.
-        layer: Name of a module at whose output (B, C, h, w) the map is taken in place of a site, such as
-            "features" of VGG, behind the last pooling, as published.
-
-    Raises:
-        InputError: If both are named.
-
-    Source: Selvaraju et al., Grad-CAM, ICCV 2017.
-
-    Example:
-        >>> cpath.attribute(model, images, cpath.attribution.GradCAM(site="relu1")).shape
-        torch.Size([2, 1, 8, 8])
-    """
-
-    site: str | None = None
-    layer: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.site is not None and self.layer is not None:
-            raise InputError("GradCAM takes its map at a site or at the output of a layer: name one of them.")
-
-    def maps(self, probe: ResponseProbe) -> Tensor:
-        """Compute ReLU(Σ_c z_c · mean(∂f/∂z_c)), upsampled, (B, 1, H, W)."""
-        _ = probe.images  # raises where there are none
-        if self.layer is not None:
-            return upsample(self._signed_at_layer(probe, self.layer).clamp(min=0), probe.images)
-        cams = [self._signed(probe, site) for site in probe.spatial_sites(self.site)]
-        return upsample(torch.stack(cams).sum(0).clamp(min=0), probe.images)
-
-    def _signed_at_layer(self, probe: ResponseProbe, name: str) -> Tensor:
-        modules = dict(unwrap(probe.model).named_modules())
-        if name not in modules:
-            raise unknown_name("layer", name, modules)
-        _ = probe.left_out  # looked at before the passes that count
-        seen, layer = 0, nn.Identity()
-
-        def through_layer(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-            nonlocal seen
-            seen += 1
-            if not isinstance(output, Tensor) or output.dim() != 4:
-                raise SiteError(f"layer '{name}' does not give (B, C, h, w), which a map needs: name another one.")
-            found: Tensor = layer(output)
-            return found.clone()  # the model may go on with it in place
-
-        def response(*inputs: Tensor) -> Tensor:
-            nonlocal seen
-            seen = 0
-            found = probe.response(*inputs)
-            if seen != 1:
-                raise SiteError(f"the model calls layer '{name}' {seen} times for an answer: name one called once.")
-            return found
-
-        handle = modules[name].register_forward_hook(through_layer)
-        try:
-            return self._cam(name, response, layer, probe)
-        finally:
-            handle.remove()
-
-    def _signed(self, probe: ResponseProbe, site: str) -> Tensor:
-        layer = nn.Identity()
-
-        def through_layer(name: str, output: Tensor) -> Tensor | None:
-            return layer(output) if name == site else None
-
-        def response(*inputs: Tensor) -> Tensor:
-            with intercept(
-                probe.model,
-                through_layer,
-                edits={site},
-                sites=probe.sites,
-                left_out=probe.left_out,
-            ):
-                found = probe.response(*inputs)
-            if not found.requires_grad:
-                raise no_influence_error(site)
-            return found
-
-        return self._cam(site, response, layer, probe)
-
-    def _cam(self, name: str, response: Callable[..., Tensor], layer: nn.Module, probe: ResponseProbe) -> Tensor:
-        try:
-            cam: Tensor = captum(self.name).LayerGradCam(response, layer).attribute(probe.sources)
-        except RuntimeError as error:
-            if "appears to not have been used" in str(error):
-                raise no_influence_error(name) from error
-            raise
-        return cam.detach()
-
-
-def upsample(maps: Tensor, images: Tensor) -> Tensor:
-    """Resize maps to the size of the images, bilinear, with the edges of both aligned.
-
-    Args:
-        maps: Maps (B, 1, h, w).
-        images: Images (B, C, H, W).
-
-    Returns:
-        Maps (B, 1, H, W).
-    """
-    return F.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=False)

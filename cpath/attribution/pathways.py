@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cpath.attribution.base import Attribution, register
-from cpath.attribution.by_captum import upsample
+from cpath.attribution.gradcam import upsample
 from cpath.attribution.response import Maps, ResponseProbe, no_influence_error, one_or_all
 from cpath.checks import check_count, within_memory
 from cpath.errors import MaskError

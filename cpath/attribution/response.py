@@ -221,9 +221,7 @@ class ResponseProbe(Probe):
         with torch.no_grad(), intercept(self.model, visit, sites=self.sites, left_out=left_out):
             self.response()
         if not seen:
-            raise SiteError(
-                f"the model reached site '{site}' for some inputs but not for others: pass those for which it does."
-            )
+            raise not_reached_error(site)
         return seen[-1]
 
     def spatial_sites(self, wanted: str | None) -> tuple[str, ...]:
@@ -262,6 +260,20 @@ class ResponseProbe(Probe):
             )
         last = next((name for name in reversed(maps) if maps[name][1] * maps[name][2] > 1), list(maps)[-1])
         return max((sites for sites in joined if last in sites), key=len)
+
+
+def not_reached_error(site: str) -> SiteError:
+    """Make the error for a site that the model has, but does not reach for the inputs.
+
+    Args:
+        site: Name of the site.
+
+    Returns:
+        The error, to be raised.
+    """
+    return SiteError(
+        f"the model reached site '{site}' for some inputs but not for others: pass those for which it does."
+    )
 
 
 def no_influence_error(site: str) -> SiteError:

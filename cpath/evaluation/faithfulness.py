@@ -323,9 +323,8 @@ def _measured(
     probe: Probe, scores: Scores, target: Target, question: Question, keep: tuple[float, ...], necessity: bool
 ) -> Faithfulness:
     """Measure the inputs of one forward pass."""
-    top = TopUnits(probe, scores)
     record = probe.record(gradients=False)
-    top.check_layout(record.activations)
+    top = TopUnits(probe, scores, record.activations)
     record.activations.clear()  # they take as much memory as the passes to come
     strength = question.strength(probe, record, target)
     above = thresholds(scores, keep)

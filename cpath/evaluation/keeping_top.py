@@ -16,6 +16,7 @@ from torch import Tensor
 from cpath._torch import eagerly
 from cpath.baselines import blended
 from cpath.checks import check_number
+from cpath.devices import rows_at_once
 from cpath.errors import InputError, MaskError, described
 from cpath.inputs import Inputs
 from cpath.margin import Strength
@@ -126,24 +127,23 @@ class TopUnits:
     Args:
         probe: The inputs in front of the model, with the sites and the baseline of the scores.
         scores: Scores of the same inputs.
+        activations: Output (B, *site) of every site.
+
+    Raises:
+        MaskError: If the scores do not belong to the model and its inputs.
     """
 
-    def __init__(self, probe: Probe, scores: Scores) -> None:
+    def __init__(self, probe: Probe, scores: Scores, activations: dict[str, Tensor]) -> None:
         self._probe, self._scores, self._baseline = probe, scores, probe.baseline
+        self._check_layout(activations)
+        largest = max(output[0].numel() * output.element_size() for output in activations.values())
+        self._versions_at_once = max(1, rows_at_once(probe.device, largest, probe.max_batch) // len(probe))
         # What an activation function returns is nobody else's yet; what a module returns may be.
         self._in_place = set(scores.sites) <= set(ACTIVATIONS)
         self._memory = torch.empty(0, device=probe.device)
         self._left_out = frozenset({*scores.left_out, *probe.left_out} - set(scores.layout.shapes))
 
-    def check_layout(self, activations: dict[str, Tensor]) -> None:
-        """Check that the scores belong to the model and its inputs.
-
-        Args:
-            activations: Output (B, *site) of every site.
-
-        Raises:
-            MaskError: If they do not.
-        """
+    def _check_layout(self, activations: dict[str, Tensor]) -> None:
         layout = self._scores.layout
         for name, output in activations.items():
             if name not in layout.shapes or not layout.fits(name, tuple(output.shape[1:])):
@@ -168,13 +168,7 @@ class TopUnits:
         Returns:
             Answers (V, B).
         """
-        at_once = max(1, self._probe.max_batch // len(self._probe))
-        return torch.cat(
-            [
-                self._pass(strength, above[start : start + at_once], keep_top)
-                for start in range(0, len(above), at_once)
-            ]
-        )
+        return torch.cat([self._pass(strength, part, keep_top) for part in above.split(self._versions_at_once)])
 
     def _pass(self, strength: Strength, above: Tensor, keep_top: bool) -> Tensor:
         versions, batch = above.shape

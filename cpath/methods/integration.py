@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cpath.devices import rows_at_once
 from cpath.methods.base import Contributions
 from cpath.outputs import gradient_at
 from cpath.probe import Probe, Record
@@ -125,10 +126,6 @@ class Rows:
     lanes: int
 
 
-# On a CPU, tensors above this size cost more for fetching fresh pages than the larger batch saves.
-_CPU_TENSOR_BYTES = 24 * 2**20
-
-
 def rows_per_pass(record: Record, lanes: int, max_batch: int) -> dict[str, Rows]:
     """Find the largest passes that keep to ``max_batch`` and, on a CPU, to tensors of a suitable size.
 
@@ -143,8 +140,8 @@ def rows_per_pass(record: Record, lanes: int, max_batch: int) -> dict[str, Rows]
     plan, widest = {}, 0
     for name, activation in reversed(record.activations.items()):
         widest = max(widest, activation[0].numel() * activation.element_size())
-        handy = max(1, _CPU_TENSOR_BYTES // max(1, widest)) if activation.device.type == "cpu" else max_batch
-        plan[name] = Rows(max(1, min(max_batch, handy) // lanes), min(lanes, max_batch))
+        rows = rows_at_once(activation.device, widest, max_batch)
+        plan[name] = Rows(max(1, rows // lanes), min(lanes, max_batch))
     return plan
 
 

@@ -164,7 +164,7 @@ def _faithfulness(setup: Setup) -> Iterator[Case]:
     for architecture, model, images in setup.subjects(setup.settings.slow_models):
         scores = cpath.score(model, images, "neuron_mct")
         rival = Rival(f"{passes} forward passes", partial(rivals.forward_passes, model, images, passes))
-        ours = partial(cpath.faithfulness, model, images, scores, max_batch=len(images))  # passes of equal size
+        ours = partial(cpath.faithfulness, model, images, scores)
         yield Case("faithfulness", architecture, ours, {FLOOR: rival}, limits={FLOOR: 1.15})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,10 @@ from tests import zoo
 def predicted(model: nn.Module, images: Tensor) -> list[int]:
     with torch.no_grad():
         return model(images.clone()).argmax(1).tolist()
+
+
+def one_by_one(model: nn.Module, images: Tensor, of: Callable[[Tensor, int], Tensor]) -> Tensor:
+    return torch.stack([of(x, c) for x, c in zip(images, predicted(model, images), strict=True)])
 
 
 class SkipBeforeRelu(nn.Module):

@@ -17,7 +17,7 @@ from tests.attribution.networks import SkipBeforeRelu, predicted
 from tests.zoo import quick_attribution as quick
 
 NAMES = cpath.attribution.names()
-CAPTUM = ("gradients", "input_mct", "input_intgrad", "smoothgrad", "gbp", "gradcam")
+CAPTUM = ("gradients", "input_mct", "input_intgrad", "smoothgrad", "gbp")
 
 
 @pytest.fixture(params=NAMES)
@@ -217,7 +217,9 @@ def test_a_users_own_attribution() -> None:
 
 def test_names_and_settings() -> None:
     model, images = zoo.make("vgg"), zoo.images()
-    assert set(CAPTUM) | {"neuron_intgrad_star", "random", "sobel"} | set(cpath.methods.names()) == set(NAMES)
+    assert set(CAPTUM) | {"gradcam", "neuron_intgrad_star", "random", "sobel"} | set(cpath.methods.names()) == set(
+        NAMES
+    )
     with pytest.raises(cpath.UnknownNameError, match="Did you mean gradcam"):
         cpath.attribute(model, images, "gradcan")
     for settings in ({"sparsity": 90}, {"sitte": ""}):

@@ -307,24 +307,45 @@ def test_batch_equals_its_inputs_one_by_one_whatever_fits_into_a_pass(model):
         torch.testing.assert_close(one.necessity[0], whole.necessity[index], **CLOSE)
 
 
-def test_passes_are_counted_and_no_larger_than_asked():
-    rows: list[int] = []
+@pytest.fixture
+def rows() -> list[int]:
+    """Batch sizes of the passes of `counting_model`."""
+    return []
 
+
+@pytest.fixture
+def counting_model(rows: list[int]) -> torch.nn.Module:
     class Counting(zoo.Raising):
         def forward(self, x: Tensor) -> Tensor:
             if not self.training:
                 rows.append(len(x))
             return super().forward(x)
 
-    model, images = zoo.make(lambda: Counting(at=10**9)), zoo.images(4)
-    scores = cpath.score(model, images)
+    return zoo.make(lambda: Counting(at=10**9))
+
+
+def test_passes_are_counted_and_no_larger_than_asked(counting_model, rows):
+    images = zoo.images(4)
+    scores = cpath.score(counting_model, images)
     for necessity, passes in ((True, 2 * 9 + 2), (False, 9 + 2)):
         rows.clear()
-        found = cpath.faithfulness(model, images, scores, necessity=necessity, max_batch=8)
+        found = cpath.faithfulness(counting_model, images, scores, necessity=necessity, max_batch=8)
         assert sum(rows) == passes * 4
         assert max(rows) == 8
     with pytest.raises(cpath.InputError, match="necessity=True"):
         _ = found.necessity
+
+
+def test_passes_over_large_activations_are_no_larger_than_suits_a_cpu(counting_model, rows, monkeypatch):
+    model, images = counting_model.double(), zoo.images(4, dtype=torch.float64)
+    scores = cpath.score(model, images)
+    whole = cpath.faithfulness(model, images, scores)
+    assert max(rows) > 8
+    monkeypatch.setattr("cpath.devices._CPU_TENSOR_BYTES", 1)
+    rows.clear()
+    found = cpath.faithfulness(model, images, scores)
+    assert max(rows) == 4  # the inputs themselves, one size at a time
+    torch.testing.assert_close(found.sufficiency, whole.sufficiency, **CLOSE)
 
 
 def test_model_and_inputs_are_left_as_they_were():
