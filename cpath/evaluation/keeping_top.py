@@ -168,7 +168,9 @@ class TopUnits:
         Returns:
             Answers (V, B).
         """
-        return torch.cat([self._pass(strength, part, keep_top) for part in above.split(self._versions_at_once)])
+        return torch.cat(
+            [self._pass(strength, part, keep_top) for part in torch.split(above, self._versions_at_once)]
+        )
 
     def _pass(self, strength: Strength, above: Tensor, keep_top: bool) -> Tensor:
         versions, batch = above.shape
