@@ -54,8 +54,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 TUTORIAL = DOCS / "tutorial.md"
 
 
+SLOW = {"text-model"}  # it asks a real network about 120 sentences
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks_of(page) and page != TUTORIAL], ids=lambda page: page.stem
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else [])
+        for page in PAGES
+        if blocks_of(page) and page != TUTORIAL
+    ],
 )
 def test_the_python_of_a_page(run, page: Path) -> None:
     run(page)
