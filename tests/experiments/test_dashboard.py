@@ -185,6 +185,17 @@ _RUNS = {
         "experiment.images=8",
         "experiment.by_site=false",
     ],
+    "detection": [
+        "method=random",
+        "sparsity=[80,90]",
+        "experiment.counting.images=70",
+        "experiment.counting.parts=2",
+        "experiment.counting.only_correct=false",
+        "experiment.held_out=40",
+        "experiment.foreign.images=20",
+        "experiment.foreign.names=[noise]",
+        "experiment.attacks.names=[]",
+    ],
     "faithfulness": ["method=random", "experiment.images=4", "experiment.keep=[1,10]"],
     "degradation": ["attribution=random", "experiment.images=8"],
     "saliency": ["attribution=neuron_mct", "experiment.images=2", "sparsity=[0,90]"],
@@ -213,7 +224,7 @@ def test_every_panel_shows_keys_that_offline_runs_log(configure, trained, figure
     methods = [
         {key: value for update in run for key, value in update.items()}[dashboard.GROUPED_BY] for run in updates
     ]
-    assert sorted(methods) == ["gradients", "gradients", "neuron_mct", "random", "random", "random neuron_mct"]
+    assert sorted(methods) == ["gradients", "gradients", "neuron_mct", "random", "random", "random", "random neuron_mct"]
 
 
 def _inspect(record: Path) -> list[dict[str, Any]]:
