@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from cpath.callbacks import History, ProgressBar, WholeFiles
+from cpath.callbacks import History, Progress, ProgressBar, WholeFiles
 from cpath.checks import check_at_least, check_count, check_number
 from cpath.data import Batches, ImageData, Split
 from cpath.devices import widest
@@ -69,6 +69,18 @@ class Recipe:
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size)
 
+    def augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
+        """Augment a training batch.
+
+        Args:
+            images: Normalised images (B, C, H, W), on the device.
+            draws: Generator on that device.
+
+        Returns:
+            Images (B, C, H, W).
+        """
+        return images if self.augmentation is None else self.augmentation(images, draws)
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -109,6 +121,12 @@ class Hardware:
         check_at_least(0, "workers (trainer.workers)", self.workers)
         check_number("memory_gb (trainer.memory_gb)", self.memory_gb)
 
+    def set_tf32(self) -> None:
+        """Allow TF32 on a GPU, or forbid it, for the process as a whole."""
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = self.tf32
+
     def place(self, split: Split, device: torch.device) -> Split:
         """Move a split to a device if it is in memory and not too large.
 
@@ -120,6 +138,78 @@ class Hardware:
             The split on ``device``, or itself.
         """
         return split.placed(device, self.memory_gb)
+
+    def served(self, batches: Batches, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
+        """Cut batches of a split in memory where it lies; have those of image files read by worker processes.
+
+        Args:
+            batches: The batches.
+            device: Device that they go to.
+
+        Returns:
+            Images (B, C, H, W) and labels (B,) of each batch; those from files are not on the device yet.
+        """
+        if batches.split.bytes is not None:
+            return batches
+        on_gpu = device.type == "cuda"
+        return DataLoader(batches, batch_size=None, num_workers=self.workers, pin_memory=on_gpu)  # type: ignore[arg-type]
+
+
+class Means:
+    """Means over the images of an epoch, added up on the device.
+
+    Logging every step would cost more than the step of a small network, and reading a value would wait for the GPU.
+
+    Example:
+        >>> means = cpath.training.Means()
+        >>> means.add("loss", torch.tensor(1.0), images=3)
+        >>> means.add("loss", torch.tensor(2.0), images=1)
+        >>> means.values()["loss"].item()
+        1.25
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._images: dict[str, int] = {}
+
+    def add(self, name: str, mean: Tensor, images: int) -> None:
+        """Add the mean over a batch.
+
+        Args:
+            name: Name of the quantity.
+            mean: Its mean over the batch, a number or one for each of several networks.
+            images: Number of images in the batch.
+        """
+        self._sums[name] = self._sums.get(name, 0.0) + mean * images
+        self._images[name] = self._images.get(name, 0) + images
+
+    def values(self) -> dict[str, Tensor]:
+        """Divide by the number of images.
+
+        Returns:
+            Means by name.
+        """
+        return {name: total / self._images[name] for name, total in self._sums.items()}
+
+
+def hit_rate(output: object, labels: Tensor) -> Tensor:
+    """Compute the accuracy on a batch.
+
+    Args:
+        output: Output of a classifier, see `cpath.response`.
+        labels: Labels (B,).
+
+    Returns:
+        Per cent of the images that are classified correctly.
+
+    Example:
+        >>> cpath.training.hit_rate(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([1, 1])).item()
+        50.0
+    """
+    raw = raw_logits(output)
+    assert isinstance(raw, Tensor)  # as the loss needs them
+    hits = predicted(raw) == labels
+    return 100.0 * hits.to(widest(labels.device)).mean()
 
 
 class Classifier(pl.LightningModule):
@@ -140,7 +230,7 @@ class Classifier(pl.LightningModule):
         self.model = model
         self.recipe, self.seed = recipe, seed
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self._sums: dict[str, Tensor | float] = {}
+        self._means = Means()
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits (B, classes); of a network with one logit z, (−z/2, z/2)."""
@@ -151,43 +241,30 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed all draws from the seed, the epoch and the rank."""
-        seed = _epoch_seed(self.seed, self.current_epoch) + 7919 * self.global_rank
+        seed = epoch_seed(self.seed, self.current_epoch) + 7919 * self.global_rank
         torch.manual_seed(seed)
-        self._draws = torch.Generator(self.device).manual_seed(seed + 1)  # not before: processes start by pickling
-        self._sums = {}
+        self._draws = drawing(seed, self.device)  # not before: processes start by pickling
+        self._means = Means()
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Compute the loss of a batch."""
         images, labels = batch
-        if self.recipe.augmentation is not None:
-            images = self.recipe.augmentation(images, self._draws)
-        loss = self.recipe.loss(self(images), labels)
-        # Logging every step would cost more than the step of a small network, and reading a value would wait
-        # for the GPU.
-        self._add("loss", loss.detach(), len(labels))
+        loss = self.recipe.loss(self(self.recipe.augmented(images, self._draws)), labels)
+        self._means.add("loss", loss.detach(), len(labels))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Add up losses and correct answers."""
         images, labels = batch
         output = self._output(images)
-        self._add("val_loss", self.recipe.loss(logits_of(output), labels), len(labels))
-        raw = raw_logits(output)
-        assert isinstance(raw, Tensor)  # as the loss needs them
-        hits = predicted(raw) == labels
-        self._add("val_accuracy", 100.0 * hits.to(widest(labels.device)).mean(), len(labels))
+        self._means.add("val_loss", self.recipe.loss(logits_of(output), labels), len(labels))
+        self._means.add("val_accuracy", hit_rate(output, labels), len(labels))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the images of the epoch. All processes take those of the first one."""
-        figures = {
-            name: torch.as_tensor(
-                self._sums[name] / self._sums[f"{name}/images"], dtype=widest(self.device), device=self.device
-            )
-            for name in ("loss", "val_loss", "val_accuracy")
-            if name in self._sums
-        }
+        figures = {name: value.to(widest(self.device)) for name, value in self._means.values().items()}
         self.log_dict({name: self.trainer.strategy.broadcast(value) for name, value in figures.items()})
-        self._sums = {}
+        self._means = Means()
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, and the scheduler that is stepped after every epoch."""
@@ -196,13 +273,39 @@ class Classifier(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.recipe.scheduler(optimizer)}
 
-    def _add(self, name: str, mean: Tensor, images: int) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + mean * images
-        self._sums[f"{name}/images"] = self._sums.get(f"{name}/images", 0.0) + images
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Derive the seed of an epoch: of its order, its augmentation and the network's own draws.
 
-def _epoch_seed(seed: int, epoch: int) -> int:
+    Args:
+        seed: Seed of the training.
+        epoch: Number of the epoch, from 0.
+
+    Returns:
+        The seed.
+
+    Example:
+        >>> cpath.training.epoch_seed(2, epoch=5)
+        2000011
+    """
     return seed * 1_000_003 + epoch
+
+
+def drawing(seed: int, device: torch.device) -> torch.Generator:
+    """Make the generator of an epoch's augmentation, which does not repeat the numbers of its order.
+
+    Args:
+        seed: Seed of the epoch.
+        device: Device of the images.
+
+    Returns:
+        The generator.
+
+    Example:
+        >>> cpath.training.drawing(3, torch.device("cpu")).initial_seed()
+        4
+    """
+    return torch.Generator(device).manual_seed(seed + 1)
 
 
 class ImageModule(pl.LightningDataModule):
@@ -233,7 +336,7 @@ class ImageModule(pl.LightningDataModule):
     def train_dataloader(self) -> Any:
         """Make the batches of the trainer's current epoch."""
         trainer = self._trainer
-        seed = _epoch_seed(self.seed, trainer.current_epoch)
+        seed = epoch_seed(self.seed, trainer.current_epoch)
         return self._served(
             Batches(
                 self.train,
@@ -254,10 +357,7 @@ class ImageModule(pl.LightningDataModule):
         return self.trainer
 
     def _served(self, batches: Batches) -> Any:
-        if batches.split.bytes is not None:
-            return batches
-        on_gpu = self._trainer.strategy.root_device.type == "cuda"
-        return DataLoader(batches, batch_size=None, num_workers=self.hardware.workers, pin_memory=on_gpu)  # type: ignore[arg-type]
+        return self.hardware.served(batches, self._trainer.strategy.root_device)
 
 
 @contextmanager
@@ -274,10 +374,16 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _by_itself(hardware: Hardware) -> Iterator[None]:
-    """Restore everything that a training sets for the process as a whole.
+def by_itself(hardware: Hardware) -> Iterator[None]:
+    """Restore everything that a training sets for the process as a whole, at the end of a ``with`` block.
 
     Later computations then have the same bits as after loading the finished training.
+
+    Args:
+        hardware: Settings of the hardware.
+
+    Returns:
+        A context manager.
     """
     on_gpu, cudnn = hardware.device.type == "cuda", torch.backends.cudnn
     benchmark = cudnn.benchmark
@@ -367,9 +473,9 @@ def train(
     )
     # After every epoch, behind `best` so that it knows of it; `save_last` would only follow the best epochs.
     latest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    bar = ProgressBar(recipe.epochs, name, quiet, position)
+    bar = ProgressBar(Progress(recipe.epochs, name, quiet, position))
     last = folder / "last.ckpt"
-    with warnings.catch_warnings(), _by_itself(hardware), _interruptible():
+    with warnings.catch_warnings(), by_itself(hardware), _interruptible():
         for message in _HINTS:
             warnings.filterwarnings("ignore", message=message)
         for logger in _LOGGERS:  # hints on devices and products would bury the progress bar
@@ -407,9 +513,7 @@ def _memory_format(hardware: Hardware) -> torch.memory_format:
 
 def _trainer_settings(hardware: Hardware) -> dict[str, Any]:
     on_gpu = hardware.device.type == "cuda"
-    if on_gpu:
-        torch.set_float32_matmul_precision("high" if hardware.tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = hardware.tf32
+    hardware.set_tf32()
     settings: dict[str, Any] = {
         "accelerator": "gpu" if on_gpu else "cpu",
         "precision": hardware.precision,

@@ -18,7 +18,7 @@ from cpath.data import Batches, TensorSplit, crop_and_flip, digits
 from cpath.errors import InputError
 from cpath.evaluation import accuracy
 from cpath.models import resnet8_narrow
-from cpath.training import Hardware, Recipe, _by_itself, _trainer_settings, train
+from cpath.training import Hardware, Recipe, _trainer_settings, by_itself, train
 
 DATA = digits(size=16)
 
@@ -174,7 +174,7 @@ def test_a_training_inside_no_grad_is_the_same_and_leaves_gradients_off(tmp_path
 def test_precision_on_a_gpu_is_that_of_the_training_alone(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     before = torch.get_float32_matmul_precision()
-    with pytest.raises(ZeroDivisionError), _by_itself(Hardware(device=torch.device("cuda"))):
+    with pytest.raises(ZeroDivisionError), by_itself(Hardware(device=torch.device("cuda"))):
         _trainer_settings(Hardware(device=torch.device("cuda"), tf32=True))
         assert torch.get_float32_matmul_precision() == "high" != before
         assert torch.backends.cudnn.allow_tf32

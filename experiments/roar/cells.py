@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cpath.data import ImageData
+from cpath.errors import InputError, StorageError
 from cpath.evaluation import altered
 from experiments.engine.cache import Cache, Key
 from experiments.engine.config import Config
 from experiments.engine.network import build_model
 from experiments.engine.table import PseudoMethod
 from experiments.engine.training import read_history, train_in, trained_entry, training_identity, training_key
+from experiments.engine.training_together import Training, reason_against, train_together
 from experiments.roar.ranks import Ranks
 
 UNTOUCHED = PseudoMethod.UNTOUCHED.value
@@ -176,11 +178,56 @@ class Retrainings:
             return History(**read_history(folder))
         with self.cache.entry(self.key(cell)) as entry:
             if entry.missing:
-                splits = self.ranks[cell.attribution].splits
-                changed = altered(self.data, splits, cell.percent, keep=cell.keep, fill=self.fill)
                 model = build_model(config, self.data)
-                train_in(entry, config, changed, model, name=cell.label, position=position, keep_model=False)
+                images = self._images(cell)
+                train_in(entry, config, images, model, name=cell.label, position=position, keep_model=False)
         return History(**read_history(entry.folder))
+
+    def train(self, cells: Sequence[Cell], position: int = 0) -> dict[Cell, Exception]:
+        """Train cells, several of them at once, unless that was done before.
+
+        Args:
+            cells: what to train: one, or several where nothing is against that (`reason_against_several`).
+            position: row of the progress bar.
+
+        Returns:
+            The errors of those that failed while the others went on.
+
+        Raises:
+            InputError: if the settings are unusable, which no other cell would change.
+        """
+        if len(cells) == 1:
+            try:
+                self.history(cells[0], position)
+            except (InputError, StorageError):
+                raise
+            except Exception as error:  # of this cell alone
+                return {cells[0]: error}
+            return {}
+        trainings = {cell: self._training(cell) for cell in cells}
+        failed = train_together(list(trainings.values()), self.cache, build_model, position)
+        return {cell: failed[one.key.name] for cell, one in trainings.items() if one.key.name in failed}
+
+    def reason_against_several(self, cells: Sequence[Cell]) -> str | None:
+        """Say why cells cannot be trained at once.
+
+        Args:
+            cells: any of the table.
+
+        Returns:
+            A sentence; None where they can.
+        """
+        config = self.config_of(cells[0].seed)
+        return reason_against(config, self.data, build_model(config, self.data))
+
+    def _training(self, cell: Cell) -> Training:
+        return Training(self.key(cell), self.config_of(cell.seed), self._images(cell), keep_model=cell.percent == 0)
+
+    def _images(self, cell: Cell) -> ImageData:
+        if cell.percent == 0:
+            return self.data
+        splits = self.ranks[cell.attribution].splits
+        return altered(self.data, splits, cell.percent, keep=cell.keep, fill=self.fill)
 
     def config_of(self, seed: int) -> Config:
         """Configuration of a retraining: from scratch, whatever weights the explained network has.
