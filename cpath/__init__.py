@@ -129,7 +129,7 @@ __all__ = [
     "smaller_network",
 ]
 
-# `stacked`, `training`, `viz`, `show`, `explore` are not in `__all__`: they need packages that the library does not bring.
+# `stacked`, `training`, `viz`, `show`, `explore` need packages that the library does not bring: not in `__all__`.
 _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
     *("stacked", "training", "viz"),

@@ -95,7 +95,9 @@ class _Stack:
     def _loss(self, parameters: Any, buffers: Any, images: Tensor, labels: Tensor) -> Tensor:
         return self.recipe.loss(logits_of(self._output(parameters, buffers, images)), labels)
 
-    def _loss_and_hits(self, parameters: Any, buffers: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss_and_hits(
+        self, parameters: Any, buffers: Any, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         output = self._output(parameters, buffers, images)
         return self.recipe.loss(logits_of(output), labels), hit_rate(output, labels)
 
@@ -123,7 +125,9 @@ def _unstack(tensors: dict[str, Tensor], number: int, model: nn.Module) -> None:
             tensor.copy_(tensors[name][number])
 
 
-def check_stackable(model: nn.Module, recipe: Recipe, shape: Sequence[int], hardware: Hardware | None = None) -> None:
+def check_stackable(
+    model: nn.Module, recipe: Recipe, shape: Sequence[int], hardware: Hardware | None = None
+) -> None:
     """Check that several trainings of a network can be computed together, by a step of two of them.
 
     Args:
@@ -144,7 +148,9 @@ def check_stackable(model: nn.Module, recipe: Recipe, shape: Sequence[int], hard
         trainings cannot be computed together: LBFGS may change a weight by the gradients of others.
     """
     hardware = hardware or Hardware()
-    reason = _settings_against(hardware) or _optimizer_against(model, recipe) or _network_against(model, recipe, shape)
+    reason = (
+        _settings_against(hardware) or _optimizer_against(model, recipe) or _network_against(model, recipe, shape)
+    )
     if reason is not None:
         raise InputError(f"trainings cannot be computed together: {reason}.")
 
@@ -173,7 +179,9 @@ def _optimizer_against(model: nn.Module, recipe: Recipe) -> str | None:
 
 def _groups(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
-    return [{**group, "params": [places.get(id(one)) for one in group["params"]]} for group in optimizer.param_groups]
+    return [
+        {**group, "params": [places.get(id(one)) for one in group["params"]]} for group in optimizer.param_groups
+    ]
 
 
 def _network_against(model: nn.Module, recipe: Recipe, shape: Sequence[int]) -> str | None:
@@ -285,7 +293,7 @@ def train_stacked(
         For each member its numbers by epoch, as `cpath.training.train` gives them, or the error that ended it.
 
     Raises:
-        InputError: If the members cannot be trained together.
+        InputError: If the members cannot be trained together, or the memory of the device is too small.
 
     Example:
         >>> data = cpath.data.digits(size=8)
@@ -301,6 +309,7 @@ def train_stacked(
     if len({(one.data.shape, *map(len, both)) for one, both in zip(members, splits, strict=True)}) != 1:
         raise InputError("trainings can be computed together only if all have equally many images of one shape.")
     check_stackable(members[0].model, recipe, members[0].data.shape, hardware)
+    hardware.check_memory(members[0].model, members[0].data, recipe.batch_size, len(members))
     bar = Progress(recipe.epochs, name, quiet, position)
     with by_itself(hardware):
         hardware.set_tf32()

@@ -29,6 +29,7 @@ from cpath.data import Batches, ImageData, Split
 from cpath.devices import widest
 from cpath.errors import InputError
 from cpath.response import logits_of, predicted, raw_logits
+from cpath.training_memory import check_memory
 
 _CPU = torch.device("cpu")
 # Warnings of Lightning about its own use of PyTorch, and about settings that are intended.
@@ -138,6 +139,28 @@ class Hardware:
             The split on ``device``, or itself.
         """
         return split.placed(device, self.memory_gb)
+
+    def check_memory(self, model: nn.Module, data: ImageData, batch_size: int, at_once: int = 1) -> None:
+        """Refuse trainings that cannot fit the memory of the device.
+
+        Args:
+            model: The network.
+            data: Images, with training and validation splits.
+            batch_size: Number of images in a step, those of all processes together.
+            at_once: Number of trainings on the device at a time.
+
+        Raises:
+            InputError: If they need more than there is.
+        """
+        check_memory(
+            model,
+            data,
+            -(-batch_size // self.processes),
+            self.device,
+            at_once=at_once,
+            memory_gb=self.memory_gb,
+            in_16_bits="16" in self.precision,
+        )
 
     def served(self, batches: Batches, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
         """Cut batches of a split in memory where it lies; have those of image files read by worker processes.
@@ -447,7 +470,9 @@ def train(
         For every epoch its number, the losses and the validation accuracy in per cent.
 
     Raises:
-        InputError: If there is nothing to train on, or the processes cannot share a batch evenly.
+        InputError: If there is nothing to train on, the processes cannot share a batch evenly, or the memory of the
+            device is too small.
+        TrainingError: If the loss becomes NaN or infinite.
 
     Example:
         >>> from functools import partial
@@ -465,6 +490,7 @@ def train(
             "change Recipe.batch_size (recipe.batch_size) or Hardware.processes (trainer.processes)."
         )
     batches = ImageModule(data, recipe, seed, hardware)
+    hardware.check_memory(model, data, recipe.batch_size)
     network = copy.deepcopy(model).train().to(memory_format=_memory_format(hardware))
     if hardware.compile:
         network.compile()  # in place: the names of the weights stay

@@ -84,7 +84,9 @@ def _members(network: Any, count: int = 3) -> list[Member]:
     return found
 
 
-def _alone(members: Sequence[Member], recipe: Recipe, folder: Any, hardware: Hardware) -> list[list[dict[str, float]]]:
+def _alone(
+    members: Sequence[Member], recipe: Recipe, folder: Any, hardware: Hardware
+) -> list[list[dict[str, float]]]:
     return [
         train(one.model, one.data, recipe, folder / str(number), seed=one.seed, hardware=hardware, quiet=True)
         for number, one in enumerate(members)
@@ -99,7 +101,9 @@ def _assert_same(
         for row, other in zip(rows, wanted, strict=True):
             assert row == pytest.approx(other, rel=near)
         assert not member.model.training
-        for (name, tensor), other in zip(member.model.state_dict().items(), single.model.state_dict().values()):
+        for (name, tensor), other in zip(
+            member.model.state_dict().items(), single.model.state_dict().values(), strict=True
+        ):
             torch.testing.assert_close(tensor, other, rtol=near, atol=near, msg=name)
 
 

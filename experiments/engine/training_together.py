@@ -99,9 +99,7 @@ def _trained_together(
 
     config = missing[0][0].config
     hardware, recipe = hardware_of(config), recipe_of(config)
-    members = [
-        Member(make(one.config, one.data), one.data, one.config.seed, one.key.label) for one, _ in missing
-    ]
+    members = [Member(make(one.config, one.data), one.data, one.config.seed, one.key.label) for one, _ in missing]
     # Others of these entries may be finished by the time that this is taken up again: then it begins anew.
     file = missing[0][1].folder / f"together-{digest([one.key.name for one, _ in missing])}.ckpt"
     name = f"{len(members)} cells at once"
@@ -113,8 +111,6 @@ def _trained_together(
         if isinstance(result, Exception):
             raise result
         model = members[number].model
-        leave_results(
-            entry, model, training.data, result, hardware.device, keep_model=training.keep_model
-        )
+        leave_results(entry, model, training.data, result, hardware.device, keep_model=training.keep_model)
 
     return [partial(leave, number) for number in range(len(members))]

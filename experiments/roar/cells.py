@@ -11,9 +11,17 @@ from cpath.errors import InputError, StorageError
 from cpath.evaluation import altered
 from experiments.engine.cache import Cache, Key
 from experiments.engine.config import Config
+from experiments.engine.devices import hardware_of
 from experiments.engine.network import build_model
 from experiments.engine.table import PseudoMethod
-from experiments.engine.training import read_history, train_in, trained_entry, training_identity, training_key
+from experiments.engine.training import (
+    read_history,
+    recipe_of,
+    train_in,
+    trained_entry,
+    training_identity,
+    training_key,
+)
 from experiments.engine.training_together import Training, reason_against, train_together
 from experiments.roar.ranks import Ranks
 
@@ -219,6 +227,20 @@ class Retrainings:
         """
         config = self.config_of(cells[0].seed)
         return reason_against(config, self.data, build_model(config, self.data))
+
+    def check_memory(self, cell: Cell, at_once: int) -> None:
+        """Refuse cells that cannot fit the memory of the device.
+
+        Args:
+            cell: any of the table.
+            at_once: number of cells that are trained on the device at a time.
+
+        Raises:
+            InputError: if they need more than there is.
+        """
+        config = self.config_of(cell.seed)
+        batch_size = recipe_of(config).batch_size
+        hardware_of(config).check_memory(build_model(config, self.data), self._images(cell), batch_size, at_once)
 
     def _training(self, cell: Cell) -> Training:
         return Training(self.key(cell), self.config_of(cell.seed), self._images(cell), keep_model=cell.percent == 0)

@@ -93,12 +93,12 @@ class RoarTable(RoarExperiment):
             hits[seed] = (100.0 * accuracy(explained.model, job.data.test, device_of(job.config)).double()).tolist()
             ranks = self.rank(explained)
             plan = self._plan(ranks)
-            found[seed], speed = train_cells(
-                self.retrainings(job, ranks), plan.cells(), processes, self.stacked
-            )
+            found[seed], speed = train_cells(self.retrainings(job, ranks), plan.cells(), processes, self.stacked)
             speeds.append(speed)
         speed = Speed.of(speeds)
-        job.notes.update(cells=len(found) * len(plan.cells()), side_by_side=processes, stacked=self.stacked, speed=speed.noted)
+        job.notes.update(
+            cells=len(found) * len(plan.cells()), side_by_side=processes, stacked=self.stacked, speed=speed.noted
+        )
         if speed.cells_trained:
             _LOG.info("trained %d cells, %.0f images/s", speed.cells_trained, speed.images_per_second)
         write_table(_cells_table(found), job.folder / CELLS)

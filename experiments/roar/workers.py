@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -109,8 +110,8 @@ def train_cells(
 ) -> tuple[dict[Cell, History], Speed]:
     """Train cells, as far as that was not done before.
 
-    A cell that fails leaves the others. Settings that are unusable, and a full disk, stop all at once. Finished cells
-    stay, whatever happens to others.
+    A cell that fails leaves the others. Settings that are unusable, and a full disk, stop all at once; finished
+    cells stay.
 
     Args:
         retrainings: trains cells.
@@ -122,14 +123,19 @@ def train_cells(
         The result of every cell, and the speed.
 
     Raises:
+        InputError: if the cells that are trained at a time cannot fit the memory of a device.
         CpathError: if cells have failed, when all others are done.
     """
     begin = time.perf_counter()
     missing = [cell for cell in cells if not retrainings.is_trained(cell)]
     groups = _groups(retrainings, missing, processes, stacked)
+    processes = min(processes, len(groups))
+    if missing:
+        on_one = max(Counter(devices_of(retrainings.config, processes)).values())
+        retrainings.check_memory(missing[0], on_one * len(groups[0]))
     with tqdm(total=len(cells), initial=len(cells) - len(missing), desc="table", unit="cell", disable=None) as bar:
-        if min(processes, len(groups)) > 1:
-            failed = _train_in_workers(retrainings, groups, min(processes, len(groups)), bar)
+        if processes > 1:
+            failed = _train_in_workers(retrainings, groups, processes, bar)
         else:
             failed = {}
             for group in groups:
@@ -156,8 +162,8 @@ def _error_of(failed: Mapping[Cell, Exception]) -> CpathError:
     """One error for several cells."""
     told = [f"{cell.label}: {error}" for cell, error in failed.items()]
     return CpathError(
-        f"{len(failed)} of the cells could not be trained; the others are finished, and stay. The same command tries "
-        "these again:\n" + "\n".join(told)
+        f"{len(failed)} of the cells could not be trained; the others are finished, and stay. The same command "
+        "tries again:\n" + "\n".join(told)
     )
 
 
