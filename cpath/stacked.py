@@ -68,6 +68,7 @@ class _Stack:
 
     def __init__(self, models: Sequence[nn.Module], recipe: Recipe, hardware: Hardware) -> None:
         self.recipe, self.hardware = recipe, hardware
+        self.channels_last = hardware.channels_last or hardware.device.type == "cpu"
         self.dtype = torch.float64 if hardware.precision == "64-true" else None
         copies = [copy.deepcopy(model).train().to(device=hardware.device, dtype=self.dtype) for model in models]
         self.network = copies[0]
@@ -108,7 +109,7 @@ class _Stack:
 
     def _stacked(self, images: Sequence[Tensor]) -> Tensor:
         """Batches as (B, networks, C, H, W), laid out as the groups of channels that a convolution will see."""
-        if self.hardware.channels_last:
+        if self.channels_last:
             return torch.stack([batch.permute(0, 2, 3, 1) for batch in images], 3).permute(0, 3, 4, 1, 2)
         return torch.stack(list(images), 1)
 

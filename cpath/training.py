@@ -93,7 +93,8 @@ class Hardware:
             or as many processes on the CPU.
         precision: Lightning's precision: "32-true", "bf16-mixed", "16-mixed", …
         tf32: Multiply float32 matrices in TF32, on GPUs that can.
-        channels_last: Keep images and weights in the channels-last format.
+        channels_last: Keep images and weights in the channels-last format on a GPU. On a CPU that is always done,
+            for networks that run in it: convolutions take a fifth less time there.
         compile: Compile the network with `torch.compile`, which takes a minute or so and makes the steps faster.
         workers: Number of processes that read image files. Images in memory need none.
         memory_gb: Largest split, in gigabytes, that is moved to the device as a whole if it is in memory.
@@ -121,6 +122,18 @@ class Hardware:
         check_count("processes (trainer.processes)", self.processes)
         check_at_least(0, "workers (trainer.workers)", self.workers)
         check_number("memory_gb (trainer.memory_gb)", self.memory_gb)
+
+    def in_channels_last(self, model: nn.Module, shape: tuple[int, int, int]) -> bool:
+        """Tell if a network is trained in the channels-last format.
+
+        Args:
+            model: The network, which is left as it is.
+            shape: (C, H, W) of the images.
+
+        Returns:
+            True if so.
+        """
+        return self.channels_last or (self.device.type == "cpu" and _runs_in_channels_last(model, shape))
 
     def set_tf32(self) -> None:
         """Allow TF32 on a GPU, or forbid it, for the process as a whole."""
@@ -176,6 +189,20 @@ class Hardware:
             return batches
         on_gpu = device.type == "cuda"
         return DataLoader(batches, batch_size=None, num_workers=self.workers, pin_memory=on_gpu)  # type: ignore[arg-type]
+
+
+def _runs_in_channels_last(model: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Try a network that has convolutions on two images, as one that calls `Tensor.view` may fail."""
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return False
+    images = torch.zeros(2, *shape).contiguous(memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=()), torch.enable_grad():
+        try:
+            network = copy.deepcopy(model).cpu().float().train().to(memory_format=torch.channels_last)
+            logits_of(network(images)).sum().backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError):
+            return False
+    return True
 
 
 class Means:
@@ -491,7 +518,10 @@ def train(
         )
     batches = ImageModule(data, recipe, seed, hardware)
     hardware.check_memory(model, data, recipe.batch_size)
-    network = copy.deepcopy(model).train().to(memory_format=_memory_format(hardware))
+    channels_last = hardware.in_channels_last(model, data.shape)
+    network = copy.deepcopy(model).train()
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
     if hardware.compile:
         network.compile()  # in place: the names of the weights stay
     best = ModelCheckpoint(
@@ -519,7 +549,7 @@ def train(
             **_trainer_settings(hardware),
         )
         fit.fit(
-            Classifier(network, recipe, seed, channels_last=hardware.channels_last),
+            Classifier(network, recipe, seed, channels_last=channels_last),
             datamodule=batches,
             ckpt_path=str(last) if last.exists() else None,
             weights_only=True,
@@ -531,10 +561,6 @@ def train(
     history = torch.load(last, map_location="cpu", weights_only=True)["callbacks"][History.state_key]
     rows: list[dict[str, float]] = history["rows"]
     return rows
-
-
-def _memory_format(hardware: Hardware) -> torch.memory_format:
-    return torch.channels_last if hardware.channels_last else torch.preserve_format
 
 
 def _trainer_settings(hardware: Hardware) -> dict[str, Any]:

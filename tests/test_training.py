@@ -48,11 +48,10 @@ def test_training_learns_and_keeps_the_best_validation_epoch(tmp_path):
 @pytest.mark.parametrize(
     ("hardware", "near"),
     [
-        (Hardware(channels_last=True), 1e-3),
         (Hardware(precision="bf16-mixed"), 0.2),
         pytest.param(Hardware(compile=True), 1e-3, marks=pytest.mark.slow),
     ],
-    ids=["channels_last", "bf16", "compile"],
+    ids=["bf16", "compile"],
 )
 def test_switches_of_speed_change_the_numbers_by_rounding_alone(tmp_path, hardware, near):
     losses = []
@@ -67,6 +66,41 @@ def test_switches_of_speed_change_the_numbers_by_rounding_alone(tmp_path, hardwa
     assert losses[1] < 2.3  # ln 10: chance
     if used.precision != "32-true":
         assert losses[1] != losses[0]
+
+
+class Flattens(nn.Module):
+    """Notes the format of its features, and may need the usual one."""
+
+    def __init__(self, needs_usual):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(1, 4, 3), nn.Linear(4 * 14 * 14, 10)
+        self.needs_usual, self.seen = needs_usual, set()
+
+    def __deepcopy__(self, memo):
+        copied = Flattens(self.needs_usual)
+        copied.load_state_dict(self.state_dict())
+        copied.seen = self.seen
+        return copied
+
+    def forward(self, images):
+        features = self.conv(images)
+        self.seen.add((len(images), features.is_contiguous(memory_format=torch.channels_last)))
+        return self.out(features.view(len(images), -1) if self.needs_usual else features.flatten(1))
+
+
+@pytest.mark.parametrize("needs_usual", [False, True])
+def test_a_cpu_trains_in_channels_last_where_the_network_can_and_learns_the_same(
+    tmp_path, monkeypatch, needs_usual
+):
+    torch.manual_seed(0)
+    model, usual = Flattens(needs_usual), Flattens(False)
+    usual.load_state_dict(model.state_dict())
+    history = train(model, DATA, _recipe(1), tmp_path / "one", quiet=True)
+    assert {last for images, last in model.seen if images > 2} == {not needs_usual}
+    monkeypatch.setattr(Hardware, "in_channels_last", lambda *_: False)
+    expected = train(usual, DATA, _recipe(1), tmp_path / "other", quiet=True)
+    assert {last for images, last in usual.seen if images > 2} == {False}
+    assert history[0] == pytest.approx(expected[0], rel=1e-4)
 
 
 def test_every_epoch_is_in_the_history_whether_or_not_it_was_a_good_one(tmp_path):

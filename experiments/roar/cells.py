@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from cpath.data import ImageData
 from cpath.errors import InputError, StorageError
-from cpath.evaluation import altered
+from cpath.evaluation import NoisyLinear, altered
 from experiments.engine.cache import Cache, Key
 from experiments.engine.config import Config
 from experiments.engine.devices import hardware_of
@@ -27,6 +27,10 @@ from experiments.roar.ranks import Ranks
 
 UNTOUCHED = PseudoMethod.UNTOUCHED.value
 """Stands for the attribution where no pixel is removed."""
+
+
+Fill = float | Literal["noisy_linear"]
+"""Value of a removed pixel, or `cpath.evaluation.NoisyLinear`."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,8 @@ class Retrainings:
     """Holds the cells."""
     ranks: Mapping[str, Ranks]
     """Ranks of the pixels by attribution; none are needed for untouched images."""
-    fill: float
-    """Normalised value of a removed pixel."""
+    fill: Fill
+    """Normalised value of a removed pixel, or its imputation from the pixels that are left."""
     _configs: dict[int, Config] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def key(self, cell: Cell) -> Key:
@@ -248,8 +252,8 @@ class Retrainings:
     def _images(self, cell: Cell) -> ImageData:
         if cell.percent == 0:
             return self.data
-        splits = self.ranks[cell.attribution].splits
-        return altered(self.data, splits, cell.percent, keep=cell.keep, fill=self.fill)
+        fill = NoisyLinear() if self.fill == "noisy_linear" else self.fill
+        return altered(self.data, self.ranks[cell.attribution].splits, cell.percent, keep=cell.keep, fill=fill)
 
     def config_of(self, seed: int) -> Config:
         """Configuration of a retraining: from scratch, whatever weights the explained network has.

@@ -61,6 +61,11 @@ class RoarTable(RoarExperiment):
         """Seed of every network that is explained."""
         return [self.base_seed] if isinstance(self.base_seed, int) else self.base_seed
 
+    @property
+    def loses_every_pixel(self) -> bool:
+        """True if the images of some cells keep no pixel."""
+        return 100 in self.percent and False in self.keep
+
     def check(self, job: Job) -> None:
         """Refuse a seed that would change nothing, and what no retraining can be made with.
 

@@ -29,7 +29,7 @@ from cpath.errors import CpathError, InputError
 from experiments.engine.config import Config, parse
 from experiments.engine.devices import device_of, devices_of, sweep_number
 from experiments.engine.job import Job
-from experiments.roar.cells import Cell, History, Retrainings
+from experiments.roar.cells import Cell, Fill, History, Retrainings
 from experiments.roar.ranks import Ranks
 
 _LOG = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ class _Worker:
     Data and model are made from them when the first cell arrives.
     """
 
-    def __init__(self, config: dict[str, Any], ranks: Mapping[str, Ranks], fill: float, position: int) -> None:
+    def __init__(self, config: dict[str, Any], ranks: Mapping[str, Ranks], fill: Fill, position: int) -> None:
         self.config, self.ranks, self.fill, self.position = config, ranks, fill, position
 
     @cached_property
@@ -227,7 +227,7 @@ _worker: _Worker | None = None
 
 
 def _start_worker(
-    config: dict[str, Any], ranks: Mapping[str, Ranks], fill: float, places: Any, threads: int
+    config: dict[str, Any], ranks: Mapping[str, Ranks], fill: Fill, places: Any, threads: int
 ) -> None:
     """Make a worker ready, on a device of its own."""
     global _worker
