@@ -287,7 +287,10 @@ class Classifier(pl.LightningModule):
         return logits_of(self._output(images))
 
     def _output(self, images: Tensor) -> object:
-        return self.model(images.contiguous(memory_format=self.format))
+        if self.format == torch.channels_last:
+            return self.model(images.contiguous(memory_format=torch.channels_last))
+        # Of one channel, images in channels-last count as contiguous too, and convolutions would keep that format.
+        return self.model(images.contiguous().flatten(1).view(images.shape))
 
     def on_train_epoch_start(self) -> None:
         """Seed all draws from the seed, the epoch and the rank."""
