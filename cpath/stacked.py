@@ -167,7 +167,7 @@ def _settings_against(hardware: Hardware) -> str | None:
 
 
 def _optimizer_against(model: nn.Module, recipe: Recipe) -> str | None:
-    """What keeps one optimizer from stepping the weights of several networks as their own would."""
+    """Find what keeps one optimizer from stepping the weights of several networks as their own would."""
     alone = list(model.parameters())
     stacked = [weight.detach()[None].clone().requires_grad_(weight.requires_grad) for weight in alone]
     one, other = (recipe.optimizer(iter(weights)) for weights in (alone, stacked))
@@ -186,7 +186,7 @@ def _groups(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> l
 
 
 def _network_against(model: nn.Module, recipe: Recipe, shape: Sequence[int]) -> str | None:
-    """What keeps networks from running as one: tried with a batch of noise, against the network alone."""
+    """Find what keeps networks from running as one: try a batch of noise, against the network alone."""
     model = copy.deepcopy(model).cpu().float().train()
     draws = torch.Generator().manual_seed(0)
     images, labels = torch.randn(2, 2, *shape, generator=draws), torch.zeros(2, 2, dtype=torch.long)
