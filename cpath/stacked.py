@@ -77,13 +77,15 @@ class _Stack:
     def losses(self, images: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """Training loss of each network on its own batch."""
         self.network.train()
-        return self._run(self._loss, images, labels)
+        losses: Tensor = self._run(self._loss, images, labels)
+        return losses
 
     @torch.no_grad()
     def validate(self, images: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Loss and per cent of hits of each network on its own batch."""
         self.network.eval()
-        return self._run(self._loss_and_hits, images, labels)
+        found: tuple[Tensor, Tensor] = self._run(self._loss_and_hits, images, labels)
+        return found
 
     def _run(self, work: Callable[..., Any], images: Sequence[Tensor], labels: Sequence[Tensor]) -> Any:
         of_all = torch.vmap(work, in_dims=(0, 0, 1, 0))
@@ -194,7 +196,7 @@ def _network_against(model: nn.Module, recipe: Recipe, shape: Sequence[int]) -> 
         try:
             stack = _Stack([model, model], recipe, Hardware())
             together = stack.losses(list(images), list(labels))
-            together.sum().backward()
+            together.sum().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # of vmap, or of any module under it
             return f"torch.vmap cannot run the network ({str(error).strip().splitlines()[0].rstrip('.')})"
         found = [together[0].detach(), *(tensor[0].detach().double() for tensor in stack.tensors().values())]
