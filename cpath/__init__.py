@@ -54,6 +54,7 @@ from cpath.errors import (
     OutputSiteWarning,
     SiteError,
     StorageError,
+    TrainingError,
     UnknownNameError,
     UnsupportedTorchError,
 )
@@ -67,6 +68,7 @@ from cpath.units import UNITS, Units
 
 if TYPE_CHECKING:
     from cpath import analysis, attribution, data, decoding, evaluation, methods, models
+    from cpath import stacked as stacked
     from cpath import training as training
     from cpath import viz as viz
     from cpath.analysis.classes import PathwayCounter
@@ -102,6 +104,7 @@ __all__ = [
     "Scores",
     "SiteError",
     "StorageError",
+    "TrainingError",
     "Units",
     "UnknownNameError",
     "UnsupportedTorchError",
@@ -126,10 +129,10 @@ __all__ = [
     "smaller_network",
 ]
 
-# `training`, `viz`, `show`, `explore` are not in `__all__`: they need packages that the library does not bring.
+# `stacked`, `training`, `viz`, `show`, `explore` need packages that the library does not bring: not in `__all__`.
 _SUBMODULES = (
     *("analysis", "attribution", "data", "decoding", "evaluation", "methods", "models"),
-    *("training", "viz"),
+    *("stacked", "training", "viz"),
 )
 _PICTURES = ("show", "explore")  # of `viz`
 # Their modules import others that `import cpath` alone does not need.

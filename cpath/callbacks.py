@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,32 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from tqdm.auto import tqdm
 
+from cpath.errors import TrainingError
 from cpath.storage import replacing
 
 _LOG = logging.getLogger(__name__)
 _EVERY = 10.0  # seconds between two lines on the progress where there is no bar
+
+
+def check_loss(loss: float, epoch: int) -> None:
+    """Stop a training whose loss is NaN or infinite: no later epoch would mend its weights.
+
+    Args:
+        loss: Mean over the training images of an epoch.
+        epoch: Number of finished epochs.
+
+    Raises:
+        TrainingError: If it is no number.
+
+    Example:
+        >>> from cpath.callbacks import check_loss
+        >>> check_loss(2.3, epoch=1)
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the training has diverged: its loss is {loss} after epoch {epoch}. Lower the learning rate "
+            "(recipe.optimizer.lr=…), or look for images and labels that are no numbers."
+        )
 
 
 class History(pl.Callback):
@@ -33,6 +56,7 @@ class History(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the values of the epoch."""
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        check_loss(figures["loss"], trainer.current_epoch + 1)
         self.rows.append({"epoch": float(trainer.current_epoch), **figures})
 
     def state_dict(self) -> dict[str, Any]:
@@ -44,8 +68,8 @@ class History(pl.Callback):
         self.rows = list(state_dict["rows"])
 
 
-class ProgressBar(pl.Callback):
-    """Show one progress bar over the whole training, with the time left.
+class Progress:
+    """One progress bar over a whole training, with the time left; a line now and then where there is no terminal.
 
     Args:
         epochs: Number of epochs.
@@ -54,54 +78,90 @@ class ProgressBar(pl.Callback):
         position: Line of the bar on the terminal.
     """
 
-    def __init__(self, epochs: int, name: str, quiet: bool | None, position: int) -> None:
+    def __init__(self, epochs: int, name: str, quiet: bool | None = None, position: int = 0) -> None:
         self.epochs, self.name, self.quiet, self.position = epochs, name, quiet, position
         self.first = 0  # epoch, of a training that was resumed a later one
         self.bar: tqdm[Any] | None = None
         self.began = self.said = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar, at the step where a resumed training goes on."""
-        if trainer.is_global_zero:
-            self.began = self.said = time.monotonic()
-            self.first = trainer.current_epoch
-            self.bar = tqdm(
-                total=self.epochs * int(trainer.num_training_batches),
-                initial=trainer.global_step,
-                desc=self.name,
-                bar_format="{desc} {percentage:3.0f} %|{bar}| {remaining} left{postfix}",
-                disable=self.quiet,
-                position=self.position,
-                leave=self.position == 0,
-            )
+    def begin(self, epoch: int, steps: int) -> None:
+        """Open the bar.
 
-    def on_train_batch_end(self, *_: Any) -> None:
+        Args:
+            epoch: Number of finished epochs, above 0 in a training that is resumed.
+            steps: Number of steps in an epoch.
+        """
+        self.began = self.said = time.monotonic()
+        self.first = epoch
+        self.bar = tqdm(
+            total=self.epochs * steps,
+            initial=epoch * steps,
+            desc=self.name,
+            bar_format="{desc} {percentage:3.0f} %|{bar}| {remaining} left{postfix}",
+            disable=self.quiet,
+            position=self.position,
+            leave=self.position == 0,
+        )
+
+    def step(self) -> None:
         """Move the bar by a step."""
         if self.bar is not None:
             self.bar.update()
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the accuracy of the epoch."""
-        if self.bar is not None:
-            value = float(trainer.callback_metrics["val_accuracy"])
-            epoch = trainer.current_epoch + 1
-            self.bar.set_postfix_str(f"epoch {epoch}, validation {value:.1f} %")
-            if self.bar.disable and self.quiet is None and self.position == 0:
-                self._say(epoch, value)
+    def end_epoch(self, epoch: int, accuracy: str) -> None:
+        """Show the accuracy of an epoch.
 
-    def _say(self, epoch: int, value: float) -> None:
+        Args:
+            epoch: Number of finished epochs.
+            accuracy: Accuracy on the validation images, in per cent, as a text.
+        """
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"epoch {epoch}, validation {accuracy} %")
+            if self.bar.disable and self.quiet is None and self.position == 0:
+                self._say(epoch, accuracy)
+
+    def _say(self, epoch: int, accuracy: str) -> None:
         """Log a line every ten seconds where there is no terminal for a bar."""
         now = time.monotonic()
         if now - self.said >= _EVERY and epoch < self.epochs:
             self.said = now
             left = (now - self.began) / (epoch - self.first) * (self.epochs - epoch)
-            words = "%s: epoch %d of %d, validation %.1f %%, %.0f s left"
-            _LOG.info(words, self.name, epoch, self.epochs, value, left)
+            words = "%s: epoch %d of %d, validation %s %%, %.0f s left"
+            _LOG.info(words, self.name, epoch, self.epochs, accuracy, left)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def close(self) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+class ProgressBar(pl.Callback):
+    """Show the progress of a training by Lightning.
+
+    Args:
+        progress: The bar.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, at the epoch where a resumed training goes on."""
+        if trainer.is_global_zero:
+            self.progress.begin(trainer.current_epoch, int(trainer.num_training_batches))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the bar by a step."""
+        self.progress.step()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the accuracy of the epoch."""
+        accuracy = float(trainer.callback_metrics["val_accuracy"])
+        self.progress.end_epoch(trainer.current_epoch + 1, f"{accuracy:.1f}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self.progress.close()
 
 
 class WholeFiles(TorchCheckpointIO):

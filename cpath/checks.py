@@ -304,6 +304,8 @@ def within_memory(remedy: str) -> Iterator[None]:
     """
     try:
         yield
+    except OutOfMemoryError:  # it says already what to do
+        raise
     except (MemoryError, RuntimeError) as error:
         told = "can't allocate memory" in str(error)  # for a CPU, torch raises a plain RuntimeError
         if not told and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):

@@ -47,6 +47,10 @@ class OutOfMemoryError(CpathError, torch.OutOfMemoryError):
     """The memory of the device is too small for the number of images at once."""
 
 
+class TrainingError(CpathError, RuntimeError):
+    """A training has failed: its loss is no longer a number, and its network is of no use."""
+
+
 class MissingPackageError(CpathError, ImportError):
     """An optional package is not installed."""
 

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from cpath.callbacks import History, ProgressBar, WholeFiles
+from cpath.callbacks import History, Progress, ProgressBar, WholeFiles
 from cpath.checks import check_at_least, check_count, check_number
 from cpath.data import Batches, ImageData, Split
 from cpath.devices import widest
 from cpath.errors import InputError
 from cpath.response import logits_of, predicted, raw_logits
+from cpath.training_memory import check_memory
 
 _CPU = torch.device("cpu")
 # Warnings of Lightning about its own use of PyTorch, and about settings that are intended.
@@ -69,6 +70,18 @@ class Recipe:
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size)
 
+    def augmented(self, images: Tensor, draws: torch.Generator) -> Tensor:
+        """Augment a training batch.
+
+        Args:
+            images: Normalised images (B, C, H, W), on the device.
+            draws: Generator on that device.
+
+        Returns:
+            Images (B, C, H, W).
+        """
+        return images if self.augmentation is None else self.augmentation(images, draws)
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -80,7 +93,8 @@ class Hardware:
             or as many processes on the CPU.
         precision: Lightning's precision: "32-true", "bf16-mixed", "16-mixed", …
         tf32: Multiply float32 matrices in TF32, on GPUs that can.
-        channels_last: Keep images and weights in the channels-last format.
+        channels_last: Keep images and weights in the channels-last format on a GPU. On a CPU that is always done,
+            for networks that run in it: convolutions take a fifth less time there.
         compile: Compile the network with `torch.compile`, which takes a minute or so and makes the steps faster.
         workers: Number of processes that read image files. Images in memory need none.
         memory_gb: Largest split, in gigabytes, that is moved to the device as a whole if it is in memory.
@@ -109,6 +123,24 @@ class Hardware:
         check_at_least(0, "workers (trainer.workers)", self.workers)
         check_number("memory_gb (trainer.memory_gb)", self.memory_gb)
 
+    def in_channels_last(self, model: nn.Module, shape: tuple[int, int, int]) -> bool:
+        """Tell if a network is trained in the channels-last format.
+
+        Args:
+            model: The network, which is left as it is.
+            shape: (C, H, W) of the images.
+
+        Returns:
+            True if so.
+        """
+        return self.channels_last or (self.device.type == "cpu" and _runs_in_channels_last(model, shape))
+
+    def set_tf32(self) -> None:
+        """Allow TF32 on a GPU, or forbid it, for the process as a whole."""
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = self.tf32
+
     def place(self, split: Split, device: torch.device) -> Split:
         """Move a split to a device if it is in memory and not too large.
 
@@ -120,6 +152,114 @@ class Hardware:
             The split on ``device``, or itself.
         """
         return split.placed(device, self.memory_gb)
+
+    def check_memory(self, model: nn.Module, data: ImageData, batch_size: int, at_once: int = 1) -> None:
+        """Refuse trainings that cannot fit the memory of the device.
+
+        Args:
+            model: The network.
+            data: Images, with training and validation splits.
+            batch_size: Number of images in a step, those of all processes together.
+            at_once: Number of trainings on the device at a time.
+
+        Raises:
+            InputError: If they need more than there is.
+        """
+        check_memory(
+            model,
+            data,
+            -(-batch_size // self.processes),
+            self.device,
+            at_once=at_once,
+            memory_gb=self.memory_gb,
+            in_16_bits="16" in self.precision,
+        )
+
+    def served(self, batches: Batches, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
+        """Cut batches of a split in memory where it lies; have those of image files read by worker processes.
+
+        Args:
+            batches: The batches.
+            device: Device that they go to.
+
+        Returns:
+            Images (B, C, H, W) and labels (B,) of each batch; those from files are not on the device yet.
+        """
+        if batches.split.bytes is not None:
+            return batches
+        on_gpu = device.type == "cuda"
+        return DataLoader(batches, batch_size=None, num_workers=self.workers, pin_memory=on_gpu)  # type: ignore[arg-type]
+
+
+def _runs_in_channels_last(model: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Try a network that has convolutions on two images, as one that calls `Tensor.view` may fail."""
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return False
+    images = torch.zeros(2, *shape).contiguous(memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=()), torch.enable_grad():
+        try:
+            network = copy.deepcopy(model).cpu().float().train().to(memory_format=torch.channels_last)
+            logits_of(network(images)).sum().backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError):
+            return False
+    return True
+
+
+class Means:
+    """Means over the images of an epoch, added up on the device.
+
+    Logging every step would cost more than the step of a small network, and reading a value would wait for the GPU.
+
+    Example:
+        >>> means = cpath.training.Means()
+        >>> means.add("loss", torch.tensor(1.0), images=3)
+        >>> means.add("loss", torch.tensor(2.0), images=1)
+        >>> means.values()["loss"].item()
+        1.25
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._images: dict[str, int] = {}
+
+    def add(self, name: str, mean: Tensor, images: int) -> None:
+        """Add the mean over a batch.
+
+        Args:
+            name: Name of the quantity.
+            mean: Its mean over the batch, a number or one for each of several networks.
+            images: Number of images in the batch.
+        """
+        self._sums[name] = self._sums.get(name, 0.0) + mean * images
+        self._images[name] = self._images.get(name, 0) + images
+
+    def values(self) -> dict[str, Tensor]:
+        """Divide by the number of images.
+
+        Returns:
+            Means by name.
+        """
+        return {name: total / self._images[name] for name, total in self._sums.items()}
+
+
+def hit_rate(output: object, labels: Tensor) -> Tensor:
+    """Compute the accuracy on a batch.
+
+    Args:
+        output: Output of a classifier, see `cpath.response`.
+        labels: Labels (B,).
+
+    Returns:
+        Per cent of the images that are classified correctly.
+
+    Example:
+        >>> cpath.training.hit_rate(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([1, 1])).item()
+        50.0
+    """
+    raw = raw_logits(output)
+    assert isinstance(raw, Tensor)  # as the loss needs them
+    hits = predicted(raw) == labels
+    return 100.0 * hits.to(widest(labels.device)).mean()
 
 
 class Classifier(pl.LightningModule):
@@ -140,54 +280,44 @@ class Classifier(pl.LightningModule):
         self.model = model
         self.recipe, self.seed = recipe, seed
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self._sums: dict[str, Tensor | float] = {}
+        self._means = Means()
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits (B, classes); of a network with one logit z, (−z/2, z/2)."""
         return logits_of(self._output(images))
 
     def _output(self, images: Tensor) -> object:
-        return self.model(images.contiguous(memory_format=self.format))
+        if self.format == torch.channels_last:
+            return self.model(images.contiguous(memory_format=torch.channels_last))
+        # Of one channel, images in channels-last count as contiguous too, and convolutions would keep that format.
+        return self.model(images.contiguous().flatten(1).view(images.shape))
 
     def on_train_epoch_start(self) -> None:
         """Seed all draws from the seed, the epoch and the rank."""
-        seed = _epoch_seed(self.seed, self.current_epoch) + 7919 * self.global_rank
+        seed = epoch_seed(self.seed, self.current_epoch) + 7919 * self.global_rank
         torch.manual_seed(seed)
-        self._draws = torch.Generator(self.device).manual_seed(seed + 1)  # not before: processes start by pickling
-        self._sums = {}
+        self._draws = drawing(seed, self.device)  # not before: processes start by pickling
+        self._means = Means()
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Compute the loss of a batch."""
         images, labels = batch
-        if self.recipe.augmentation is not None:
-            images = self.recipe.augmentation(images, self._draws)
-        loss = self.recipe.loss(self(images), labels)
-        # Logging every step would cost more than the step of a small network, and reading a value would wait
-        # for the GPU.
-        self._add("loss", loss.detach(), len(labels))
+        loss = self.recipe.loss(self(self.recipe.augmented(images, self._draws)), labels)
+        self._means.add("loss", loss.detach(), len(labels))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Add up losses and correct answers."""
         images, labels = batch
         output = self._output(images)
-        self._add("val_loss", self.recipe.loss(logits_of(output), labels), len(labels))
-        raw = raw_logits(output)
-        assert isinstance(raw, Tensor)  # as the loss needs them
-        hits = predicted(raw) == labels
-        self._add("val_accuracy", 100.0 * hits.to(widest(labels.device)).mean(), len(labels))
+        self._means.add("val_loss", self.recipe.loss(logits_of(output), labels), len(labels))
+        self._means.add("val_accuracy", hit_rate(output, labels), len(labels))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the images of the epoch. All processes take those of the first one."""
-        figures = {
-            name: torch.as_tensor(
-                self._sums[name] / self._sums[f"{name}/images"], dtype=widest(self.device), device=self.device
-            )
-            for name in ("loss", "val_loss", "val_accuracy")
-            if name in self._sums
-        }
+        figures = {name: value.to(widest(self.device)) for name, value in self._means.values().items()}
         self.log_dict({name: self.trainer.strategy.broadcast(value) for name, value in figures.items()})
-        self._sums = {}
+        self._means = Means()
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, and the scheduler that is stepped after every epoch."""
@@ -196,13 +326,39 @@ class Classifier(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.recipe.scheduler(optimizer)}
 
-    def _add(self, name: str, mean: Tensor, images: int) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + mean * images
-        self._sums[f"{name}/images"] = self._sums.get(f"{name}/images", 0.0) + images
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Derive the seed of an epoch: of its order, its augmentation and the network's own draws.
 
-def _epoch_seed(seed: int, epoch: int) -> int:
+    Args:
+        seed: Seed of the training.
+        epoch: Number of the epoch, from 0.
+
+    Returns:
+        The seed.
+
+    Example:
+        >>> cpath.training.epoch_seed(2, epoch=5)
+        2000011
+    """
     return seed * 1_000_003 + epoch
+
+
+def drawing(seed: int, device: torch.device) -> torch.Generator:
+    """Make the generator of an epoch's augmentation, which does not repeat the numbers of its order.
+
+    Args:
+        seed: Seed of the epoch.
+        device: Device of the images.
+
+    Returns:
+        The generator.
+
+    Example:
+        >>> cpath.training.drawing(3, torch.device("cpu")).initial_seed()
+        4
+    """
+    return torch.Generator(device).manual_seed(seed + 1)
 
 
 class ImageModule(pl.LightningDataModule):
@@ -233,7 +389,7 @@ class ImageModule(pl.LightningDataModule):
     def train_dataloader(self) -> Any:
         """Make the batches of the trainer's current epoch."""
         trainer = self._trainer
-        seed = _epoch_seed(self.seed, trainer.current_epoch)
+        seed = epoch_seed(self.seed, trainer.current_epoch)
         return self._served(
             Batches(
                 self.train,
@@ -254,10 +410,7 @@ class ImageModule(pl.LightningDataModule):
         return self.trainer
 
     def _served(self, batches: Batches) -> Any:
-        if batches.split.bytes is not None:
-            return batches
-        on_gpu = self._trainer.strategy.root_device.type == "cuda"
-        return DataLoader(batches, batch_size=None, num_workers=self.hardware.workers, pin_memory=on_gpu)  # type: ignore[arg-type]
+        return self.hardware.served(batches, self._trainer.strategy.root_device)
 
 
 @contextmanager
@@ -274,10 +427,16 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _by_itself(hardware: Hardware) -> Iterator[None]:
-    """Restore everything that a training sets for the process as a whole.
+def by_itself(hardware: Hardware) -> Iterator[None]:
+    """Restore everything that a training sets for the process as a whole, at the end of a ``with`` block.
 
     Later computations then have the same bits as after loading the finished training.
+
+    Args:
+        hardware: Settings of the hardware.
+
+    Returns:
+        A context manager.
     """
     on_gpu, cudnn = hardware.device.type == "cuda", torch.backends.cudnn
     benchmark = cudnn.benchmark
@@ -341,7 +500,9 @@ def train(
         For every epoch its number, the losses and the validation accuracy in per cent.
 
     Raises:
-        InputError: If there is nothing to train on, or the processes cannot share a batch evenly.
+        InputError: If there is nothing to train on, the processes cannot share a batch evenly, or the memory of the
+            device is too small.
+        TrainingError: If the loss becomes NaN or infinite.
 
     Example:
         >>> from functools import partial
@@ -359,7 +520,11 @@ def train(
             "change Recipe.batch_size (recipe.batch_size) or Hardware.processes (trainer.processes)."
         )
     batches = ImageModule(data, recipe, seed, hardware)
-    network = copy.deepcopy(model).train().to(memory_format=_memory_format(hardware))
+    hardware.check_memory(model, data, recipe.batch_size)
+    channels_last = hardware.in_channels_last(model, data.shape)
+    network = copy.deepcopy(model).train()
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
     if hardware.compile:
         network.compile()  # in place: the names of the weights stay
     best = ModelCheckpoint(
@@ -367,9 +532,9 @@ def train(
     )
     # After every epoch, behind `best` so that it knows of it; `save_last` would only follow the best epochs.
     latest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    bar = ProgressBar(recipe.epochs, name, quiet, position)
+    bar = ProgressBar(Progress(recipe.epochs, name, quiet, position))
     last = folder / "last.ckpt"
-    with warnings.catch_warnings(), _by_itself(hardware), _interruptible():
+    with warnings.catch_warnings(), by_itself(hardware), _interruptible():
         for message in _HINTS:
             warnings.filterwarnings("ignore", message=message)
         for logger in _LOGGERS:  # hints on devices and products would bury the progress bar
@@ -387,7 +552,7 @@ def train(
             **_trainer_settings(hardware),
         )
         fit.fit(
-            Classifier(network, recipe, seed, channels_last=hardware.channels_last),
+            Classifier(network, recipe, seed, channels_last=channels_last),
             datamodule=batches,
             ckpt_path=str(last) if last.exists() else None,
             weights_only=True,
@@ -401,15 +566,9 @@ def train(
     return rows
 
 
-def _memory_format(hardware: Hardware) -> torch.memory_format:
-    return torch.channels_last if hardware.channels_last else torch.preserve_format
-
-
 def _trainer_settings(hardware: Hardware) -> dict[str, Any]:
     on_gpu = hardware.device.type == "cuda"
-    if on_gpu:
-        torch.set_float32_matmul_precision("high" if hardware.tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = hardware.tf32
+    hardware.set_tf32()
     settings: dict[str, Any] = {
         "accelerator": "gpu" if on_gpu else "cpu",
         "precision": hardware.precision,

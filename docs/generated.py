@@ -23,6 +23,7 @@ PACKAGES = {
     "cpath.models": "Models",
     "cpath.viz": "Figures",
     "cpath.training": "Training",
+    "cpath.stacked": "Training several networks at once",
     "experiments": "Results of experiments",
 }
 """Modules of the API reference, with the titles of their pages."""

@@ -13,12 +13,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpath.data import Batches, TensorSplit, crop_and_flip, digits
-from cpath.errors import InputError
+from cpath.errors import InputError, TrainingError
 from cpath.evaluation import accuracy
 from cpath.models import resnet8_narrow
-from cpath.training import Hardware, Recipe, _by_itself, _trainer_settings, train
+from cpath.stacked import Member, train_stacked
+from cpath.training import Hardware, Recipe, _trainer_settings, by_itself, train
 
 DATA = digits(size=16)
 
@@ -48,11 +50,10 @@ def test_training_learns_and_keeps_the_best_validation_epoch(tmp_path):
 @pytest.mark.parametrize(
     ("hardware", "near"),
     [
-        (Hardware(channels_last=True), 1e-3),
         (Hardware(precision="bf16-mixed"), 0.2),
         pytest.param(Hardware(compile=True), 1e-3, marks=pytest.mark.slow),
     ],
-    ids=["channels_last", "bf16", "compile"],
+    ids=["bf16", "compile"],
 )
 def test_switches_of_speed_change_the_numbers_by_rounding_alone(tmp_path, hardware, near):
     losses = []
@@ -67,6 +68,75 @@ def test_switches_of_speed_change_the_numbers_by_rounding_alone(tmp_path, hardwa
     assert losses[1] < 2.3  # ln 10: chance
     if used.precision != "32-true":
         assert losses[1] != losses[0]
+
+
+class Flattens(nn.Module):
+    """Notes the format of its features, and may need the usual one."""
+
+    def __init__(self, needs_usual):
+        super().__init__()
+        self.convs = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 3))  # of one channel, both formats are one
+        self.out = nn.Linear(2 * 12 * 12, 10)
+        self.needs_usual, self.seen = needs_usual, set()
+
+    def __deepcopy__(self, memo):
+        copied = Flattens(self.needs_usual)
+        copied.load_state_dict(self.state_dict())
+        copied.seen = self.seen
+        return copied
+
+    def forward(self, images):
+        features = self.convs(images)
+        self.seen.add((len(images), features.is_contiguous(memory_format=torch.channels_last)))
+        return self.out(features.view(len(images), -1) if self.needs_usual else features.flatten(1))
+
+
+@pytest.mark.parametrize("needs_usual", [False, True])
+def test_a_cpu_trains_in_channels_last_where_the_network_can_and_learns_the_same(
+    tmp_path, monkeypatch, needs_usual
+):
+    torch.manual_seed(0)
+    model, usual = Flattens(needs_usual), Flattens(False)
+    usual.load_state_dict(model.state_dict())
+    history = train(model, DATA, _recipe(1), tmp_path / "one", quiet=True)
+    assert {last for images, last in model.seen if images > 2} == {not needs_usual}
+    monkeypatch.setattr(Hardware, "in_channels_last", lambda *_: False)
+    expected = train(usual, DATA, _recipe(1), tmp_path / "other", quiet=True)
+    assert {last for images, last in usual.seen if images > 2} == {False}
+    assert history[0] == pytest.approx(expected[0], rel=1e-4)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the values that are read off tensors, for each of which a GPU would be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        self.count += func in (aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_no_step_reads_a_value(tmp_path, at_once):
+    counts = {}
+    for batch in (64, 320):
+        recipe = Recipe(2, batch, partial(torch.optim.SGD, lr=0.1), augmentation=partial(crop_and_flip, crop=1))
+        models = [nn.Sequential(nn.Conv2d(1, 2, 3, 4), nn.Flatten(), nn.Linear(32, 10)) for _ in range(at_once)]
+        with Reads() as reads:
+            if at_once == 1:
+                train(models[0], DATA, recipe, tmp_path / str(batch), quiet=True)
+            else:
+                members = [Member(model, DATA, seed) for seed, model in enumerate(models)]
+                train_stacked(members, recipe, tmp_path / f"{batch}.ckpt", quiet=True)
+        counts[batch] = reads.count
+    # As many with 20 steps an epoch as with 4: those of its end.
+    assert counts[64] == counts[320]
+    with Reads() as reads:
+        torch.ones(1).item()
+    assert reads.count == 1
 
 
 def test_every_epoch_is_in_the_history_whether_or_not_it_was_a_good_one(tmp_path):
@@ -128,6 +198,18 @@ def test_augmentation_moves_and_flips_each_image_on_its_own():
     assert torch.equal(crop_and_flip(images, generator), images)
 
 
+def test_a_training_whose_loss_is_nan_ends_with_a_message_and_no_result(tmp_path):
+    pixels = DATA.train.pixels.clone()
+    pixels[5] = float("nan")
+    data = replace(DATA, train=TensorSplit(pixels, DATA.train.labels, DATA.train.ids, DATA.train.normalisation))
+    model = resnet8_narrow(10, DATA.shape, width=2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(TrainingError, match=r"diverged: its loss is nan after epoch 1\. Lower the learning rate"):
+        train(model, data, _recipe(3), tmp_path, quiet=True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not list(tmp_path.glob("best*"))
+
+
 class Meddling(pl.Callback):
     """Sets what belongs to the process as a whole, as Lightning does."""
 
@@ -174,7 +256,7 @@ def test_a_training_inside_no_grad_is_the_same_and_leaves_gradients_off(tmp_path
 def test_precision_on_a_gpu_is_that_of_the_training_alone(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     before = torch.get_float32_matmul_precision()
-    with pytest.raises(ZeroDivisionError), _by_itself(Hardware(device=torch.device("cuda"))):
+    with pytest.raises(ZeroDivisionError), by_itself(Hardware(device=torch.device("cuda"))):
         _trainer_settings(Hardware(device=torch.device("cuda"), tf32=True))
         assert torch.get_float32_matmul_precision() == "high" != before
         assert torch.backends.cudnn.allow_tf32

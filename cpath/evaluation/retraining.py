@@ -8,7 +8,7 @@ Source: Hooker et al., A Benchmark for Interpretability Methods in Deep Neural N
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +18,17 @@ import torch
 from torch import Tensor
 
 from cpath.checks import check_count
-from cpath.data import ImageData, Split
+from cpath.data import ImageData, Normalisation, Split, TensorSplit
 from cpath.errors import InputError
 from cpath.evaluation.removal import remove_pixels, removed_pixels
 from cpath.storage import open_tensors, write_tensors
 
 _KIND, _FORMAT = "ranks", 1
 _SPLITS = ("train", "val", "test")
+_AT_ONCE = 256  # images that are filled in at a time
+
+RetrainingFill = float | Callable[[Tensor, Tensor], Tensor]
+"""Replacement of removed pixels: a value, or a function of images (B, C, H, W) and removed pixels (B, H, W)."""
 
 
 class StoredRanks:
@@ -146,7 +150,8 @@ class AlteredSplit(Split):
         ranks: Ranks of their pixels.
         percent: Per cent of the pixels, as for `removed_pixels`. 0 leaves the images untouched.
         keep: Remove all but the most relevant pixels.
-        fill: Normalised value of a removed pixel: 0 is the mean colour.
+        fill: Normalised value of a removed pixel: 0 is the mean colour. Or a function such as `NoisyLinear`, whose
+            images are made once and held as floats where the split is moved to memory.
 
     Raises:
         InputError: If the ranks belong to another number of images.
@@ -162,7 +167,7 @@ class AlteredSplit(Split):
     """
 
     def __init__(
-        self, split: Split, ranks: StoredRanks, percent: float, *, keep: bool = False, fill: float = 0.0
+        self, split: Split, ranks: StoredRanks, percent: float, *, keep: bool = False, fill: RetrainingFill = 0.0
     ) -> None:
         if len(ranks) != len(split):
             raise InputError(f"ranks of {len(ranks)} images do not belong to a split of {len(split)}.")
@@ -171,14 +176,24 @@ class AlteredSplit(Split):
 
     @property
     def bytes(self) -> int | None:
-        """Memory of the images and of a mask for each, in bytes; None if the images are files."""
+        """Memory of the images, with a mask for each or filled in as floats, in bytes; None if they are files."""
         pixels = self.split.bytes
-        return None if pixels is None else pixels + len(self) * _pixels_of(self.split)
+        if pixels is None:
+            return None
+        channels, height, width = _shape_of(self.split)
+        filled_in = callable(self.fill)
+        return len(self) * height * width * (4 * channels if filled_in else 1) + (0 if filled_in else pixels)
 
     def to(self, device: torch.device | str) -> Split:
         """Move the altered images to the memory of a device, with their masks made once and for all."""
         if self.split.bytes is None:
             return self
+        if callable(self.fill):
+            parts = torch.arange(len(self), device=self.device).split(_AT_ONCE)  # type: ignore[no-untyped-call]
+            images = torch.cat([self.batch(part) for part in parts])
+            channels = images.shape[1]
+            as_they_are = Normalisation((0.0,) * channels, (1.0,) * channels)
+            return TensorSplit(images.to(device), self.labels.to(device), self.ids, as_they_are)
         masks = [removed_pixels(ranks, self.percent, keep=self.keep) for ranks in self.ranks.chunks()]
         return MaskedSplit(self.split.to(device), torch.cat(masks).to(device), self.fill)
 
@@ -217,9 +232,8 @@ class MaskedSplit(Split):
         return self.split.batch(indices).masked_fill(self.removed[indices].unsqueeze(1), self.fill)
 
 
-def _pixels_of(split: Split) -> int:
-    image = split.batch(torch.zeros(1, dtype=torch.long, device=split.device))
-    return image.shape[2] * image.shape[3]
+def _shape_of(split: Split) -> torch.Size:
+    return split.batch(torch.zeros(1, dtype=torch.long, device=split.device)).shape[1:]
 
 
 def parts_of(data: ImageData) -> dict[str, Split]:
@@ -295,7 +309,7 @@ def altered(
     percent: float,
     *,
     keep: bool = False,
-    fill: float = 0.0,
+    fill: RetrainingFill = 0.0,
 ) -> ImageData:
     """Remove pixels from all images of a dataset (ROAR), or all but these (KAR), in all three splits.
 
@@ -304,7 +318,7 @@ def altered(
         ranks: Ranks of the pixels by name of the split, as `stored_ranks` gives them.
         percent: Per cent of the pixels, in [0, 100].
         keep: Keep only these pixels (KAR).
-        fill: Normalised value of a removed pixel: 0 is the mean colour.
+        fill: Normalised value of a removed pixel: 0 is the mean colour. Or a function such as `NoisyLinear`.
 
     Returns:
         The altered dataset. Its images are altered as they are read.

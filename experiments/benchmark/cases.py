@@ -320,41 +320,71 @@ def _degradation(setup: Setup) -> Iterator[Case]:
         yield Case("degradation", architecture, ours, {FLOOR: rival}, limits={FLOOR: 1.25})
 
 
+def _noise_data(images: int, held_out: int, seed: int) -> ImageData:
+    """Noise of 32×32 pixels in bytes, to train on and, as many as are held out, to validate on."""
+    count, draws = images + held_out, torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    labels, normalisation = torch.randint(0, 10, (count,), generator=draws), Normalisation((0.5,) * 3, (0.25,) * 3)
+
+    def split(where: slice) -> TensorSplit:
+        rows = range(count)[where]
+        return TensorSplit(pixels[where], labels[where], [str(row) for row in rows], normalisation)
+
+    train, val = split(slice(images)), split(slice(images, None))
+    classes = tuple(map(str, range(10)))
+    return ImageData("noise", classes, (3, 32, 32), normalisation, test=val, train=train, val=val)
+
+
+_AUGMENTATION = partial(crop_and_flip, crop=4, flip=True)
+
+
 def _training_step(setup: Setup) -> Iterator[Case]:
     """Whole epochs of a training that validates and writes checkpoints, against bare steps alone."""
     from cpath.training import Hardware, Recipe, train
 
     count, batch, epochs = setup.settings.training
-    pixels = torch.randint(0, 256, (count + batch, 3, 32, 32), dtype=torch.uint8)
-    labels, normalisation = torch.randint(0, 10, (count + batch,)), Normalisation((0.5,) * 3, (0.25,) * 3)
-
-    def split(where: slice) -> TensorSplit:
-        rows = range(count + batch)[where]
-        return TensorSplit(pixels[where], labels[where], [str(row) for row in rows], normalisation)
-
-    data = ImageData(
-        "noise",
-        tuple(map(str, range(10))),
-        (3, 32, 32),
-        normalisation,
-        test=split(slice(count, None)),
-        train=split(slice(count)),
-        val=split(slice(count, None)),
-    )
-    augmentation = partial(crop_and_flip, crop=4, flip=True)
+    data = _noise_data(count, batch, setup.seed)
+    assert isinstance(data.train, TensorSplit)
+    pixels, labels = data.train.pixels, data.train.labels
 
     def ours() -> None:
-        recipe = Recipe(epochs, batch, torch.optim.Adam, augmentation=augmentation)
+        recipe = Recipe(epochs, batch, torch.optim.Adam, augmentation=_AUGMENTATION)
         with tempfile.TemporaryDirectory() as folder:
             train(resnet8_narrow(10), data, recipe, Path(folder), hardware=Hardware(setup.device), quiet=True)
 
     def bare_steps() -> None:
-        on_device = pixels[:count].to(setup.device), labels[:count].to(setup.device)
-        rivals.training_steps(resnet8_narrow(10).to(setup.device), *on_device, augmentation, epochs, batch)
+        on_device = pixels.to(setup.device), labels.to(setup.device)
+        rivals.training_steps(resnet8_narrow(10).to(setup.device), *on_device, _AUGMENTATION, epochs, batch)
 
     steps = epochs * -(-count // batch)
     rival = Rival(f"{steps} bare steps", bare_steps)
     yield Case("training_step", "resnet8_narrow", ours, {FLOOR: rival}, limits={FLOOR: 1.15})
+
+
+_CELLS = 4
+
+
+def _stacked_cells(setup: Setup) -> Iterator[Case]:
+    """Networks that are trained at once, against one after the other; each has a quarter of the images."""
+    from cpath.stacked import Member, train_stacked
+    from cpath.training import Hardware, Recipe, train
+
+    count, batch, epochs = setup.settings.training
+    data = [_noise_data(-(-count // _CELLS), batch, setup.seed + cell) for cell in range(_CELLS)]
+    recipe = Recipe(epochs, batch, torch.optim.Adam, augmentation=_AUGMENTATION)
+    hardware = Hardware(setup.device)
+
+    def at_once() -> None:
+        members = [Member(resnet8_narrow(10), its, seed) for seed, its in enumerate(data)]
+        with tempfile.TemporaryDirectory() as folder:
+            train_stacked(members, recipe, Path(folder) / "all.ckpt", hardware=hardware, quiet=True)
+
+    def in_turn() -> None:
+        for seed, its in enumerate(data):
+            with tempfile.TemporaryDirectory() as folder:
+                train(resnet8_narrow(10), its, recipe, Path(folder), seed=seed, hardware=hardware, quiet=True)
+
+    yield Case("stacked_cells", "resnet8_narrow", at_once, {FLOOR: Rival(f"{_CELLS} cells in turn", in_turn)})
 
 
 def _scaling_batch(setup: Setup) -> Iterator[Case]:
@@ -424,6 +454,7 @@ CASES: dict[str, Cases] = {
     "faithfulness": _faithfulness,
     "degradation": _degradation,
     "training_step": _training_step,
+    "stacked_cells": _stacked_cells,
     "scaling_batch": _scaling_batch,
     "scaling_sites": _scaling_sites,
     "scaling_pathways": _scaling_pathways,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 import cpath
@@ -172,22 +173,60 @@ def train_in(
     Raises:
         InputError: if the recipe cannot be used.
     """
-    from safetensors.torch import save_file
-
-    from cpath.training import Recipe, train  # imports Lightning, which takes seconds
+    from cpath.training import train  # imports Lightning, which takes seconds
 
     entry.scratch = ("*.ckpt",)
-    folder, hardware = entry.folder, hardware_of(config)
-    recipe = Recipe(**instantiated(_recipe(config), "recipe"))
+    folder, hardware, recipe = entry.folder, hardware_of(config), recipe_of(config)
     _check_optimizer(recipe, model)
     history = train(model, data, recipe, folder, seed=config.seed, hardware=hardware, name=name, position=position)
-    hits = accuracy(model, data.test, hardware.device)
+    leave_results(entry, model, data, history, hardware.device, keep_model=keep_model)
+
+
+def leave_results(
+    entry: Entry,
+    model: nn.Module,
+    data: ImageData,
+    history: list[dict[str, float]],
+    device: torch.device,
+    *,
+    keep_model: bool,
+) -> None:
+    """Test a trained network, and write what its entry is to hold: see `train_in`.
+
+    Args:
+        entry: of the training.
+        model: with the weights of the best validation epoch; moved to the CPU.
+        data: training, validation and test images.
+        history: numbers by epoch.
+        device: to test on.
+        keep_model: whether the weights are of use later.
+    """
+    from safetensors.torch import save_file
+
+    hits = accuracy(model, data.test, device)
     model.cpu()
     if keep_model:
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        with replacing(folder / MODEL_FILE) as partial:
-            save_file(weights, partial)
-    write_json(folder / HISTORY_FILE, {"epochs": history, "test_hits": hits.int().tolist()})
+        with replacing(entry.folder / MODEL_FILE) as unfinished:
+            save_file(weights, unfinished)
+    write_json(entry.folder / HISTORY_FILE, {"epochs": history, "test_hits": hits.int().tolist()})
+
+
+def recipe_of(config: Config) -> Recipe:
+    """Make the recipe of a configuration.
+
+    Args:
+        config: names optimizer, scheduler, loss and augmentation.
+
+    Returns:
+        The recipe that `cpath.training.train` takes.
+
+    Raises:
+        InputError: if there is none, or a part of it cannot be made.
+    """
+    from cpath.training import Recipe
+
+    return Recipe(**instantiated(_recipe(config), "recipe"))
 
 
 def _check_optimizer(recipe: Recipe, model: nn.Module) -> None:

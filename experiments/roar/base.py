@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal
 
 from cpath.errors import InputError
@@ -18,18 +19,24 @@ class RoarExperiment(Experiment):
     batch: fields.Batch
     max_batch: fields.MaxBatch
     rank_by: Literal["absolute", "signed"]
-    fill: fields.Number
+    fill: fields.Number | Literal["noisy_linear"]
 
     def check(self, job: Job) -> None:
         """Refuse a job without an attribution, without images to train on, or in float64.
 
         Raises:
-            InputError: if no attribution is named, the dataset has no images to train on, or ``dtype`` is float64.
+            InputError: if no attribution is named, the dataset has no images to train on, ``dtype`` is float64, or
+                images are to be filled in that lose all of their pixels.
         """
         if job.config.dtype != "float32":
             raise InputError(
                 f"dtype={job.config.dtype} is for the explained network alone, and here networks are trained: "
                 "leave it out, and set trainer.precision if you want another arithmetic of the training."
+            )
+        if self.fill == "noisy_linear" and self.loses_every_pixel:
+            raise InputError(
+                "experiment.fill=noisy_linear fills pixels in from those that are left; at percent=100 none is: "
+                "leave out that share, or say experiment.fill=0."
             )
         if not job.attributions:
             raise InputError(
@@ -39,6 +46,11 @@ class RoarExperiment(Experiment):
             job.data.training_splits()
         except InputError as error:
             raise InputError(f"ROAR retrains the network, and there is nothing to train on: {error}") from error
+
+    @property
+    @abstractmethod
+    def loses_every_pixel(self) -> bool:
+        """True if some images keep no pixel."""
 
     def explained(self, job: Job, seed: int) -> Job:
         """Job with a network that is explained: trained with a seed of its own, which also seeds its maps.

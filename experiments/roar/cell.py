@@ -47,6 +47,11 @@ class RoarCell(RoarExperiment):
     percent: Annotated[fields.Number, Field(ge=0, le=100)]
     keep: Annotated[bool, BeforeValidator(_one)]
 
+    @property
+    def loses_every_pixel(self) -> bool:
+        """True if the images keep no pixel."""
+        return self.percent == 100 and not self.keep
+
     def check(self, job: Job) -> None:
         """Refuse more than one attribution.
 

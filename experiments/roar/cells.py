@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from cpath.data import ImageData
-from cpath.evaluation import altered
+from cpath.errors import InputError, StorageError
+from cpath.evaluation import NoisyLinear, altered
 from experiments.engine.cache import Cache, Key
 from experiments.engine.config import Config
+from experiments.engine.devices import hardware_of
 from experiments.engine.network import build_model
 from experiments.engine.table import PseudoMethod
-from experiments.engine.training import read_history, train_in, trained_entry, training_identity, training_key
+from experiments.engine.training import (
+    read_history,
+    recipe_of,
+    train_in,
+    trained_entry,
+    training_identity,
+    training_key,
+)
+from experiments.engine.training_together import Training, reason_against, train_together
 from experiments.roar.ranks import Ranks
 
 UNTOUCHED = PseudoMethod.UNTOUCHED.value
 """Stands for the attribution where no pixel is removed."""
+
+
+Fill = float | Literal["noisy_linear"]
+"""Value of a removed pixel, or `cpath.evaluation.NoisyLinear`."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +136,8 @@ class Retrainings:
     """Holds the cells."""
     ranks: Mapping[str, Ranks]
     """Ranks of the pixels by attribution; none are needed for untouched images."""
-    fill: float
-    """Normalised value of a removed pixel."""
+    fill: Fill
+    """Normalised value of a removed pixel, or its imputation from the pixels that are left."""
     _configs: dict[int, Config] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def key(self, cell: Cell) -> Key:
@@ -176,11 +190,70 @@ class Retrainings:
             return History(**read_history(folder))
         with self.cache.entry(self.key(cell)) as entry:
             if entry.missing:
-                splits = self.ranks[cell.attribution].splits
-                changed = altered(self.data, splits, cell.percent, keep=cell.keep, fill=self.fill)
                 model = build_model(config, self.data)
-                train_in(entry, config, changed, model, name=cell.label, position=position, keep_model=False)
+                images = self._images(cell)
+                train_in(entry, config, images, model, name=cell.label, position=position, keep_model=False)
         return History(**read_history(entry.folder))
+
+    def train(self, cells: Sequence[Cell], position: int = 0) -> dict[Cell, Exception]:
+        """Train cells, several of them at once, unless that was done before.
+
+        Args:
+            cells: what to train: one, or several where nothing is against that (`reason_against_several`).
+            position: row of the progress bar.
+
+        Returns:
+            The errors of those that failed while the others went on.
+
+        Raises:
+            InputError: if the settings are unusable, which no other cell would change.
+        """
+        if len(cells) == 1:
+            try:
+                self.history(cells[0], position)
+            except (InputError, StorageError):
+                raise
+            except Exception as error:  # of this cell alone
+                return {cells[0]: error}
+            return {}
+        trainings = {cell: self._training(cell) for cell in cells}
+        failed = train_together(list(trainings.values()), self.cache, build_model, position)
+        return {cell: failed[one.key.name] for cell, one in trainings.items() if one.key.name in failed}
+
+    def reason_against_several(self, cells: Sequence[Cell]) -> str | None:
+        """Say why cells cannot be trained at once.
+
+        Args:
+            cells: any of the table.
+
+        Returns:
+            A sentence; None where they can.
+        """
+        config = self.config_of(cells[0].seed)
+        return reason_against(config, self.data, build_model(config, self.data))
+
+    def check_memory(self, cell: Cell, at_once: int) -> None:
+        """Refuse cells that cannot fit the memory of the device.
+
+        Args:
+            cell: any of the table.
+            at_once: number of cells that are trained on the device at a time.
+
+        Raises:
+            InputError: if they need more than there is.
+        """
+        config = self.config_of(cell.seed)
+        batch_size = recipe_of(config).batch_size
+        hardware_of(config).check_memory(build_model(config, self.data), self._images(cell), batch_size, at_once)
+
+    def _training(self, cell: Cell) -> Training:
+        return Training(self.key(cell), self.config_of(cell.seed), self._images(cell), keep_model=cell.percent == 0)
+
+    def _images(self, cell: Cell) -> ImageData:
+        if cell.percent == 0:
+            return self.data
+        fill = NoisyLinear() if self.fill == "noisy_linear" else self.fill
+        return altered(self.data, self.ranks[cell.attribution].splits, cell.percent, keep=cell.keep, fill=fill)
 
     def config_of(self, seed: int) -> Config:
         """Configuration of a retraining: from scratch, whatever weights the explained network has.

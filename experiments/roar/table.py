@@ -53,11 +53,18 @@ class RoarTable(RoarExperiment):
     keep: fields.Distinct[bool]
     seeds: fields.Distinct[fields.Seed]
     side_by_side: Annotated[fields.Count | Literal["auto"], fields.NOT_KEYED]
+    # Like the device, it changes nothing but rounding. Tables of earlier versions do not name it.
+    stacked: Annotated[fields.Count, fields.NOT_KEYED] = 1
 
     @property
     def bases(self) -> list[int]:
         """Seed of every network that is explained."""
         return [self.base_seed] if isinstance(self.base_seed, int) else self.base_seed
+
+    @property
+    def loses_every_pixel(self) -> bool:
+        """True if the images of some cells keep no pixel."""
+        return 100 in self.percent and False in self.keep
 
     def check(self, job: Job) -> None:
         """Refuse a seed that would change nothing, and what no retraining can be made with.
@@ -91,10 +98,12 @@ class RoarTable(RoarExperiment):
             hits[seed] = (100.0 * accuracy(explained.model, job.data.test, device_of(job.config)).double()).tolist()
             ranks = self.rank(explained)
             plan = self._plan(ranks)
-            found[seed], speed = train_cells(self.retrainings(job, ranks), plan.cells(), processes)
+            found[seed], speed = train_cells(self.retrainings(job, ranks), plan.cells(), processes, self.stacked)
             speeds.append(speed)
         speed = Speed.of(speeds)
-        job.notes.update(cells=len(found) * len(plan.cells()), side_by_side=processes, speed=speed.noted)
+        job.notes.update(
+            cells=len(found) * len(plan.cells()), side_by_side=processes, stacked=self.stacked, speed=speed.noted
+        )
         if speed.cells_trained:
             _LOG.info("trained %d cells, %.0f images/s", speed.cells_trained, speed.images_per_second)
         write_table(_cells_table(found), job.folder / CELLS)

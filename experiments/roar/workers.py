@@ -6,11 +6,13 @@ cache entry of its own, so that whatever ends a process loses no more than the e
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -27,9 +29,10 @@ from cpath.errors import CpathError, InputError
 from experiments.engine.config import Config, parse
 from experiments.engine.devices import device_of, devices_of, sweep_number
 from experiments.engine.job import Job
-from experiments.roar.cells import Cell, History, Retrainings
+from experiments.roar.cells import Cell, Fill, History, Retrainings
 from experiments.roar.ranks import Ranks
 
+_LOG = logging.getLogger(__name__)
 _A_GPU, _AT_MOST = 8, 16  # processes that fill one GPU; most that ``auto`` starts on a CPU
 
 
@@ -103,35 +106,70 @@ class Speed:
 
 
 def train_cells(
-    retrainings: Retrainings, cells: Sequence[Cell], processes: int
+    retrainings: Retrainings, cells: Sequence[Cell], processes: int, stacked: int = 1
 ) -> tuple[dict[Cell, History], Speed]:
-    """Train cells, as far as that was not done before. The first error stops all; finished cells stay.
+    """Train cells, as far as that was not done before.
+
+    A cell that fails leaves the others. Settings that are unusable, and a full disk, stop all at once; finished
+    cells stay.
 
     Args:
-        retrainings: trains a cell.
+        retrainings: trains cells.
         cells: all cells of a table.
         processes: number of worker processes; 1 for this process alone.
+        stacked: number of cells that a process trains at once, where nothing is against it.
 
     Returns:
         The result of every cell, and the speed.
+
+    Raises:
+        InputError: if the cells that are trained at a time cannot fit the memory of a device.
+        CpathError: if cells have failed, when all others are done.
     """
     begin = time.perf_counter()
     missing = [cell for cell in cells if not retrainings.is_trained(cell)]
-    processes = min(processes, len(missing))
+    groups = _groups(retrainings, missing, processes, stacked)
+    processes = min(processes, len(groups))
+    if missing:
+        on_one = max(Counter(devices_of(retrainings.config, processes)).values())
+        retrainings.check_memory(missing[0], on_one * len(groups[0]))
     with tqdm(total=len(cells), initial=len(cells) - len(missing), desc="table", unit="cell", disable=None) as bar:
         if processes > 1:
-            _train_in_workers(retrainings, missing, processes, bar)
-        found = {}
-        for cell in cells:
-            found[cell] = retrainings.history(cell, position=1)
-            if processes <= 1 and cell in missing:
-                bar.update()
+            failed = _train_in_workers(retrainings, groups, processes, bar)
+        else:
+            failed = {}
+            for group in groups:
+                failed |= retrainings.train(group, position=1)
+                bar.update(len(group))
+    if failed:
+        raise _error_of(failed) from next(iter(failed.values()))
+    found = {cell: retrainings.history(cell) for cell in cells}
     seconds = time.perf_counter() - begin
     images = len(retrainings.data.training_splits()[0]) * sum(len(found[cell].epochs) for cell in missing)
     return found, Speed(len(missing), seconds, images)
 
 
-def _train_in_workers(retrainings: Retrainings, cells: Sequence[Cell], processes: int, bar: tqdm[Any]) -> None:
+def _groups(retrainings: Retrainings, cells: Sequence[Cell], processes: int, stacked: int) -> list[Sequence[Cell]]:
+    """Cells that are trained at once. No process is left without a group for the sake of larger ones."""
+    size = min(stacked, -(-len(cells) // processes))
+    if size > 1 and (reason := retrainings.reason_against_several(cells)) is not None:
+        _LOG.warning("%s Cells are trained one by one, as with experiment.stacked=1.", reason)
+        size = 1
+    return [cells[start : start + size] for start in range(0, len(cells), max(1, size))]
+
+
+def _error_of(failed: Mapping[Cell, Exception]) -> CpathError:
+    """One error for several cells."""
+    told = [f"{cell.label}: {error}" for cell, error in failed.items()]
+    return CpathError(
+        f"{len(failed)} of the cells could not be trained; the others are finished, and stay. The same command "
+        "tries again:\n" + "\n".join(told)
+    )
+
+
+def _train_in_workers(
+    retrainings: Retrainings, groups: Sequence[Sequence[Cell]], processes: int, bar: tqdm[Any]
+) -> dict[Cell, Exception]:
     context = multiprocessing.get_context("spawn")
     places = context.Queue()
     for position, device in enumerate(devices_of(retrainings.config, processes), 1):
@@ -141,16 +179,19 @@ def _train_in_workers(retrainings: Retrainings, cells: Sequence[Cell], processes
     config: Any = OmegaConf.to_container(retrainings.config.composed, resolve=False)
     settings = (config, retrainings.ranks, retrainings.fill, places, threads)
     pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=settings)
+    failed: dict[Cell, Exception] = {}
     with _ended_with_us(pool):
-        for done in as_completed([pool.submit(_train_in_worker, cell) for cell in cells]):
+        begun = {pool.submit(_train_in_worker, group): group for group in groups}
+        for done in as_completed(begun):
             try:
-                done.result()
+                failed |= done.result()
             except BrokenProcessPool as error:
                 raise CpathError(
                     "a process that trained cells was ended from outside (out of memory?): ask for fewer with "
                     "experiment.side_by_side=…; the same command continues from here."
                 ) from error
-            bar.update()
+            bar.update(len(begun[done]))
+    return failed
 
 
 @contextmanager
@@ -173,7 +214,7 @@ class _Worker:
     Data and model are made from them when the first cell arrives.
     """
 
-    def __init__(self, config: dict[str, Any], ranks: Mapping[str, Ranks], fill: float, position: int) -> None:
+    def __init__(self, config: dict[str, Any], ranks: Mapping[str, Ranks], fill: Fill, position: int) -> None:
         self.config, self.ranks, self.fill, self.position = config, ranks, fill, position
 
     @cached_property
@@ -186,7 +227,7 @@ _worker: _Worker | None = None
 
 
 def _start_worker(
-    config: dict[str, Any], ranks: Mapping[str, Ranks], fill: float, places: Any, threads: int
+    config: dict[str, Any], ranks: Mapping[str, Ranks], fill: Fill, places: Any, threads: int
 ) -> None:
     """Make a worker ready, on a device of its own."""
     global _worker
@@ -205,6 +246,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _train_in_worker(cell: Cell) -> None:
+def _train_in_worker(cells: Sequence[Cell]) -> dict[Cell, Exception]:
     assert _worker is not None
-    _worker.retrainings.history(cell, position=_worker.position)
+    return _worker.retrainings.train(cells, position=_worker.position)

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from cpath.data import Batches, ImageData, Split, TensorSplit, crop_and_flip, digits
 from cpath.errors import InputError
-from cpath.evaluation import altered, chunks_of, parts_of, rank_pixels, stored_ranks
+from cpath.evaluation import (
+    NoisyLinear,
+    accuracy,
+    altered,
+    chunks_of,
+    parts_of,
+    rank_pixels,
+    remove_pixels,
+    stored_ranks,
+)
 from cpath.evaluation.retraining import MaskedSplit, StoredRanks
 from cpath.storage import write_tensors
 from cpath.training import Hardware, Recipe, train
@@ -95,6 +104,58 @@ def test_altered_bytes_stay_bytes_in_memory(data, ranks):
     split = altered(data, ranks, 50).train
     assert split.bytes == split.to(CPU).bytes == 50 * (2 * 64 + 64)
     assert altered(replace(data, train=Files(data.train)), ranks, 50).train.bytes is None
+
+
+def test_images_can_be_filled_in_instead_and_are_made_once(data, ranks, monkeypatch):
+    fill = NoisyLinear(noise=0.1, seed=3)
+    split = altered(data, ranks, 50, fill=fill).train
+    originals, order = _images(data.train), torch.arange(50)
+    expected = remove_pixels(originals, ranks["train"].read(order), 50, fill=fill)
+    assert not torch.equal(expected, originals)
+    assert torch.equal(_images(split), expected)
+    held = split.to(CPU)
+    assert split.bytes == held.bytes == 50 * 2 * 64 * 4
+    monkeypatch.setattr(NoisyLinear, "__call__", None)
+    assert torch.equal(held.batch(order.flip(0)), expected.flip(0))
+    assert torch.equal(held.labels, data.train.labels)
+
+
+def _leaking_ranks(data: ImageData, folder: Path) -> dict[str, StoredRanks]:
+    """Ranks that depend on nothing but the label: for each class another half of the pixels comes first."""
+    of_class = torch.stack([torch.randperm(64, generator=torch.Generator().manual_seed(k)) for k in range(10)])
+    stored = stored_ranks(data, folder, chunk=500)
+    for name, split in parts_of(data).items():
+        _write(stored[name], of_class[split.labels].view(-1, 8, 8).int())
+    return stored
+
+
+def test_a_map_whose_shape_gives_the_class_away_passes_for_a_good_one(tmp_path):
+    # Noise, in which there is nothing to find: no map can be right about it.
+    draws = torch.Generator().manual_seed(0)
+
+    def noise(split: TensorSplit) -> TensorSplit:
+        pixels = torch.randint(0, 256, (len(split), 1, 8, 8), dtype=torch.uint8, generator=draws)
+        return TensorSplit(pixels, split.labels, split.ids, split.normalisation)
+
+    whole = digits(size=8)
+    data = replace(whole, **{name: noise(split) for name, split in parts_of(whole).items()})
+    leaking = _leaking_ranks(data, tmp_path / "leaking")
+    recipe = Recipe(8, 64, partial(torch.optim.Adam, lr=0.01))
+    found = {}
+    for name, images in {
+        "untouched": data,
+        "KAR": altered(data, leaking, 50, keep=True),
+        "ROAR": altered(data, leaking, 50),
+    }.items():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+        train(model, images, recipe, tmp_path / name, quiet=True)
+        found[name] = accuracy(model, images.test).double().mean().item()
+    assert found["untouched"] < 0.2
+    # KAR calls the map perfect: what it keeps is enough to tell the class. ROAR calls it worthless: what it removed
+    # is not missed. Neither is about the pixels.
+    assert found["KAR"] > 0.9
+    assert found["ROAR"] > 0.9
 
 
 def test_ranks_are_read_from_the_chunk_that_holds_them_alone(data, ranks, relevance, tmp_path):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,9 @@ from torch import Tensor, nn
 import cpath
 from cpath import evaluation
 from cpath.analysis import affine_radius, compare_pathways, response_preservation, site_counts
+from cpath.data import crop_and_flip
 from cpath.layout import SiteLayout
+from cpath.stacked import Member, train_stacked
 from cpath.training import Hardware, Recipe, train
 from tests import zoo
 
@@ -220,3 +225,50 @@ def test_training_learns_as_on_the_cpu(gpu, tmp_path, precision):
     near = 1e-2 if precision == "32-true" else 0.2
     assert losses[1] == pytest.approx(losses[0], rel=near)
     assert losses[1][1] < losses[1][0] < 2.4
+
+
+def _stacked(device: torch.device, folder: Path, hardware: Hardware, batch: int = 64) -> list[list[float]]:
+    """Losses by epoch of three networks that are trained at once."""
+    data = cpath.data.digits(size=16)
+    recipe = Recipe(2, batch, partial(torch.optim.AdamW, lr=1e-2), augmentation=partial(crop_and_flip, crop=0))
+    members = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        members.append(Member(cpath.models.resnet8_narrow(10, data.shape, width=4), data, seed))
+    file = folder / f"{device.type}{batch}.ckpt"
+    rows = train_stacked(members, recipe, file, hardware=replace(hardware, device=device), quiet=True)
+    return [[row["loss"] for row in one] for one in rows if isinstance(one, list)]
+
+
+def test_networks_trained_at_once_are_those_of_the_cpu(gpu, tmp_path):
+    hardware = Hardware(precision="64-true")
+    expected, found = (_stacked(device, tmp_path, hardware) for device in (torch.device("cpu"), gpu))
+    assert len(found) == 3
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_no_step_of_a_training_waits_for_the_gpu(gpu, tmp_path, at_once):
+    hardware = Hardware(device=gpu, precision="bf16-mixed", channels_last=True)
+    data = cpath.data.digits(size=16)
+
+    def waits(batch: int) -> int:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if gpu.type == "cuda":
+                torch.cuda.set_sync_debug_mode("warn")
+            try:
+                if at_once:
+                    _stacked(gpu, tmp_path, hardware, batch)
+                else:
+                    recipe = Recipe(2, batch, partial(torch.optim.AdamW, lr=1e-2))
+                    model = cpath.models.resnet8_narrow(10, data.shape, width=4)
+                    train(model, data, recipe, tmp_path / str(batch), hardware=hardware, quiet=True)
+            finally:
+                if gpu.type == "cuda":
+                    torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(one.message) for one in caught)
+
+    waits(320)  # what is done once
+    assert waits(64) <= waits(320) + 2

@@ -178,6 +178,7 @@ def test_processes_agree_whatever_they_have_imported(configure, job, users, tmp_
         ("path_analysis", "experiment.keep_scores_gb=0"),
         ("path_decoding", "experiment.together=3"),
         ("roar_table", "experiment.side_by_side=3"),
+        ("roar_table", "experiment.stacked=4"),
         ("train", "trainer.workers=3"),
         ("train", "trainer.memory_gb=3"),
         ("train", "device=cpu"),

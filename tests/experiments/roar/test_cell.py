@@ -156,6 +156,28 @@ def test_a_retraining_of_untouched_images_is_the_training_of_any_other_experimen
     assert replace(retrainings, data=data).key(Cell.untouched(2)) != training_key(train.config, data)
 
 
+def test_removed_pixels_can_be_filled_in_from_those_that_are_left(table_cfg, quick):
+    job = job_of(table_cfg)
+    ranks = job.config.experiment.rank(job)
+    cell = Cell("random", 30.0, False, 0)
+    filled, grey = (
+        Retrainings(job.config, job.data, job.cache, ranks, fill)._images(cell) for fill in ("noisy_linear", 0.0)
+    )
+    first = torch.arange(4)
+    removed = (grey.test.batch(first) == 0) & (job.data.test.batch(first) != 0)
+    expected = cpath.evaluation.NoisyLinear()(job.data.test.batch(first), removed.any(1))
+    torch.testing.assert_close(filled.test.batch(first)[removed], expected[removed])
+
+
+@pytest.mark.parametrize("experiment", ["roar", "roar_table"])
+def test_nothing_can_be_filled_in_where_every_pixel_is_gone(configure, experiment):
+    cfg = configure(f"experiment={experiment}", "experiment.fill=noisy_linear", "percent=100", "attribution=random")
+    with pytest.raises(InputError, match=r"at percent=100 none is"):
+        job_of(cfg).check()
+    cfg.keep = True
+    job_of(cfg).check()
+
+
 def test_a_cell_depends_on_all_that_determines_it(table_cfg, quick):
     run(table_cfg)
     job = job_of(table_cfg)
@@ -168,6 +190,7 @@ def test_a_cell_depends_on_all_that_determines_it(table_cfg, quick):
     ]
     keys = [retrainings.key(other) for other in (cell, *others)]
     keys.append(replace(retrainings, fill=1.0).key(cell))
-    assert len({key.name.rpartition("-")[2] for key in keys}) == 6
+    keys.append(replace(retrainings, fill="noisy_linear").key(cell))
+    assert len({key.name.rpartition("-")[2] for key in keys}) == 7
     assert retrainings.is_trained(cell)
     assert not retrainings.is_trained(others[0])
