@@ -475,8 +475,8 @@ def wrong_input_error(model: nn.Module, inputs: Inputs, error: Exception) -> Inp
     if no_floats and re.search(r"\btype|dtype|not implemented for", str(error)):
         return InputError(
             "inputs must be floats for a model that does not look whole numbers up, as it does token ids; got "
-            f"{inputs.shapes}, on which the model raised: {error}. Images are passed as floats, scaled as the model "
-            "was trained on: (images / 255 - mean) / std."
+            f"{inputs.shapes}, on which the model raised: {error}. Images are passed as floats, scaled as the "
+            "model was trained on: (images / 255 - mean) / std."
         )
     if re.search(r"\bdim|shape|size|\b\dD\b", str(error), re.IGNORECASE):
         return InputError(

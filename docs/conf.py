@@ -68,7 +68,8 @@ suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = f"cpath {release}"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 
 
 def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
@@ -87,13 +88,42 @@ def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: l
             lines[number] = re.sub(r"(?<![`*\w])\*(?=[\w.])|\|", r"\\\g<0>", line)
 
 
+def lead_to_descriptions(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Have the pages of source code lead back to where an object is described.
+
+    Sphinx names an object there by the package that was read first, under which it may not be listed.
+
+    Args:
+        app: Sphinx.
+        page: Name of the page.
+        template: Its template.
+        context: What the template is given, which is changed in place.
+        tree: Unused.
+    """
+    if not page.startswith("_modules/"):
+        return
+    described = app.env.domains.python_domain.objects
+
+    def link(found: re.Match[str]) -> str:
+        up, folder, package, name = found.groups()
+        parts = name.split(".")
+        names = [f"{owner}.{'.'.join(parts[at:])}" for owner in (package, "cpath") for at in range(1, len(parts))]
+        best = next((one for one in (name, *names) if one in described), None)
+        return f'href="{up}{described[best].docname}.html#{best}"' if best else f'href="{up}{folder}{package}.html"'
+
+    context["body"] = re.sub(
+        r'href="((?:\.\./)*)(reference/generated/)([\w.]+)\.html#([\w.]+)"', link, context["body"]
+    )
+
+
 def setup(app: Sphinx) -> None:
-    """Have docstrings escaped, before their sections are read.
+    """Have docstrings escaped, before their sections are read, and links of source code mended.
 
     Args:
         app: Sphinx.
     """
     app.connect("autodoc-process-docstring", escape, priority=400)
+    app.connect("html-page-context", lead_to_descriptions)
 
 
 write_pages(DOCS / "reference" / "generated")

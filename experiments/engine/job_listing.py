@@ -20,7 +20,7 @@ from experiments.engine.table import COLUMNS, read_table
 from experiments.engine.unit import in_words
 
 KEPT = "kept"
-"""State of a copy that `experiments.keep` made below a folder `REFERENCE`: finished, without the files of its parts."""
+"""State of a copy below a folder `REFERENCE`, which `experiments.keep` made of a finished job."""
 REFERENCE = "reference"
 """Name of the folders of such copies; a checkout has one, ``outputs/reference``."""
 
