@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torchvision
@@ -14,6 +15,8 @@ import torchvision
 from cpath import errors
 from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
 from cpath.methods.base import REGISTRY as METHODS
+from experiments.engine.experiment import REGISTERED as EXPERIMENTS
+from experiments.engine.pathway_metric import REGISTERED as METRICS
 from tests.test_examples import SmallClassifier, namespace_of_examples
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -26,9 +29,10 @@ def blocks_of(page: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    before = dict(METHODS), dict(ATTRIBUTIONS)
+    registries: tuple[dict[str, Any], ...] = (METHODS, ATTRIBUTIONS, EXPERIMENTS, METRICS)
+    before = [(registry, dict(registry)) for registry in registries]
     yield
-    for registry, known in zip((METHODS, ATTRIBUTIONS), before, strict=True):
+    for registry, known in before:
         registry.clear()
         registry.update(known)
 

@@ -44,11 +44,12 @@ def print_table(
     console.print(table)
 
 
-def show_results(table: pd.DataFrame) -> None:
-    """Print the numbers of whole networks in a tidy table.
+def show_results(table: pd.DataFrame, findings: Iterable[str] = ()) -> None:
+    """Print the numbers of whole networks in a tidy table, and what they say.
 
     Args:
         table: tidy table of a job. Numbers of single sites and epochs are left out.
+        findings: sentences on them, which are printed below, each once.
     """
     rows = table[~table.metric.str.contains("/") & (table.x_name != "epoch")]
     if rows.empty:
@@ -64,6 +65,10 @@ def show_results(table: pd.DataFrame) -> None:
         )
         for row in rows.head(_ROWS).itertuples()
     ]
-    print_table(("method", "x", "metric", "value", "interval", "n"), cells, right=("x", "value", "n"))
+    places = {name for name in rows.x_name if name}
+    place = places.pop() if len(places) == 1 else "x"
+    print_table(("method", place, "metric", "value", "interval", "n"), cells, right=(place, "value", "n"))
     if len(rows) > _ROWS:
         Console().print(f"… and {len(rows) - _ROWS} more in results.csv", markup=False)
+    for sentence in dict.fromkeys(findings):
+        Console().print(f"\n{sentence}", markup=False, highlight=False)
