@@ -12,6 +12,7 @@ sys.path.insert(0, str(DOCS))
 sys.path.insert(0, str(DOCS.parent))
 
 from generated import write_notebook, write_pages  # noqa: E402
+from source_links import lead_back  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 
 import cpath  # noqa: E402
@@ -91,8 +92,6 @@ def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: l
 def lead_to_descriptions(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
     """Have the pages of source code lead back to where an object is described.
 
-    Sphinx names an object there by the package that was read first, under which it may not be listed.
-
     Args:
         app: Sphinx.
         page: Name of the page.
@@ -100,20 +99,9 @@ def lead_to_descriptions(app: Sphinx, page: str, template: str, context: dict[st
         context: What the template is given, which is changed in place.
         tree: Unused.
     """
-    if not page.startswith("_modules/"):
-        return
-    described = app.env.domains.python_domain.objects
-
-    def link(found: re.Match[str]) -> str:
-        up, folder, package, name = found.groups()
-        parts = name.split(".")
-        names = [f"{owner}.{'.'.join(parts[at:])}" for owner in (package, "cpath") for at in range(1, len(parts))]
-        best = next((one for one in (name, *names) if one in described), None)
-        return f'href="{up}{described[best].docname}.html#{best}"' if best else f'href="{up}{folder}{package}.html"'
-
-    context["body"] = re.sub(
-        r'href="((?:\.\./)*)(reference/generated/)([\w.]+)\.html#([\w.]+)"', link, context["body"]
-    )
+    if page.startswith("_modules/"):
+        described = {name: found.docname for name, found in app.env.domains.python_domain.objects.items()}
+        context["body"] = lead_back(context["body"], described)
 
 
 def setup(app: Sphinx) -> None:

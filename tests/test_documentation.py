@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,6 +87,23 @@ def test_pages_link_to_what_is_there() -> None:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             if "generated" not in link:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_links_of_source_code_lead_to_descriptions_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    lead_back = import_module("source_links").lead_back
+    described = {
+        name: f"reference/generated/{page}"
+        for name, page in {"cpath.show": "cpath", "cpath.methods.get": "cpath.methods"}.items()
+    }
+    at = 'href="../../reference/generated/'
+    for broken, mended in {
+        "cpath.viz.html#cpath.viz.show": "cpath.html#cpath.show",
+        "cpath.methods.html#cpath.get": "cpath.methods.html#cpath.methods.get",
+        "cpath.html#cpath.show": "cpath.html#cpath.show",
+        "cpath.data.html#cpath.data.nowhere": "cpath.data.html",
+    }.items():
+        assert lead_back(f'<a {at}{broken}">', described) == f'<a {at}{mended}">'
 
 
 def test_every_kind_of_error_and_warning_is_in_the_troubleshooting() -> None:
