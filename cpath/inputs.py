@@ -487,7 +487,7 @@ def wrong_input_error(model: nn.Module, inputs: Inputs, error: Exception) -> Inp
 
 
 def _remedy_for_shapes(inputs: Inputs) -> str:
-    """What to do about a shape that a model does not take, where that can be told; begins with a blank."""
+    """Remedy for a shape that a model does not take, where one is known; begins with a blank."""
     shape = tuple(inputs.tensors[0].shape)
     if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
         return " Images are (B, C, H, W): inputs.permute(0, 3, 1, 2) puts channels that are last in their place."
@@ -495,7 +495,7 @@ def _remedy_for_shapes(inputs: Inputs) -> str:
 
 
 def _how_to_make_a_tensor(given: object) -> str:
-    """What makes inputs of things that are none, where that can be told; begins with a blank."""
+    """Remedy for inputs that are no tensor, where one is known; begins with a blank."""
     if isinstance(given, np.ndarray):
         return " torch.from_numpy makes a tensor of an array."
     if isinstance(given, list) and given and all(isinstance(one, Tensor) for one in given):
