@@ -132,7 +132,10 @@ def check_baseline(baseline: object, batch: int, device: torch.device) -> Baseli
             f"them, not {described(baseline)}."
         )
     if not baseline:
-        raise InputError("the baseline holds no site: was it read before the model ran?")
+        raise InputError(
+            "the baseline holds no site: it was read before the model ran, or cpath.observe looked for sites that "
+            "the model does not have. Give both the same ones, as in cpath.observe(model, sites='gelu')."
+        )
     return Baseline({name: _checked(name, value, device) for name, value in baseline.items()}, batch)
 
 

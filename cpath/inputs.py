@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,7 +86,7 @@ class Inputs(Shown):
         if not isinstance(given, Tensor | tuple | Mapping):
             raise InputError(
                 f"{name} must be a tensor (B, …), a tuple of positional arguments or a mapping of keyword "
-                f"arguments, not {described(given)}."
+                f"arguments, not {described(given)}.{_how_to_make_a_tensor(given)}"
             )
         if isinstance(given, Mapping) and not all(isinstance(key, str) for key in given):
             raise InputError(f"{name} is a mapping: its keys must be the names of the model's arguments.")
@@ -443,7 +444,9 @@ def check_images(model: nn.Module, images: object) -> Tensor:
         InputError: If it is no tensor of floats, or the model cannot take it.
     """
     if not isinstance(images, Tensor):
-        raise InputError(f"images must be a tensor (B, C, H, W), not {described(images)}.")
+        raise InputError(
+            f"images must be a tensor (B, C, H, W), not {described(images)}.{_how_to_make_a_tensor(images)}"
+        )
     if not images.is_floating_point():
         raise InputError(f"images must be floats as the model was trained on; got {images.dtype}.")
     check_inputs(model, images, "images")
@@ -472,14 +475,34 @@ def wrong_input_error(model: nn.Module, inputs: Inputs, error: Exception) -> Inp
     if no_floats and re.search(r"\btype|dtype|not implemented for", str(error)):
         return InputError(
             "inputs must be floats for a model that does not look whole numbers up, as it does token ids; got "
-            f"{inputs.shapes}, on which the model raised: {error}"
+            f"{inputs.shapes}, on which the model raised: {error}. Images are passed as floats, scaled as the "
+            "model was trained on: (images / 255 - mean) / std."
         )
     if re.search(r"\bdim|shape|size|\b\dD\b", str(error), re.IGNORECASE):
         return InputError(
             f"inputs must be a batch (B, …) that the model takes; got {inputs.shapes}, on which the model "
-            f"raised: {error}. A single input is a batch of one: inputs[None]."
+            f"raised: {error}.{_remedy_for_shapes(inputs)}"
         )
     return None
+
+
+def _remedy_for_shapes(inputs: Inputs) -> str:
+    """Remedy for a shape that a model does not take, where one is known; begins with a blank."""
+    shape = tuple(inputs.tensors[0].shape)
+    if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
+        return " Images are (B, C, H, W): inputs.permute(0, 3, 1, 2) puts channels that are last in their place."
+    return " A single input is a batch of one: inputs[None]." if len(shape) < 4 else ""
+
+
+def _how_to_make_a_tensor(given: object) -> str:
+    """Remedy for inputs that are no tensor, where one is known; begins with a blank."""
+    if isinstance(given, np.ndarray):
+        return " torch.from_numpy makes a tensor of an array."
+    if isinstance(given, list) and given and all(isinstance(one, Tensor) for one in given):
+        return " torch.stack makes a batch of a list of tensors."
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes) and hasattr(given, "dataset"):
+        return " Pass its batches one by one; cpath.score_dataset scores all that a loader has."
+    return ""
 
 
 def _unfit(model: nn.Module, inputs: Inputs) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeVar
 
 from cpath.checks import check_name
-from cpath.errors import InputError, unknown_name
+from cpath.errors import InputError, UnknownNameError, unknown_name
 
 RESERVED = frozenset({"run", "network", "base", "untouched", "all", "original", "input", "training", "quick"})
 """Names that the tables of the experiments use in place of a method's, for rows that belong to no method."""
@@ -37,6 +38,7 @@ class Registry(dict[str, type[T]]):
         super().__init__()
         self.renamed = dict(renamed or {})
         self._kind, self._base, self._base_name, self._name_as = kind, base, base_name, name_as
+        self._elsewhere: list[tuple[Container[str], str]] = []
 
     def register(self, name: str) -> Callable[[C], C]:
         """Register a class under a name. The same class may be registered again, by a module that is reloaded.
@@ -72,6 +74,15 @@ class Registry(dict[str, type[T]]):
 
         return add
 
+    def point_to(self, others: Container[str], told: str) -> None:
+        """Have the error for a name that is of another kind say what it is.
+
+        Args:
+            others: Names of the other kind.
+            told: What such a name is, with ``{name}`` in its place.
+        """
+        self._elsewhere.append((others, told))
+
     def make(self, name: object, settings: Mapping[str, Any]) -> T:
         """Make an object of a registered class.
 
@@ -87,7 +98,15 @@ class Registry(dict[str, type[T]]):
             InputError: If a setting is unknown.
         """
         if not isinstance(name, str) or name not in self:
+            for others, told in self._elsewhere:
+                if isinstance(name, str) and name in others:
+                    raise UnknownNameError(f"'{name}' is no {self._kind}: {told.format(name=name)}.")
             raise unknown_name(self._kind, name, self, self.renamed)
+        known = inspect.signature(self[name]).parameters
+        unknown = [setting for setting in settings if setting not in known]
+        if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+            has = f"its settings are {', '.join(known)}" if known else "it has none"
+            raise InputError(f"{self._kind} '{name}' has no setting '{unknown[0]}': {has}.")
         try:
             return self[name](**settings)
         except TypeError as error:

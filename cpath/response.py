@@ -173,6 +173,11 @@ def check_target(target: object, batch: int, device: torch.device) -> Tensor | N
     """
     if target is None:
         return None
+    named = [one for one in (target if isinstance(target, list | tuple) else [target]) if isinstance(one, str)]
+    if named:
+        raise InputError(
+            f"target is a class by its number, not by its name: classes.index({named[0]!r}), or the like."
+        )
     try:
         labels = torch.as_tensor(target, device=device)
         labels = labels.to_dense() if labels.layout != torch.strided else labels
@@ -181,7 +186,8 @@ def check_target(target: object, batch: int, device: torch.device) -> Tensor | N
             f"target must be a class index, or (B,) of them, or a function of the model's output: {error}."
         ) from error
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"target must hold class indices (integers), not {labels.dtype}.")
+        one_hot = " Of rows with a 1 at the class, target.argmax(1) are the indices." if labels.dim() == 2 else ""
+        raise InputError(f"target must hold class indices (integers), not {labels.dtype}.{one_hot}")
     if labels.dim() == 0:
         labels = labels.expand(batch)
     if labels.shape != (batch,):

@@ -148,7 +148,7 @@ class Units(Shown):
 
     def _no_axis_error(self, name: str, shape: tuple[int, ...]) -> SiteError:
         return SiteError(
-            f"site '{name}' gives {shape} for each input, in which no axis is known to be the {self.kind}s': leave "
+            f"site '{name}' gives {shape} for each input, in which no axis is known to be the {self.kind}s: leave "
             f"the site out (add '!{name}' to sites), {self._remedy(name, len(shape))}."
         )
 

@@ -12,6 +12,7 @@ sys.path.insert(0, str(DOCS))
 sys.path.insert(0, str(DOCS.parent))
 
 from generated import write_notebook, write_pages  # noqa: E402
+from source_links import lead_back  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 
 import cpath  # noqa: E402
@@ -68,7 +69,8 @@ suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = f"cpath {release}"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 
 
 def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
@@ -87,13 +89,29 @@ def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: l
             lines[number] = re.sub(r"(?<![`*\w])\*(?=[\w.])|\|", r"\\\g<0>", line)
 
 
+def lead_to_descriptions(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Have the pages of source code lead back to where an object is described.
+
+    Args:
+        app: Sphinx.
+        page: Name of the page.
+        template: Its template.
+        context: What the template is given, which is changed in place.
+        tree: Unused.
+    """
+    if page.startswith("_modules/"):
+        described = {name: found.docname for name, found in app.env.domains.python_domain.objects.items()}
+        context["body"] = lead_back(context["body"], described)
+
+
 def setup(app: Sphinx) -> None:
-    """Have docstrings escaped, before their sections are read.
+    """Have docstrings escaped, before their sections are read, and links of source code mended.
 
     Args:
         app: Sphinx.
     """
     app.connect("autodoc-process-docstring", escape, priority=400)
+    app.connect("html-page-context", lead_to_descriptions)
 
 
 write_pages(DOCS / "reference" / "generated")

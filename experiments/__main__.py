@@ -67,6 +67,7 @@ def _run(cfg: DictConfig) -> None:
     from hydra.types import RunMode
 
     from cpath.errors import CpathError
+    from experiments.engine.config import parse
     from experiments.engine.job import run
     from experiments.engine.terminal import show_results
 
@@ -89,7 +90,7 @@ def _run(cfg: DictConfig) -> None:
             _LOG.exception("error")
         raise
     if not sweeping:
-        show_results(table)
+        show_results(table, parse(cfg).experiment.findings(table).values())
 
 
 def _stop(*_: Any) -> NoReturn:

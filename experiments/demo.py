@@ -43,7 +43,8 @@ _PAGE = """<!doctype html>
 <title>Critical pathways of EfficientNet-Lite0</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 4rem }}
-img {{ max-width: 100%; height: auto; background: #fff }} figure {{ margin: 1rem 0; overflow-x: auto }}
+img {{ max-width: max(100%, 44rem); height: auto; background: #fff }}
+.scroll {{ overflow-x: auto }} figure {{ margin: 1rem 0 }}
 table.kept {{ border-collapse: collapse }}
 table.kept td, table.kept th {{ padding: .2rem .8rem; text-align: right }}
 table.kept td:first-child, table.kept th:first-child {{ text-align: left }}
@@ -204,7 +205,7 @@ def _kept_table(kept: Mapping[tuple[str, float], float]) -> str:
         + "</tr>"
         for method in _METHODS
     )
-    return f'<table class="kept"><tr><th></th>{head}</tr>{rows}</table>'
+    return f'<div class="scroll"><table class="kept"><tr><th></th>{head}</tr>{rows}</table></div>'
 
 
 def _figure(figure: Figure, caption: str) -> str:
@@ -213,7 +214,8 @@ def _figure(figure: Figure, caption: str) -> str:
     data = base64.b64encode(written.getvalue()).decode()
     alt = escape(caption)
     return (
-        f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+        f'<figure><div class="scroll"><img alt="{alt}" src="data:image/png;base64,{data}"></div>'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 

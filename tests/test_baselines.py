@@ -89,7 +89,7 @@ def test_wrong_baselines_are_refused_before_any_backward_pass(model, double):
     first = next(iter(fine))
     wrong = {
         r"not a Tensor|not .*tensor": torch.zeros(3),
-        "holds no site": {},
+        r"holds no site: .*cpath\.observe\(model, sites=": {},
         "tensors of floats by name of site": {**fine, first: fine[first].long()},
         "NaN or infinite": {**fine, first: fine[first] / 0},
         "is on meta, the images on cpu": {**fine, first: fine[first].to("meta")},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torchvision
@@ -14,6 +16,8 @@ import torchvision
 from cpath import errors
 from cpath.attribution.base import REGISTRY as ATTRIBUTIONS
 from cpath.methods.base import REGISTRY as METHODS
+from experiments.engine.experiment import REGISTERED as EXPERIMENTS
+from experiments.engine.pathway_metric import REGISTERED as METRICS
 from tests.test_examples import SmallClassifier, namespace_of_examples
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -26,9 +30,10 @@ def blocks_of(page: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    before = dict(METHODS), dict(ATTRIBUTIONS)
+    registries: tuple[dict[str, Any], ...] = (METHODS, ATTRIBUTIONS, EXPERIMENTS, METRICS)
+    before = [(registry, dict(registry)) for registry in registries]
     yield
-    for registry, known in zip((METHODS, ATTRIBUTIONS), before, strict=True):
+    for registry, known in before:
         registry.clear()
         registry.update(known)
 
@@ -90,6 +95,23 @@ def test_pages_link_to_what_is_there() -> None:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             if "generated" not in link:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_links_of_source_code_lead_to_descriptions_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    lead_back = import_module("source_links").lead_back
+    described = {
+        name: f"reference/generated/{page}"
+        for name, page in {"cpath.show": "cpath", "cpath.methods.get": "cpath.methods"}.items()
+    }
+    at = 'href="../../reference/generated/'
+    for broken, mended in {
+        "cpath.viz.html#cpath.viz.show": "cpath.html#cpath.show",
+        "cpath.methods.html#cpath.get": "cpath.methods.html#cpath.methods.get",
+        "cpath.html#cpath.show": "cpath.html#cpath.show",
+        "cpath.data.html#cpath.data.nowhere": "cpath.data.html",
+    }.items():
+        assert lead_back(f'<a {at}{broken}">', described) == f'<a {at}{mended}">'
 
 
 def test_every_kind_of_error_and_warning_is_in_the_troubleshooting() -> None:

@@ -257,3 +257,67 @@ def test_a_decorated_caller_is_the_line_that_is_named(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(cpath.__file__).parents[1])}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=env)
     assert f"{script}:7: UserWarning: sparsity=0.9 prunes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("inputs", "remedy"),
+    [
+        (
+            lambda images: (255 * images).byte(),
+            r"scaled as the model was trained on: \(images / 255 - mean\) / std",
+        ),
+        (lambda images: images[0], r"A single input is a batch of one: inputs?\[None\]"),
+        (lambda images: images.permute(0, 2, 3, 1), r"inputs\.permute\(0, 3, 1, 2\)"),
+        (lambda images: images.numpy(), r"torch\.from_numpy"),
+        (lambda images: list(images), "torch.stack makes a batch"),
+        (lambda images: torch.utils.data.DataLoader(images), "cpath.score_dataset"),
+    ],
+)
+def test_inputs_in_another_form_are_refused_with_what_to_do(images, inputs, remedy):
+    with pytest.raises(cpath.CpathError, match=remedy):
+        cpath.find_pathway(zoo.make(zoo.sequential), inputs(images), sparsity=90)
+
+
+def test_a_shape_of_another_kind_is_not_called_a_single_input(images):
+    with pytest.raises(cpath.InputError, match="the model raised") as caught:
+        cpath.find_pathway(zoo.make(zoo.sequential), images[:, :1], sparsity=90)
+    assert "A single input" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("cat", r"by its number, not by its name: classes\.index\('cat'\)"),
+        (["cat", "dog"], r"classes\.index\('cat'\)"),
+        (torch.eye(4)[:2], r"not torch\.float32\. Of rows with a 1 at the class, target\.argmax\(1\)"),
+    ],
+)
+def test_classes_that_are_no_numbers_are_refused_with_what_to_do(images, target, message):
+    with pytest.raises(cpath.InputError, match=message):
+        cpath.find_pathway(zoo.make(zoo.sequential), images, sparsity=90, target=target)
+
+
+def test_a_name_of_another_kind_or_of_captum_is_answered_with_ours(images):
+    with pytest.raises(cpath.UnknownNameError, match=r"'gradcam' is no method: it is an attribution"):
+        cpath.find_pathway(zoo.make(zoo.sequential), images, "gradcam", sparsity=90)
+    for name, ours in {"IntegratedGradients": "input_intgrad", "saliency": "gradients"}.items():
+        with pytest.raises(cpath.UnknownNameError, match=f"what Captum calls so is '{ours}' here"):
+            cpath.attribute(zoo.make(zoo.sequential), images, name)
+        assert ours in cpath.attribution.names()
+
+
+def test_an_unknown_setting_is_answered_with_those_that_there_are(images):
+    with pytest.raises(cpath.InputError, match="has no setting 'steps': its settings are nodes, baseline, rule"):
+        cpath.attribute(zoo.make(zoo.sequential), images, "input_intgrad", steps=10)
+    with pytest.raises(cpath.InputError, match="'neuron_mct' has no setting 'steps': it has none"):
+        cpath.attribute(zoo.make(zoo.sequential), images, "neuron_mct", steps=10)
+
+
+def test_a_pathway_in_place_of_a_map_is_told_how_it_is_drawn(images):
+    pathway = cpath.find_pathway(zoo.make(zoo.sequential), images, sparsity=50)
+    with pytest.raises(cpath.InputError, match=r"not a cpath\.Pathway: pathway\.show\(inputs\) draws"):
+        cpath.show(pathway, images)
+    with pytest.raises(cpath.InputError, match=r"torch\.from_numpy"):
+        cpath.show(cpath.attribute(zoo.make(zoo.sequential), images, "gradients"), images.numpy())
+    with pytest.raises(cpath.InputError, match=r"labels must be \(3,\) whole numbers, not \['a', 'b'\]"):
+        cpath.PathwayCounter(4).update(pathway, ["a", "b"])

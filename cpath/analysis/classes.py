@@ -207,7 +207,10 @@ class PathwayCounter:
             self._counts = self.counts.to(kind)
 
     def _checked(self, labels: object, count: int) -> Tensor:
-        found = torch.as_tensor(labels).cpu()
+        try:
+            found = torch.as_tensor(labels).cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"labels must be ({count},) whole numbers, not {described(labels)}.") from None
         if found.is_floating_point() or found.dtype == torch.bool or tuple(found.shape) != (count,):
             raise InputError(
                 f"labels must be ({count},) whole numbers, one for each pathway, not {tuple(found.shape)} of "

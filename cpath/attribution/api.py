@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,12 +15,22 @@ from cpath.attribution.pathways import PathwayGradient
 from cpath.attribution.response import ResponseProbe
 from cpath.checks import check_count, within_memory
 from cpath.devices import making_tensors_on
-from cpath.errors import InputError, described, unknown_name
+from cpath.errors import InputError, UnknownNameError, described, unknown_name
 from cpath.inputs import GivenT
 from cpath.methods.base import Method
 from cpath.response import Target
 from cpath.sites import DEFAULT_SITES, differentiating, evaluating
 from cpath.units import NEURONS, Units, check_units
+
+_OF_CAPTUM = {
+    "guidedbackprop": "gbp",
+    "inputxgradient": "input_mct",
+    "integratedgradients": "input_intgrad",
+    "layergradcam": "gradcam",
+    "noisetunnel": "smoothgrad",
+    "saliency": "gradients",
+}
+"""Attributions by their names in Captum, in small letters."""
 
 
 def names() -> tuple[str, ...]:
@@ -58,6 +69,8 @@ def get(name: str, **settings: Any) -> Attribution:
         SmoothGrad(samples=10, noise=0.15, seed=0)
     """
     if not isinstance(name, str) or name not in names():
+        if isinstance(name, str) and (ours := _OF_CAPTUM.get(re.sub(r"[\W_]", "", name).lower())):
+            raise UnknownNameError(f"unknown attribution '{name}': what Captum calls so is '{ours}' here.")
         raise unknown_name("attribution", name, names(), methods.base.REGISTRY.renamed | REGISTRY.renamed)
     return REGISTRY.make(name, settings) if name in REGISTRY else _pathway_gradient(name, settings)
 

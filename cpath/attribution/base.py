@@ -8,6 +8,7 @@ from typing import ClassVar, TypeVar
 
 from cpath.attribution.response import Maps, ResponseProbe
 from cpath.checks import Checked
+from cpath.methods.base import REGISTRY as METHODS
 from cpath.registry import Registry
 
 
@@ -60,6 +61,7 @@ A = TypeVar("A", bound=type[Attribution])
 REGISTRY: Registry[Attribution] = Registry(
     "attribution", Attribution, "cpath.attribution.Attribution", name_as="registered_name"
 )
+METHODS.point_to(REGISTRY, "it is an attribution, whose maps cpath.attribute(model, inputs, '{name}') gives")
 
 
 def register(name: str) -> Callable[[A], A]:

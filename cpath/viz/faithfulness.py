@@ -147,10 +147,11 @@ def _numbers(panel: Axes, lines: list[_Line], names: list[str]) -> None:
     panel.axvline(1, **REFERENCE)
     mark_distances(panel, "x", largest)
     panel.set_yticks(range(len(lines)), [line.label for line in lines])
-    panel.set_ylim(len(lines) - 0.4, -0.6)
+    room = 0.18 * len(lines) if len(names) > 1 else 0.0  # for the legend, above all rows
+    panel.set_ylim(len(lines) - 0.4, -0.6 - room)
     panel.set(title="Mean distance from 1", xlabel="0 is the whole answer")
     if len(names) > 1:
-        panel.legend(loc="best", fontsize=8.5)
+        panel.legend(loc="upper center", ncols=len(names), fontsize=8.5, borderaxespad=0.2)
 
 
 def mark_distances(panel: Axes, axis: Literal["x", "y"], largest: float) -> None:

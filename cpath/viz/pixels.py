@@ -36,9 +36,10 @@ def pixels_of(inputs: Tensor, normalisation: Scale = None) -> np.ndarray:
         InputError: if they are no images, hold NaN, or the normalisation does not fit them.
     """
     if not isinstance(inputs, Tensor) or inputs.dim() != 4 or 0 in inputs.shape:
-        raise InputError(
-            f"inputs to show are images (B, C, H, W), not {described(inputs)}: one image is image[None]."
+        hint = (
+            "one image is image[None]" if isinstance(inputs, Tensor) else "torch.from_numpy makes one of an array"
         )
+        raise InputError(f"inputs to show are a tensor of images (B, C, H, W), not {described(inputs)}: {hint}.")
     scale = _scale_of(normalisation)
     pixels = inputs.detach().cpu()
     if not pixels.is_floating_point():

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cpath.attribution.reduction import single_channel
 from cpath.errors import InputError, described
+from cpath.pathway import Pathway
+from cpath.scores import Scores
 from cpath.viz.maps import show_image, show_map, show_overlay
 from cpath.viz.pixels import Labels, Scale, captions, pixels_of, resized, wrapped
 from cpath.viz.style import STYLE, in_order, label_of, new_figure
@@ -101,6 +103,12 @@ def _columns(maps: Tensor | Mapping[str, Tensor], pixels: np.ndarray, overlay: b
 
 
 def _single(name: str, maps: Tensor, pixels: np.ndarray) -> Tensor:
+    if isinstance(maps, Pathway | Scores):
+        kind = type(maps).__name__
+        raise InputError(
+            f"maps '{name}' must be a tensor, not a cpath.{kind}: {kind.lower()}.show(inputs) draws those, and "
+            "cpath.pathway_gradient(model, inputs, pathway) makes a map of a pathway."
+        )
     if not isinstance(maps, Tensor) or maps.dim() not in (3, 4) or 0 in maps.shape:
         raise InputError(f"maps '{name}' must be a tensor (B, C, H, W) or (B, H, W), not {described(maps)}.")
     if len(maps) != len(pixels):

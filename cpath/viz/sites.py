@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,9 @@ from cpath.viz.style import SHARES, STYLE, colour_of, label_of, new_figure
 _TEXT = 8.5
 _WIDEST = 11.0  # inches: at 900 pixels, the column of a notebook, the text is still 9 pixels high
 _LETTERS = 26  # of the name of a site
-_SHOWN = 16  # inputs, of those whose positions are shown one by one
+_SHOWN = 16  # inputs that have a dot each
+_ROWS = 6  # inputs whose positions and tokens are shown one by one
+_HEADING = 14.5  # letters of a section's heading in an inch
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
 
 
@@ -357,12 +360,12 @@ def _spread(names: Sequence[str], count: int) -> list[str]:
 def _positions_section(
     maps: Mapping[str, Tensor], pixels: np.ndarray | None, words: _Words, width: float, count: int
 ) -> _Section:
-    shown = min(count, _SHOWN)
+    shown = min(count, _ROWS)
     columns = len(maps) + (pixels is not None)
     side = min((width - 0.6) / columns, 2.0)
     first = next(iter(maps.values()))
     high = side * float(np.clip(first.shape[1] / first.shape[2], 0.4, 2.5))
-    return _Section((high + 0.05) * shown + 0.95, lambda part: _positions(part, maps, pixels, words, shown, count))
+    return _Section((high + 0.05) * shown + 1.1, lambda part: _positions(part, maps, pixels, words, shown, count))
 
 
 def _positions(
@@ -377,11 +380,10 @@ def _positions(
     tight = {"wspace": 0.04, "hspace": 0.04}
     panels = part.subplots(shown, columns, squeeze=False, gridspec_kw=tight)
     labels = site_labels(list(maps), 17)
-    some = f", first {shown} of {count} inputs" if shown < count else ""
-    part.suptitle(
+    _headed(
+        part,
         f"where in the image: {words.what} at each position, {words.of_position}, each site from 0 to its largest"
-        f"{some}",
-        fontsize=9,
+        f"{_first(shown, count)}",
     )
     for number, row in enumerate(panels):
         if pixels is not None:
@@ -395,6 +397,16 @@ def _positions(
         panels[0, 0].set_title("input", fontsize=_TEXT)
 
 
+def _first(shown: int, count: int) -> str:
+    return f", first {shown} of {count} inputs ([{shown}:] are the others)" if shown < count else ""
+
+
+def _headed(part: SubFigure, heading: str) -> None:
+    """Put a heading over a section, in as many lines as its width needs."""
+    width = part.get_figure(root=True).get_figwidth()
+    part.suptitle(textwrap.fill(heading, int(_HEADING * width)), fontsize=9)
+
+
 def _heat(panel: Axes, values: np.ndarray, top: float) -> None:
     panel.imshow(values, cmap="inferno", vmin=0, vmax=max(top, 1e-30), interpolation="nearest")
     panel.set(xticks=[], yticks=[])
@@ -406,7 +418,7 @@ def _grid_section(
     kind: str, rows: Mapping[str, Tensor], words: _Words, tokens: Sequence[Sequence[str]] | None
 ) -> _Section:
     """Heads × sites as a mean over inputs; tokens × sites for each input, as tokens differ between inputs."""
-    count = 1 if kind == "head" else min(len(next(iter(rows.values()))), _SHOWN)
+    count = 1 if kind == "head" else min(len(next(iter(rows.values()))), _ROWS)
     named = 0.062 * max((len(word) for words_ in tokens for word in words_), default=0) if tokens else 0
     each = 0.75 + 0.2 * len(rows) + named
     return _Section(each * count + 0.4, lambda part: _grids(part, kind, rows, words, tokens, count))
@@ -442,8 +454,9 @@ def _grids(
         panel.set_xlabel(kind if tokens is None else "")
         if count > 1:
             panel.set_title(f"input {number}", fontsize=_TEXT, loc="left")
-    mean = f", mean of {len(next(iter(rows.values())))} inputs" if kind == "head" else ""
-    part.suptitle(f"{kind}s by site: {words.of_token}{mean}", fontsize=9)
+    inputs = len(next(iter(rows.values())))
+    some = f", mean of {inputs} inputs" if kind == "head" else _first(count, inputs)
+    _headed(part, f"{kind}s by site: {words.of_token}{some}")
     bar = part.colorbar(image, ax=list(panels), pad=0.01, aspect=max(10, 1.4 * len(rows) * count))
     bar.ax.tick_params(labelsize=_TEXT)
     bar.outline.set_visible(False)

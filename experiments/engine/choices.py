@@ -165,15 +165,14 @@ def _of_setting(name: str, node: DictConfig) -> str | None:
 
 def _of_choice(message: str) -> str | None:
     """Message for a choice that there is not; None where Hydra's own says enough."""
-    found = re.search(r"Could not (find|load) '([\w/]+)/([^'/]+)'", message)
+    found = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", message)
     if found is None:
         return None
-    tried, group, name = found.groups()
+    group, name = found.groups()
     if group in ("method", "attribution") and (new := METHODS.renamed.get(name)) is not None:
         return f"the {group} '{name}' is called '{new}' now."
     known = _choices(group)
-    # Of one in a list, Hydra does not tell the choices.
-    return str(unknown_name(group, name, known)) if tried == "load" and known else None
+    return str(unknown_name(group, name, known)) if known else None
 
 
 def _of_taking_away(message: str) -> str | None:

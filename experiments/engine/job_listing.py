@@ -19,6 +19,11 @@ from experiments.engine.sweep import FINISHED, status_of
 from experiments.engine.table import COLUMNS, read_table
 from experiments.engine.unit import in_words
 
+KEPT = "kept"
+"""State of a copy below a folder `REFERENCE`, which `experiments.keep` made of a finished job."""
+REFERENCE = "reference"
+"""Name of the folders of such copies; a checkout has one, ``outputs/reference``."""
+
 # Beside the point, or there a second time, as settings of the experiment.
 _LEFT_OUT = ("outputs", "redo", "tracker", "paper", "imports", "sparsity", "percent", "keep")
 
@@ -30,7 +35,7 @@ class Run:
     folder: Path
     """Folder of the job."""
     status: str
-    """State of the job, as `experiments.engine.sweep.status_of` returns it."""
+    """State of the job, as `experiments.engine.sweep.status_of` returns it, or `KEPT`."""
     manifest: Mapping[str, Any]
     """Content of the job's ``manifest.json``."""
     settings: Mapping[str, Any]
@@ -39,11 +44,14 @@ class Run:
     @property
     def experiment(self) -> str:
         """Name of the experiment."""
-        return self.folder.parent.name
+        return str(self.settings.get("experiment.name") or self.folder.parent.name)
 
 
 def find_runs(folder: Path) -> list[Run]:
     """Find all jobs below a folder.
+
+    Copies below a folder `REFERENCE`, which a checkout comes with, are no jobs of the user's: they are found where
+    ``folder`` is that folder or lies in it.
 
     Args:
         folder: an outputs folder, or any folder below it.
@@ -59,10 +67,12 @@ def find_runs(folder: Path) -> list[Run]:
         >>> from experiments.engine.job_listing import find_runs
         >>> [run.folder.name for run in find_runs(Path("outputs"))]    # doctest: +SKIP
     """
-    found = [file.parent for file in sorted(folder.rglob(MANIFEST)) if (file.parent / CONFIG).exists()]
+    every = [file.parent for file in sorted(folder.rglob(MANIFEST)) if (file.parent / CONFIG).exists()]
+    found = [job for job in every if REFERENCE not in job.relative_to(folder).parts]
     if not found:
-        raise InputError(f"there is no job below {folder}: name the outputs folder, or one inside it.")
-    return [Run(job, status_of(job), read_manifest(job), _settings(job)) for job in found]
+        copies = f" (results that were kept are listed by {folder / REFERENCE})" if every else ""
+        raise InputError(f"there is no job below {folder}: name the outputs folder, or one inside it{copies}.")
+    return [Run(job, _status(job), read_manifest(job), _settings(job)) for job in found]
 
 
 def telling_apart(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
@@ -108,7 +118,7 @@ def load(folder: str | Path = "outputs", *, experiment: str | Iterable[str] | No
     """
     wanted = [experiment] if isinstance(experiment, str) else None if experiment is None else list(experiment)
     runs = [run for run in find_runs(Path(folder)) if wanted is None or run.experiment in wanted]
-    finished = [run for run in runs if run.status == FINISHED]
+    finished = [run for run in runs if run.status in (FINISHED, KEPT)]
     if not finished:
         known = ", ".join(sorted({run.experiment for run in find_runs(Path(folder))}))
         raise InputError(
@@ -123,6 +133,11 @@ def load(folder: str | Path = "outputs", *, experiment: str | Iterable[str] | No
                 table[name] = [value] * len(table)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def _status(folder: Path) -> str:
+    finished = read_manifest(folder).get("status") == FINISHED
+    return KEPT if finished and REFERENCE in folder.resolve().parts else status_of(folder)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -55,11 +55,14 @@ def curves_or_dots(panel: Axes, rows: pd.DataFrame, x_label: str, y_label: str, 
         return True
     for place, method in enumerate(methods):
         row = rows[rows.method == method].iloc[0]
+        if np.isnan(row.value):  # no image has the number: a row without a dot
+            panel.annotate("none", (0.5, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+            continue
         look = {"color": colour_of(method), "fmt": marker_of(method), "elinewidth": 1}
         panel.errorbar(row.value, place, xerr=spread(row), **look)
         panel.annotate(
             f"{row.value:.3g}".replace("-", "−"),
-            (np.nanmax([row.value, row.ci_high]), place),
+            (row.value if np.isnan(row.ci_high) else max(row.value, row.ci_high), place),
             (5, 0),
             textcoords="offset points",
             va="center",

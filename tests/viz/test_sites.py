@@ -188,3 +188,13 @@ def test_nothing_is_refused_in_a_sentence():
     for found in (scores, scores.pathway(90)):
         with pytest.raises(cpath.InputError, match="of no input"):
             found[:0].show()
+
+
+def test_many_inputs_are_shown_in_part_under_a_heading_of_several_lines():
+    pathway = cpath.Pathway.from_masks(_masks(20), method="greedy")
+    figure = pathway.show()
+    assert len(figure.get_axes()) == 1 + 2 * 6
+    heading = figure.subfigs[1].get_suptitle()
+    assert heading.count("\n") == 1
+    assert "first 6 of 20 inputs ([6:] are the others)" in heading.replace("\n", " ")
+    _whole_texts(figure)

@@ -226,8 +226,10 @@ def test_a_setting_that_only_other_experiments_have_is_said_with_where_it_is(con
         ("modle=vgg16", "unknown setting 'modle'. Did you mean model"),
         ("experiment.image=3", "unknown setting 'experiment.image'. Did you mean experiment.images"),
         ("seed=1,2", "Ambiguous value"),
-        ("method=neuron_mtc", "In 'config': Could not find 'method/neuron_mtc'"),
-        ("model=vgg61", "In 'config': Could not find 'model/vgg61'"),
+        ("method=neuron_mtc", "unknown method 'neuron_mtc'. Did you mean neuron_mct? Known: active, all, dgr,"),
+        ("model=vgg61", "unknown model 'vgg61'. Did you mean vgg19 or vgg16 or vgg13? Known: alexnet,"),
+        ("experiment=pathanalysis", "unknown experiment 'pathanalysis'. Did you mean path_analysis? Known: "),
+        ("hydra/launcher=slrum", "unknown hydra/launcher 'slrum'. Did you mean slurm"),
         ("method=../all", "In 'config': Could not find 'method/../all'"),
     ],
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 import experiments
 from cpath.errors import InputError
 from experiments import runs as command
 from experiments.engine.job_listing import find_runs, telling_apart
+from experiments.keep import keep_jobs
 
 JOB = ["experiment=path_analysis", "method=random", "experiment.images=2", "experiment.by_site=false"]
 
@@ -47,6 +50,23 @@ def test_results_are_one_frame_with_a_column_for_each_differing_setting(outputs)
         experiments.load(outputs, experiment="train")
     with pytest.raises(InputError, match="there is no job below"):
         experiments.load(outputs / "artifacts" / "models")
+
+
+def test_copies_that_come_with_a_checkout_are_listed_where_they_are_asked_for(outputs, capsys):
+    reference = outputs / "reference" / "mine"
+    newest = next(run.folder for run in find_runs(outputs) if run.status == "finished")
+    (copied,) = keep_jobs(newest, reference)
+    copied.rename(reference / "path_analysis-80")  # a name of one's own, for there are several of one experiment
+    (reference / "path_analysis-80" / "per_image.csv.gz").write_bytes(b"fewer numbers")
+
+    assert [run.folder for run in find_runs(outputs) if "reference" in run.folder.parts] == []
+    assert experiments.load(outputs).folder.nunique() == 3
+    (kept,) = find_runs(reference.parent)
+    assert (kept.status, kept.experiment) == ("kept", "path_analysis")
+    assert experiments.load(reference, experiment="path_analysis").folder.unique() == [str(kept.folder)]
+    shutil.rmtree(outputs / "runs")
+    assert command.main([str(outputs)]) == 2
+    assert f"are listed by {outputs / 'reference'})" in capsys.readouterr().err
 
 
 def test_axes_of_units_are_one_setting(job, trained, capsys, monkeypatch):

@@ -86,6 +86,15 @@ def test_brackets_are_no_markup(capsys, monkeypatch, fold):
     assert capsys.readouterr().out.split() == ["[bold]", "sparsity=[80,90]", "[red]a[/red]", "[/]", "\\[b]", "3"]
 
 
+def test_a_narrow_window_cuts_no_cell(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    folder = "digits-resnet8_narrow-5763771df14c"
+    print_table(["status", "folder", "differs in"], [["finished", folder, "sparsity=80 " * 5]], fold=["differs in"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["finished", folder, *["sparsity=80"] * 3]
+    assert "".join(lines[1:]).count("sparsity=80") == 5
+
+
 @pytest.mark.parametrize("jobs", [12, 13])
 def test_a_long_list_of_unfinished_jobs_is_cut_short(capsys, jobs):
     row = {"status": "failed", "overrides": "seed=[0]", "error": "it fails"}

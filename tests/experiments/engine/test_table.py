@@ -129,6 +129,16 @@ def test_the_terminal_shows_numbers_of_whole_networks_with_their_interval(capsys
     assert len(lines) == 3
 
 
+def test_the_terminal_names_what_places_are_and_says_each_finding_once(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = [Row("network", "base_sparsity", 45.0), Row("greedy", "class_kept", 75.0, "sparsity", 90.0)]
+    show_results(tidy_table(rows, **JOB).astype({"x": str}), ["Greedy keeps 75 [%].", "Greedy keeps 75 [%]."])
+    said = capsys.readouterr().out
+    assert said.split()[:2] == ["method", "sparsity"]
+    assert said.endswith("\n\nGreedy keeps 75 [%].\n")
+    assert said.count("Greedy keeps") == 1
+
+
 @pytest.mark.parametrize("count", [24, 25])
 def test_the_terminal_shows_the_beginning_of_a_long_table(capsys, count):
     rows = [Row("greedy", "class_kept", 1.0, "sparsity", float(x)) for x in range(count)]

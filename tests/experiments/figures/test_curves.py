@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import math
+
 import pandas as pd
+import pytest
 
 from cpath.viz.style import in_rows, new_figure, shared_legend
 from experiments.figures.curves import coinciding, curves_or_dots, height_of
@@ -65,3 +68,12 @@ def test_one_sparsity_of_the_linearity_is_on_a_log_axis_with_whole_labels():
     shown = [label.get_text() for label in panel.get_xticklabels(which="both") if label.get_text()]
     assert "0.0001" in shown
     assert not any("\\times" in text for text in shown)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_method_without_a_number_has_a_row_that_says_so():
+    rows = pd.DataFrame([made_row("greedy", "m", math.nan, half=math.nan), made_row("random", "m", 0.5)])
+    panel = new_figure(4, 2).subplots()
+    assert curves_or_dots(panel, rows.assign(x=99.0), "sparsity", "change") is False
+    assert [(text.get_text(), text.xy[1]) for text in panel.texts] == [("none", 0), ("0.5", 1)]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["Greedy", "Random"]
