@@ -102,7 +102,7 @@ def _columns(maps: Tensor | Mapping[str, Tensor], pixels: np.ndarray, overlay: b
     return columns
 
 
-def _single(name: str, maps: Tensor, pixels: np.ndarray) -> Tensor:
+def _single(name: str, maps: object, pixels: np.ndarray) -> Tensor:
     if isinstance(maps, Pathway | Scores):
         kind = type(maps).__name__
         raise InputError(
