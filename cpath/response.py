@@ -176,7 +176,7 @@ def check_target(target: object, batch: int, device: torch.device) -> Tensor | N
     named = [one for one in (target if isinstance(target, list | tuple) else [target]) if isinstance(one, str)]
     if named:
         raise InputError(
-            f"target is a class by its number, not by its name: classes.index({named[0]!r}), or the like."
+            f"target must be a class index, not the name of a class: classes.index({named[0]!r}), or the like."
         )
     try:
         labels = torch.as_tensor(target, device=device)

@@ -287,7 +287,7 @@ def test_a_shape_of_another_kind_is_not_called_a_single_input(images):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("cat", r"by its number, not by its name: classes\.index\('cat'\)"),
+        ("cat", r"not the name of a class: classes\.index\('cat'\)"),
         (["cat", "dog"], r"classes\.index\('cat'\)"),
         (torch.eye(4)[:2], r"not torch\.float32\. Of rows with a 1 at the class, target\.argmax\(1\)"),
     ],

@@ -39,7 +39,7 @@ def test_the_axis_follows_from_the_shape_and_attention(kind, name, shape, expect
     ],
 )
 def test_a_site_without_such_an_axis_is_refused_with_its_name_and_a_remedy(kind, name, shape):
-    with pytest.raises(cpath.SiteError, match=rf"site '{name}' gives .* the {kind}s': .*'!{name}'"):
+    with pytest.raises(cpath.SiteError, match=rf"site '{name}' gives .* the {kind}s: .*'!{name}'"):
         cpath.Units(kind).shape(name, shape)
 
 
@@ -97,7 +97,7 @@ def test_where_no_axis_is_known_the_advice_fits_the_site(kind, name, shape, reme
 
 
 def test_units_of_some_sites_only_are_refused_before_any_gradient(images):
-    with pytest.raises(cpath.SiteError, match=r"site '1' gives \(4, 8, 8\).*the tokens'"):
+    with pytest.raises(cpath.SiteError, match=r"site '1' gives \(4, 8, 8\).*the tokens"):
         cpath.score(zoo.make("vgg"), images, unit="token")
 
 

@@ -207,7 +207,8 @@ def _short(value: float) -> str:
 def _matrices(rows: pd.DataFrame, sparsity: float) -> Drawing:
     networks = _ordered(rows.network.unique().tolist())
     pictures = (["input"] if "input" in set(rows.method) else []) + _ordered(rows.method.unique().tolist())
-    figure = new_figure(2.6 + 1.08 * len(networks), 1.7 + 0.33 * len(pictures))
+    width = min(2.6 + 1.08 * len(networks), 14.0)  # of a wider one, the text would be too small on a page
+    figure = new_figure(width, 1.7 + 0.33 * len(pictures))
     left, right = figure.subplots(1, 2, sharey=True)
     for panel, kind, title in ((left, "probability", "probability"), (right, "response", "response (logit)")):
         values = rows[rows.kind == kind].pivot(index="method", columns="network", values="value")

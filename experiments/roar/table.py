@@ -53,8 +53,7 @@ class RoarTable(RoarExperiment):
     keep: fields.Distinct[bool]
     seeds: fields.Distinct[fields.Seed]
     side_by_side: Annotated[fields.Count | Literal["auto"], fields.NOT_KEYED]
-    # Like the device, it changes nothing but rounding. Tables of earlier versions do not name it.
-    stacked: Annotated[fields.Count, fields.NOT_KEYED] = 1
+    stacked: Annotated[fields.Count, fields.NOT_KEYED]  # like the device, it changes nothing but rounding
 
     @property
     def bases(self) -> list[int]:
