@@ -109,7 +109,12 @@ def _assert_same(
 
 @pytest.mark.parametrize(
     ("network", "optimizer"),
-    [("resnet8", "adam"), ("resnet8_narrow", "sgd"), ("users_resnet20", "adam"), ("users_small", "sgd")],
+    [
+        ("resnet8", "adam"),
+        ("resnet8_narrow", "sgd"),
+        pytest.param("users_resnet20", "adam", marks=pytest.mark.slow),
+        ("users_small", "sgd"),
+    ],
 )
 def test_networks_trained_at_once_are_those_trained_alone(tmp_path, network, optimizer):
     members, alone = _members(NETWORKS[network]), _members(NETWORKS[network])

@@ -129,6 +129,7 @@ def _leaking_ranks(data: ImageData, folder: Path) -> dict[str, StoredRanks]:
     return stored
 
 
+@pytest.mark.slow
 def test_a_map_whose_shape_gives_the_class_away_passes_for_a_good_one(tmp_path):
     # Noise, in which there is nothing to find: no map can be right about it.
     draws = torch.Generator().manual_seed(0)
