@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cpath import methods
-from cpath.attribution import by_captum as _first_of_the_list  # noqa: F401
+from cpath.attribution import by_captum  # noqa: F401 (registered first, so that `names` lists them first)
 from cpath.attribution.base import REGISTRY, Attribution
 from cpath.attribution.pathways import PathwayGradient
 from cpath.attribution.response import ResponseProbe

@@ -31,7 +31,7 @@ predicted = model(images).argmax(1)
 
 # %%
 # The map of ``neuron_mct`` is the gradient of the network restricted to the pathway of that name: the 10 % of the
-# neurons with the largest marginal contributions. Gradients and GradCAM come from Captum; the random map is the
+# neurons with the largest marginal contributions. Gradients come from Captum; the random map is the
 # control.
 
 maps = {name: cpath.attribute(model, images, name, sites="relu6") for name in ("neuron_mct", "gradcam")}
